@@ -1,0 +1,42 @@
+# Two commands a newcomer needs: make demo, make test. Both set up .venv themselves; both may be run again at any time.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+TORCH  := $(shell sed -n 's/^torch==//p' constraints/cpu.txt)
+TRAJECTORIES ?=
+
+.PHONY: help setup test test-fast test-gpu demo lint wheel clean
+help:
+	@echo "make setup      .venv with verl, vLLM and this package, for a CPU"
+	@echo "make demo       train with GRPO + context awareness on this machine (TRAJECTORIES=FILE adds real agent runs)"
+	@echo "make test       every test that needs no GPU"
+	@echo "make test-fast  the same without the end-to-end runs of the trainer"
+	@echo "make test-gpu   the CUDA smoke tests (in an environment you made with constraints/gpu.txt)"
+
+setup: $(VENV)/.ready
+# torch comes first and with its dependencies: a CPU build where the package index has one, PyPI's build otherwise.
+$(VENV)/.ready: constraints/cpu.txt pyproject.toml
+	command -v $(PYTHON) >/dev/null || { echo "make setup needs $(PYTHON); name another with PYTHON=python3.12"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "pip>=25"
+	$(BIN)/python -m pip install --quiet "torch==$(TORCH)"
+	$(BIN)/python -m pip install --quiet --no-deps -r constraints/cpu.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+test: setup
+	$(BIN)/python -m pytest tests -m "not slow and not gpu"
+test-fast: setup
+	$(BIN)/python -m pytest tests -m "not slow and not gpu and not e2e"
+test-gpu:
+	python -m pytest tests/gpu -m gpu
+
+demo: setup
+	$(BIN)/contextrl demo $(if $(TRAJECTORIES),--trajectories "$(TRAJECTORIES)",)
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+wheel: setup
+	$(BIN)/python -m build --wheel --no-isolation
+clean:
+	rm -rf $(VENV) dist outputs .pytest_cache
