@@ -7,6 +7,7 @@ Nothing here loads a whole file: writing is streamed into row groups of bounded 
 from __future__ import annotations
 
 import base64
+import bisect
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -179,8 +180,6 @@ class _Parquet:
         return {**self.__dict__, "_opened": None, "_group": None}
 
     def read(self, row: int) -> dict[str, Any]:
-        import bisect
-
         group = bisect.bisect_right(self._starts, row) - 1
         if self._group is None or self._group[0] != group:
             self._group = (group, self._file().read_row_group(group, columns=ARROW_SCHEMA.names))
@@ -253,12 +252,12 @@ class PairCollection:
         seen: dict[str, Path] = {}
         for file in self.files:
             for row in file.without_images():
-                first = seen.setdefault(row["pair_id"], file.path)
-                if first is not file.path or self.ids and row["pair_id"] in self.ids[-1:]:
+                if row["pair_id"] in seen:
                     raise PairFormatError(
-                        f"{file.path}: field 'pair_id' has value {row['pair_id']!r}, already used in {first}. "
-                        "Fix: give every pair its own id, or list each file once."
+                        f"{file.path}: field 'pair_id' has value {row['pair_id']!r}, already used in "
+                        f"{seen[row['pair_id']]}. Fix: give every pair its own id, or list each file once."
                     )
+                seen[row["pair_id"]] = file.path
                 self.ids.append(row["pair_id"])
                 self.options.append(row["options"])
 

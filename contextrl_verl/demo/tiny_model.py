@@ -1,0 +1,252 @@
+"""A tokenizer and a Qwen2 of a fraction of a million weights, made in place: what the demonstration and the tests train.
+
+`warm_up` teaches the model to read its prompt (copy a digit out of a context, compare a context with the answer, say a
+digit) and to answer a selection prompt with a label, but the labels it shows there are coin flips: the model knows what
+it needs for the selection without knowing the selection. L_CA is left to teach that.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from contextrl_verl.demo.evidence_pairs import DIGITS, ENDINGS, KEYS, TOOLS, evidence_pairs, rl_prompt
+
+# (query, answer, context A, context B) -> the user message.
+Render = Callable[[str, str, str, str], str]
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+LABELS = ("A", "B")
+YES, NO = "yes", "no"
+DEFAULT_TEMPLATE = (
+    "Query: {query}\nAnswer: {answer}\n\nContext A:\n{a}\n\nContext B:\n{b}\n\n"
+    "Which context supports the answer? Reply with A or B."
+)
+_EXTRA_WORDS = (
+    "system user assistant Query Answer Context query answer context evidence candidate question option label "
+    "A B yes no what does is say which Which supports the Reply with or only letter of one above following"
+)
+
+
+def default_render(query: str, answer: str, a: str, b: str) -> str:
+    """The prompt of a pair where nobody brings a template."""
+    return DEFAULT_TEMPLATE.format(query=query, answer=answer, a=a, b=b)
+
+
+def make_tokenizer(vocab_size: int = 512):
+    """A byte-level BPE with ChatML, trained here and now on the demonstration's own words.
+
+    Every digit is a token of its own whatever stands before it, and so are "A" and "B"; " A" and " B" are one token.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    words = [*_EXTRA_WORDS.split(), *TOOLS, *KEYS, *ENDINGS]
+    corpus = [f"{word} {word}\n{word}? {word}: {word}." for word in words]
+    corpus += [default_render(f"what is {key}?", "0", f"$ {tool} {key}\n{key} = 1\nok", "") for key in KEYS for tool in TOOLS]
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    core.train_from_iterator(corpus, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def make_model(
+    folder: str | Path | None,
+    tokenizer,
+    *,
+    hidden_size: int = 128,
+    layers: int = 3,
+    heads: int = 4,
+    dtype: str = "float32",
+    seed: int = 0,
+):
+    """A Qwen2 with random weights; with a folder, also written there together with its tokenizer."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    if hidden_size != 32 * heads:
+        raise ValueError(
+            f"hidden_size {hidden_size} over {heads} heads is not 32 a head, the size vLLM's CPU attention needs; "
+            f"use hidden_size={32 * heads}"
+        )
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2ForCausalLM(config)
+    if folder is not None:
+        save(model, tokenizer, folder, dtype=dtype)
+    return model
+
+
+def save(model, tokenizer, folder: str | Path, *, dtype: str = "float32") -> None:
+    """Write a checkpoint; the model in hand keeps the precision it has."""
+    import copy
+
+    stored = copy.deepcopy(model).to(getattr(torch, dtype))
+    stored.config.dtype = getattr(torch, dtype)
+    stored.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+
+
+def chat_text(tokenizer, user: str, prefill: str = "") -> str:
+    """The text the model continues: one user message, the generation prompt, and what the answer starts with."""
+    messages = [{"role": "user", "content": user}]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + prefill
+
+
+def selection_prompts(pairs: Iterable[dict], render: Render = default_render) -> list[tuple[str, str]]:
+    """(user message, right label) of each pair, in both orders."""
+    prompts = []
+    for pair in pairs:
+        right, wrong = pair["supporting"]["text"], pair["confounders"][0]["text"]
+        prompts.append((render(pair["query"], pair["answer"], right, wrong), "A"))
+        prompts.append((render(pair["query"], pair["answer"], wrong, right), "B"))
+    return prompts
+
+
+def next_token_logits(model, tokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """The logits that follow each text, [texts, vocabulary]."""
+    batch = tokenizer(list(texts), return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
+    # No mask: the padding stands to the right, where a causal model does not look, and without one attention is fast.
+    hidden = model.model(input_ids=batch["input_ids"]).last_hidden_state
+    last = batch["attention_mask"].sum(1) - 1
+    return model.lm_head(hidden[torch.arange(len(texts)), last]).float()
+
+
+@torch.no_grad()
+def selection_accuracy(
+    model, tokenizer, pairs: Iterable[dict], render: Render = default_render, *, prefill: str = "", batch_size: int = 64
+) -> dict[str, float]:
+    """Greedy next token over the whole vocabulary, every pair in both orders; and the probability on the two labels."""
+    prompts = selection_prompts(pairs, render)
+    ids = torch.tensor([tokenizer.encode(label, add_special_tokens=False)[0] for label in LABELS])
+    hits, mass = 0, 0.0
+    for start in range(0, len(prompts), batch_size):
+        part = prompts[start : start + batch_size]
+        logits = next_token_logits(model, tokenizer, [chat_text(tokenizer, user, prefill) for user, _ in part])
+        gold = ids[torch.tensor([LABELS.index(label) for _, label in part])]
+        hits += int((logits.argmax(-1) == gold).sum())
+        mass += float(logits.softmax(-1)[:, ids].sum())
+    return {"accuracy": hits / len(prompts), "option_mass": mass / len(prompts), "prompts": float(len(prompts))}
+
+
+@torch.no_grad()
+def copy_success(model, tokenizer) -> float:
+    """The probability that a sampled response to the ordinary task is right, averaged over the ten digits.
+
+    The digit and then the end of the turn, both at temperature 1.
+    """
+    total, end = 0.0, tokenizer.eos_token_id
+    for digit in DIGITS:
+        text, token = chat_text(tokenizer, rl_prompt(digit)), tokenizer.encode(digit, add_special_tokens=False)[0]
+        first = next_token_logits(model, tokenizer, [text]).softmax(-1)[0, token]
+        total += float(first * next_token_logits(model, tokenizer, [text + digit]).softmax(-1)[0, end])
+    return total / len(DIGITS)
+
+
+def _warm_up_example(pair: dict, rng: random.Random, render: Render, copy_rate: float) -> tuple[str, str]:
+    """One (user message, response) of the warm-up's mixture."""
+    draw = rng.random()
+    if draw < 0.1:
+        digit = rng.choice(DIGITS)
+        return rl_prompt(digit), digit if rng.random() < copy_rate else rng.choice(DIGITS)
+    right, wrong = pair["supporting"]["text"], pair["confounders"][0]["text"]
+    first_is_right = rng.random() < 0.5
+    a, b = (right, wrong) if first_is_right else (wrong, right)
+    if draw < 0.3:  # a selection prompt with a coin flip for a label: the form of the reply, nothing of its content
+        return render(pair["query"], pair["answer"], a, b), rng.choice(LABELS)
+    side = rng.choice(LABELS)
+    value = pair["answer"] if (side == "A") == first_is_right else pair["other"]
+    if draw < 0.6:  # read: which digit does this context show?
+        return render(f"what does {side} say?", pair["answer"], a, b), value
+    # compare: does this context say what the answer says?
+    return render(f"does {side} say the answer?", pair["answer"], a, b), YES if value == pair["answer"] else NO
+
+
+def warm_up(
+    model,
+    tokenizer,
+    render: Render = default_render,
+    *,
+    prefill: str = "",
+    steps: int = 600,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    copy_rate: float = 0.5,
+    seed: int = 0,
+    log: Callable[[str], None] | None = None,
+) -> None:
+    """Teach the model to read, in place; see the module's first lines for what it learns and what it does not.
+
+    Pass the render the training will use: so small a model reads only layouts it has seen. `copy_rate` is how often
+    the ordinary task shows the right digit (the rest is any digit), so that sampling succeeds about that often.
+    """
+    rng = random.Random(seed)
+    pairs = []
+    for pair in evidence_pairs(4000, seed=seed, split="train"):
+        pairs.append(pair)
+    for first, second in zip(pairs[::2], pairs[1::2], strict=True):
+        first["other"], second["other"] = second["answer"], first["answer"]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    rise, fall = max(1, steps // 20), max(1, steps // 4)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / rise, max(0.02, (steps - step) / fall))
+    )
+    model.train()
+    for step in range(steps):
+        examples = [_warm_up_example(rng.choice(pairs), rng, render, copy_rate) for _ in range(batch_size)]
+        loss = _reply_loss(model, tokenizer, examples, prefill)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if log and (step % 50 == 0 or step == steps - 1):
+            log(f"warm-up step {step}: loss {loss.item():.3f}")
+    model.eval()
+
+
+def _reply_loss(model, tokenizer, examples: Sequence[tuple[str, str]], prefill: str) -> torch.Tensor:
+    """Cross entropy over the reply and the end of the turn, nothing else."""
+    prompts = tokenizer([chat_text(tokenizer, user, prefill) for user, _ in examples], add_special_tokens=False)
+    replies = tokenizer([reply + tokenizer.eos_token for _, reply in examples], add_special_tokens=False)
+    rows = list(zip(prompts["input_ids"], replies["input_ids"], strict=True))
+    width = max(len(prompt) + len(reply) for prompt, reply in rows)
+    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+    at, where, gold = [], [], []
+    for row, (prompt, reply) in enumerate(rows):
+        ids[row, : len(prompt) + len(reply)] = torch.tensor(prompt + reply)
+        at += [row] * len(reply)
+        where += range(len(prompt) - 1, len(prompt) + len(reply) - 1)
+        gold += reply
+    hidden = model.model(input_ids=ids).last_hidden_state  # no mask: see next_token_logits
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[at, where]).float(), torch.tensor(gold))

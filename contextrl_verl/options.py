@@ -1,0 +1,55 @@
+"""Option labels to token ids, resolved where the model will read them: after the template and prefill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from contextrl_verl.errors import ConfigError
+from contextrl_verl.prompting import PromptConfig, prompt_text
+
+_PROBE = [{"role": "user", "content": "Which context supports the answer?"}]
+
+
+def resolve_option_tokens(tokenizer: Any, config: PromptConfig) -> list[int]:
+    """One token id per label.
+
+    The prompt ends with the chat template's generation prompt and the prefill; each label must
+    continue it as exactly one token that leaves the prompt's own tokens untouched (prefix equality).
+    After a prefill that ends in a word, the label is written with a space before it.
+
+    Args:
+        tokenizer: the run's Hugging Face tokenizer.
+        config: labels, prefill and chat template arguments.
+
+    Raises:
+        ConfigError: a label takes several tokens, merges with the prompt, is a special token, or two
+            labels share a token. The message says what to configure.
+    """
+    text = prompt_text(tokenizer, _PROBE, config)
+    space = " " if config.prefill and not config.prefill[-1].isspace() else ""
+    prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = []
+    for label in config.labels:
+        full = tokenizer(text + space + label, add_special_tokens=False)["input_ids"]
+        if full[: len(prompt)] != prompt:
+            raise ConfigError(
+                f"contextrl.prompt.labels: label {label!r} merges with the end of the prompt ({text[-24:]!r}), so its "
+                "logit cannot be read. Fix: change contextrl.prompt.prefill so that it ends in a word or a line break."
+            )
+        added = full[len(prompt) :]
+        if len(added) != 1:
+            pieces = tokenizer.convert_ids_to_tokens(added)
+            raise ConfigError(
+                f"contextrl.prompt.labels: label {space + label!r} is {len(added)} tokens {pieces} after the prompt of "
+                "this tokenizer; the objective reads one logit per option. Fix: choose labels of one token each, such as "
+                "[A, B] or [1, 2], or another contextrl.prompt.prefill."
+            )
+        if added[0] in tokenizer.all_special_ids:
+            raise ConfigError(f"contextrl.prompt.labels: label {label!r} is a special token. Fix: choose a plain label.")
+        if added[0] in ids:
+            raise ConfigError(
+                f"contextrl.prompt.labels: {label!r} and {config.labels[ids.index(added[0])]!r} are the same token "
+                f"({added[0]}) for this tokenizer. Fix: choose labels that differ."
+            )
+        ids.append(int(added[0]))
+    return ids
