@@ -14,6 +14,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 SCHEMA_VERSION = 1
+# ImageRef has a field called bytes, which would hide the type.
+_Bytes = bytes
 ContextKind = Literal["text", "messages", "images"]
 Split = Literal["train", "validation", "probe"]
 
@@ -30,7 +32,7 @@ class ImageRef(BaseModel):
     """An image by its encoded bytes (PNG, JPEG, ...) or by a path; bytes win when both are given."""
 
     model_config = ConfigDict(extra="forbid")
-    bytes: bytes | None = None
+    bytes: _Bytes | None = None
     path: str | None = None
 
     @model_validator(mode="after")

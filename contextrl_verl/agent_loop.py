@@ -1,0 +1,97 @@
+"""What the rollout side does with a pair: no generation in training, one token in validation."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput, register
+
+from contextrl_verl.carrier import COLUMN
+from contextrl_verl.prompting import encode_prompt, images_of
+from contextrl_verl.settings import parse_settings
+
+CARRIER = "contextrl_pair"
+ANSWER = "contextrl_answer"
+
+
+class _PairLoop(AgentLoopBase):
+    """Shared: the prompt's token ids, exactly as the length filter counted them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prompt = parse_settings(self.data_config.get("contextrl")).prompt_config
+        self._longest = int(self.rollout_config.prompt_length)
+
+    async def _encode(self, row: dict[str, Any]) -> tuple[list[int], dict[str, Any]]:
+        messages = list(row["raw_prompt"])
+        images = images_of(messages)
+        ids = await self.loop.run_in_executor(
+            None, lambda: encode_prompt(messages, self.tokenizer, self._prompt, self.processor)
+        )
+        if len(ids) > self._longest:
+            raise ValueError(
+                f"a pair's prompt has {len(ids)} tokens, over rollout.prompt_length={self._longest}, although the data "
+                "set filtered long pairs. Is actor_rollout_ref.rollout.prompt_length still data.max_prompt_length?"
+            )
+        return ids, ({"images": images} if images else {})
+
+
+@register(CARRIER)
+class PairCarrierLoop(_PairLoop):
+    """Turns a pair into one training row: its prompt, the supporting option as response, mask 0."""
+
+    async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
+        ids, images = await self._encode(row)
+        options = row[COLUMN].flatten().tolist()
+        step = int(row["global_steps"])
+        # Every field an ordinary row has: verl drops fields that some rows of a batch lack.
+        return AgentLoopOutput(
+            prompt_ids=ids,
+            response_ids=[options[2 + options[1]]],
+            response_mask=[0],
+            response_logprobs=[0.0] if sampling_params.get("logprobs") else None,
+            routed_experts=None,
+            multi_modal_data=images,
+            mm_processor_kwargs=self._get_mm_processor_kwargs(None),
+            mm_processor_output=None,
+            num_turns=2,
+            metrics={"num_preempted": -1},
+            reward_score=0.0,
+            extra_fields={
+                # In synchronous training the servers hold the weights of the step before.
+                "min_global_steps": step - 1,
+                "max_global_steps": step - 1,
+                "turn_scores": [],
+                "tool_rewards": [],
+                "reward_extra_info": {"acc": 0.0},
+            },
+        )
+
+
+@register(ANSWER)
+class PairAnswerLoop(_PairLoop):
+    """Asks the model a held-out pair through the rollout server; the selection reward scores the token."""
+
+    async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
+        ids, images = await self._encode(row)
+        output = await self.server_manager.generate(
+            request_id=uuid4().hex,
+            prompt_ids=ids,
+            sampling_params={**sampling_params, "max_tokens": 1},
+            image_data=images.get("images"),
+        )
+        preempted = output.num_preempted if output.num_preempted is not None else -1
+        return AgentLoopOutput(
+            prompt_ids=ids,
+            response_ids=output.token_ids[:1],
+            response_mask=[1] * len(output.token_ids[:1]),
+            response_logprobs=output.log_probs[:1] if output.log_probs else None,
+            routed_experts=None,
+            multi_modal_data=images,
+            mm_processor_kwargs=self._get_mm_processor_kwargs(None),
+            mm_processor_output=None,
+            num_turns=2,
+            metrics={"num_preempted": preempted},
+            extra_fields={**output.extra_fields, "turn_scores": [], "tool_rewards": []},
+        )

@@ -1,0 +1,120 @@
+"""Which row stands where: an exact number of pairs in every batch, as a pure function of the seed.
+
+verl 0.9.1 has no sampler hook, so the data set itself is the plan: it is read in order, and item i
+belongs to batch i // batch_size. All epochs lie in one pass, so the loader's position is the whole
+state and a resumed run continues exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from contextrl_verl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One item of the plan.
+
+    Attributes:
+        kind: ``rl`` or ``pair``.
+        index: row of the ordinary data, or index of the pair.
+        epoch: how often that source was passed through before, from 0.
+        rotation: rotation of the drawn option order (pairs with ``orders=both``).
+    """
+
+    kind: str
+    index: int
+    epoch: int
+    rotation: int = 0
+
+
+class BatchPlan:
+    """The order of all items of a run.
+
+    Args:
+        rl_rows: number of ordinary rows.
+        pairs: number of contrastive pairs.
+        batch_size: items in a batch (``data.train_batch_size``).
+        pairs_per_batch: how many of them are pairs.
+        rotations: 1, or the number of options when every order of a pair is asked in the same batch.
+        epochs: passes over the ordinary rows.
+        steps: number of batches; overrides ``epochs``.
+        seed, shuffle: draw a new order of rows and of pairs in every epoch.
+
+    Raises:
+        ConfigError: the numbers do not fit; names the key and the fix.
+    """
+
+    def __init__(
+        self,
+        *,
+        rl_rows: int,
+        pairs: int,
+        batch_size: int,
+        pairs_per_batch: int,
+        rotations: int = 1,
+        epochs: int = 1,
+        steps: int | None = None,
+        seed: int = 1,
+        shuffle: bool = True,
+    ) -> None:
+        rl_per_batch = batch_size - pairs_per_batch
+        if pairs_per_batch > 0:
+            if pairs == 0:
+                raise ConfigError(
+                    "contextrl.pairs.train_files holds zero usable pairs. Fix: give files with pairs, raise "
+                    "data.max_prompt_length if all were too long, or set contextrl.objective=none."
+                )
+            if rl_per_batch <= 0:
+                raise ConfigError(
+                    f"contextrl.pairs.per_batch is {pairs_per_batch}, but data.train_batch_size is {batch_size} and counts "
+                    "pairs and ordinary rows together. Fix: make it larger than contextrl.pairs.per_batch."
+                )
+            if pairs_per_batch % rotations:
+                raise ConfigError(
+                    f"contextrl.pairs.per_batch is {pairs_per_batch}, and contextrl.pairs.orders=both asks every pair "
+                    f"{rotations} times in its batch. Fix: make it a multiple of {rotations}."
+                )
+            if pairs < pairs_per_batch // rotations:
+                raise ConfigError(
+                    f"a batch needs {pairs_per_batch // rotations} different pairs, and contextrl.pairs.train_files holds "
+                    f"{pairs} usable ones. Fix: give more pairs or lower contextrl.pairs.per_batch."
+                )
+        if rl_rows < rl_per_batch:
+            raise ConfigError(
+                f"a batch needs {rl_per_batch} ordinary rows, and data.train_files holds {rl_rows} usable ones. "
+                "Fix: give more rows or lower data.train_batch_size."
+            )
+        self.batch_size, self.pairs_per_batch, self.rotations = batch_size, pairs_per_batch, rotations
+        self.rl_rows, self.pairs, self.seed, self.shuffle = rl_rows, pairs, seed, shuffle
+        self.rl_per_batch = rl_per_batch
+        self.steps = steps if steps is not None else rl_rows * epochs // rl_per_batch
+        self.unused_rl_rows = 0 if steps is not None else rl_rows * epochs - self.steps * rl_per_batch
+
+    def __len__(self) -> int:
+        return self.steps * self.batch_size
+
+    def __getitem__(self, item: int) -> Slot:
+        if not 0 <= item < len(self):
+            raise IndexError(item)
+        batch, position = divmod(item, self.batch_size)
+        # Pairs are spread evenly over a batch, so that chunks of it for several agent loop workers are alike.
+        before = position * self.pairs_per_batch // self.batch_size
+        if (position + 1) * self.pairs_per_batch // self.batch_size > before:
+            drawn, rotation = divmod(batch * self.pairs_per_batch + before, self.rotations)
+            epoch, at = divmod(drawn, self.pairs)
+            return Slot("pair", self._at("pair", self.pairs, epoch, at), epoch, rotation)
+        epoch, at = divmod(batch * self.rl_per_batch + position - before, self.rl_rows)
+        return Slot("rl", self._at("rl", self.rl_rows, epoch, at), epoch)
+
+    def _at(self, kind: str, size: int, epoch: int, at: int) -> int:
+        return int(_permutation(kind, size, epoch, self.seed)[at]) if self.shuffle else at
+
+
+@lru_cache(maxsize=8)
+def _permutation(kind: str, size: int, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, 0 if kind == "rl" else 1]).permutation(size)

@@ -1,0 +1,31 @@
+"""Environment variables of a run on a CPU. Imports nothing but ``os``: the verl and vLLM entry points load it."""
+
+import os
+from collections.abc import Mapping
+
+ENVIRONMENT: dict[str, str] = {
+    # Selects contextrl_verl.cpu.platform and switches on the shims.
+    "VERL_PLATFORM": "cpu",
+    # verl registers its own engines for cuda and npu only; nothing in the FSDP2 engine needs CUDA itself.
+    "VERL_ENGINE_DEVICE": "cuda",
+    # GiB. vLLM otherwise reserves half of the memory of a NUMA node.
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_OFFLINE": "1",
+    # The few cores are taken by Ray's processes, and forking after the tokenizer's threads have started warns.
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def cpu_selected(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is to run verl on the CPU; read the way verl reads the variable."""
+    return environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+
+
+def cpu_environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """A copy of ``base`` for a subprocess that runs verl on the CPU.
+
+    What the caller has set stays, except ``VERL_PLATFORM``: asking for this environment is asking for the CPU.
+    """
+    return {**ENVIRONMENT, **base, "VERL_PLATFORM": "cpu"}

@@ -1,0 +1,130 @@
+"""The "cpu" platform of verl. Importing this module registers it; only ``VERL_PLATFORM=cpu`` ever selects it."""
+
+import os
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+from verl.plugin.platform import PlatformBase, PlatformRegistry
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    return None
+
+
+def _zero(*args: Any, **kwargs: Any) -> int:
+    return 0
+
+
+def _mem_get_info(*args: Any) -> tuple[int, int]:
+    """Free and total bytes of main memory, in the order of ``torch.cuda.mem_get_info``."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    return page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES")
+
+
+class _CpuDeviceModule(ModuleType):
+    """``torch.cpu`` plus the memory and random-state functions that verl calls on ``torch.cuda``.
+
+    Anything else is looked up in ``torch.cpu``, so that a function verl starts to use and a CPU lacks is an
+    AttributeError with its name rather than a silent stub.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("contextrl_cpu_device", "torch.cpu with what verl expects of a device module")
+        # False as for "no device memory to manage": verl then skips cache clearing and memory statistics.
+        self.is_available = lambda: False
+        self.get_device_name = lambda *args: "CPU"
+        self.mem_get_info = _mem_get_info
+        self.manual_seed = self.manual_seed_all = torch.manual_seed
+        self.get_rng_state = lambda *args: torch.get_rng_state()
+        self.set_rng_state = lambda state, *args: torch.set_rng_state(state)
+        for name in ("empty_cache", "ipc_collect", "set_device", "synchronize"):
+            setattr(self, name, _nothing)
+        for name in ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"):
+            setattr(self, name, _zero)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch.cpu, name)
+
+
+_device_module = _CpuDeviceModule()
+
+
+@PlatformRegistry.register(platform="cpu")
+class PlatformCPU(PlatformBase):
+    """One CPU device per process, gloo between processes, logical GPUs for Ray's scheduler."""
+
+    device_name = "cpu"
+    vendor_name = "cpu"
+    device_module = _device_module
+
+    def is_available(self) -> bool:
+        return True
+
+    def is_platform_available(self, use_smi_check: bool = False) -> bool:
+        """Never picked by verl's detection: a GPU machine whose driver is broken must not train on its CPU."""
+        return False
+
+    def current_device(self) -> torch.device:
+        """A device, not an index: verl passes this to ``Tensor.to``, where an integer means CUDA.
+
+        Two callers format it as ``cpu:{index}`` and would fail: loading FSDP1 (use FSDP2) and the weight transfer
+        with IPC (not offered here).
+        """
+        return torch.device("cpu")
+
+    def device_count(self) -> int:
+        return 1
+
+    def set_device(self, device_index: int) -> None:
+        pass
+
+    def synchronize(self, device_index: int | None = None) -> None:
+        pass
+
+    def manual_seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def manual_seed_all(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def set_allocator_settings(self, settings: str) -> None:
+        pass
+
+    def empty_cache(self) -> None:
+        pass
+
+    def get_device_capability(self, device_index: int = 0) -> tuple[None, None]:
+        return None, None
+
+    def communication_backend_name(self) -> str:
+        return "gloo"
+
+    def visible_devices_envvar(self) -> str:
+        """A name of our own, so that verl never rewrites ``CUDA_VISIBLE_DEVICES``."""
+        return "VERL_CPU_VISIBLE_DEVICES"
+
+    @contextmanager
+    def nvtx_range(self, msg: str):
+        yield
+
+    def profiler_start(self) -> None:
+        pass
+
+    def profiler_stop(self) -> None:
+        pass
+
+    def ray_resource_name(self) -> str:
+        """Ray's GPUs, counted but not there: verl places workers by accelerator and looks up their ids by this name."""
+        return "GPU"
+
+    def ray_noset_envvars(self) -> list[str]:
+        return []
+
+    def is_ipc_supported(self) -> bool:
+        """No: new weights reach vLLM through POSIX shared memory."""
+        return False
+
+    def cudart(self) -> None:
+        return None
