@@ -7,12 +7,13 @@ from uuid import uuid4
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput, register
 
+from contextrl_verl.agent_names import ANSWER, CARRIER
 from contextrl_verl.carrier import COLUMN
 from contextrl_verl.prompting import encode_prompt, images_of
 from contextrl_verl.settings import parse_settings
 
-CARRIER = "contextrl_pair"
-ANSWER = "contextrl_answer"
+
+
 
 
 class _PairLoop(AgentLoopBase):

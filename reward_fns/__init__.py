@@ -1,0 +1,12 @@
+"""Rewards by data source, for verl's ``reward.custom_reward_function``.
+
+Set ``path: pkg://reward_fns.dispatch`` and ``name: compute_score``. Add a scorer with ``@reward("my/data")``, with
+``register``, or for one run in yaml under ``reward_kwargs.registry``.
+"""
+
+from reward_fns import exact_match, math_answer, multiple_choice, selection  # noqa: F401  (importing registers them)
+from reward_fns.choice import parse_choice
+from reward_fns.dispatch import compute_score
+from reward_fns.registry import RewardConfigError, register, resolve, reward
+
+__all__ = ["RewardConfigError", "compute_score", "parse_choice", "register", "resolve", "reward"]

@@ -1,4 +1,4 @@
-"""The ``vllm.general_plugins`` entry point: vLLM calls ``register`` in each of its server, engine and worker processes."""
+"""The ``vllm.general_plugins`` entry point: vLLM calls ``register`` in each of its processes."""
 
 import functools
 

@@ -25,7 +25,7 @@ _HELD_OUT_OF = 5
 
 def context_text(tool: str, key: str, value: str, ending: str) -> str:
     """One call of a tool and what it printed."""
-    return f"$ {tool} {key}\n{key} = {value}\n{ending}"
+    return f"$ {tool} {key}\n{value} {ending}"
 
 
 def _split_of(key: str, values: tuple[str, str]) -> str:

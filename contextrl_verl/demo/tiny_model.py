@@ -1,8 +1,8 @@
 """A tokenizer and a Qwen2 of a fraction of a million weights, made in place: what the demonstration and the tests train.
 
-`warm_up` teaches the model to read its prompt (copy a digit out of a context, compare a context with the answer, say a
-digit) and to answer a selection prompt with a label, but the labels it shows there are coin flips: the model knows what
-it needs for the selection without knowing the selection. L_CA is left to teach that.
+`warm_up` teaches the model to read its prompt (copy the contexts' digits, say "yes" or "no" of each context for whether
+it shows the answer, say a digit) and to reply to a selection prompt with a label, but the labels it sees there are coin
+flips. The model then has what the selection needs without knowing the selection; L_CA is left to teach that.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ CHAT_TEMPLATE = (
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LABELS = ("A", "B")
 YES, NO = "yes", "no"
+# What the warm-up asks in the place of a pair's query.
+READ = "what do they say?"
+COMPARE = "do they say the answer?"
 DEFAULT_TEMPLATE = (
     "Query: {query}\nAnswer: {answer}\n\nContext A:\n{a}\n\nContext B:\n{b}\n\n"
     "Which context supports the answer? Reply with A or B."
 )
 _EXTRA_WORDS = (
     "system user assistant Query Answer Context query answer context evidence candidate question option label "
-    "A B yes no what does is say which Which supports the Reply with or only letter of one above following"
+    "A B yes no what do they does is say which Which supports the Reply with or only letter of one above following"
 )
 
 
@@ -72,9 +75,10 @@ def make_model(
     folder: str | Path | None,
     tokenizer,
     *,
-    hidden_size: int = 128,
-    layers: int = 3,
-    heads: int = 4,
+    hidden_size: int = 64,
+    layers: int = 2,
+    heads: int = 2,
+    init: float = 0.1,
     dtype: str = "float32",
     seed: int = 0,
 ):
@@ -95,6 +99,7 @@ def make_model(
         num_key_value_heads=heads,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
+        initializer_range=init,  # transformers' 0.02 is for wide models; this narrow one hardly starts to learn with it
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -184,12 +189,11 @@ def _warm_up_example(pair: dict, rng: random.Random, render: Render, copy_rate: 
     a, b = (right, wrong) if first_is_right else (wrong, right)
     if draw < 0.3:  # a selection prompt with a coin flip for a label: the form of the reply, nothing of its content
         return render(pair["query"], pair["answer"], a, b), rng.choice(LABELS)
-    side = rng.choice(LABELS)
-    value = pair["answer"] if (side == "A") == first_is_right else pair["other"]
-    if draw < 0.6:  # read: which digit does this context show?
-        return render(f"what does {side} say?", pair["answer"], a, b), value
-    # compare: does this context say what the answer says?
-    return render(f"does {side} say the answer?", pair["answer"], a, b), YES if value == pair["answer"] else NO
+    if draw < 0.5:  # read: the digits of the two contexts, in order
+        values = (pair["answer"], pair["other"]) if first_is_right else (pair["other"], pair["answer"])
+        return render(READ, pair["answer"], a, b), " ".join(values)
+    # compare: whether each context, in order, says what the answer says
+    return render(COMPARE, pair["answer"], a, b), f"{YES} {NO}" if first_is_right else f"{NO} {YES}"
 
 
 def warm_up(
@@ -198,9 +202,9 @@ def warm_up(
     render: Render = default_render,
     *,
     prefill: str = "",
-    steps: int = 600,
+    steps: int = 500,
     batch_size: int = 64,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 3e-3,
     copy_rate: float = 0.5,
     seed: int = 0,
     log: Callable[[str], None] | None = None,
@@ -211,9 +215,7 @@ def warm_up(
     the ordinary task shows the right digit (the rest is any digit), so that sampling succeeds about that often.
     """
     rng = random.Random(seed)
-    pairs = []
-    for pair in evidence_pairs(4000, seed=seed, split="train"):
-        pairs.append(pair)
+    pairs = list(evidence_pairs(4000, seed=seed, split="train"))
     for first, second in zip(pairs[::2], pairs[1::2], strict=True):
         first["other"], second["other"] = second["answer"], first["answer"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)

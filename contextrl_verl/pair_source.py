@@ -1,0 +1,105 @@
+"""Pairs as a training or validation job sees them: opened, length-filtered, rendered. No verl in here."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any
+
+from tqdm import tqdm
+
+from contextrl_verl.errors import ConfigError
+from contextrl_verl.options import resolve_option_tokens
+from contextrl_verl.pair_files import PairCollection
+from contextrl_verl.pairs import ContrastivePair, PairFormatError
+from contextrl_verl.prompting import PromptRenderer, encode_prompt, option_order
+from contextrl_verl.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Orders of the same contexts differ by a few tokens where texts meet; within this distance all are counted.
+_ORDER_SLACK = 32
+
+
+class PairSource:
+    """The usable pairs of some files.
+
+    Args:
+        files: pair files; ``key`` names where they came from in messages.
+        settings: the ``contextrl`` block.
+        tokenizer, processor: the run's own, so that lengths are true.
+
+    Attributes:
+        dropped: pairs left out, by reason.
+        usable: indices into the collection that remain.
+        option_ids: token id of every label.
+
+    Raises:
+        ConfigError: files missing or malformed, labels unusable, images without a processor.
+    """
+
+    def __init__(self, files: list[str], settings: Settings, tokenizer: Any, processor: Any, key: str) -> None:
+        if not files:
+            raise ConfigError(
+                f"{key} is empty, and contextrl.objective is {settings.objective!r}, which needs pairs. "
+                f"Fix: set {key}=[path.parquet], or contextrl.objective=none."
+            )
+        self.settings, self.tokenizer, self.processor = settings, tokenizer, processor
+        self.prompt = settings.prompt_config
+        self.renderer = PromptRenderer(self.prompt)
+        self.option_ids = resolve_option_tokens(tokenizer, self.prompt)
+        try:
+            self.collection = PairCollection(files)
+        except PairFormatError as error:
+            raise ConfigError(f"{key}: {error}") from None
+        if max(self.collection.options) > len(self.prompt.labels):
+            raise ConfigError(
+                f"{key}: pair {self.collection.ids[self.collection.options.index(max(self.collection.options))]!r} has "
+                f"{max(self.collection.options)} contexts, and contextrl.prompt.labels names {len(self.prompt.labels)}. "
+                "Fix: add labels, e.g. [A, B, C, D]."
+            )
+        self.dropped: Counter[str] = Counter()
+        self.usable = self._filter(key)
+
+    def __len__(self) -> int:
+        return len(self.usable)
+
+    def __getitem__(self, index: int) -> ContrastivePair:
+        return self.collection[self.usable[index]]
+
+    def options_of(self, index: int) -> int:
+        """Number of contexts of a usable pair, without reading it."""
+        return self.collection.options[self.usable[index]]
+
+    def messages(self, pair: ContrastivePair, epoch: int, rotation: int) -> tuple[list[dict[str, Any]], list[int]]:
+        """Chat messages of a pair and the order its contexts are shown in."""
+        order = option_order(pair.pair_id, len(pair.contexts), epoch, self.settings.seed, rotation)
+        return self.renderer.messages(pair, order), order
+
+    def _filter(self, key: str) -> list[int]:
+        limit = self.settings.run.max_prompt_length
+        usable = []
+        progress = tqdm(range(len(self.collection)), desc=f"Counting tokens of {key}", unit="pair", delay=3)
+        for index in progress:
+            try:
+                pair = self.collection[index]
+            except PairFormatError as error:
+                raise ConfigError(f"{key}: {error}") from None
+            if self._longest(pair, limit) <= limit:
+                usable.append(index)
+            else:
+                self.dropped[f"longer than data.max_prompt_length={limit}"] += 1
+        for reason, count in self.dropped.items():
+            logger.warning("%s: %d of %d pairs left out: %s", key, count, len(self.collection), reason)
+        return usable
+
+    def _longest(self, pair: ContrastivePair, limit: int) -> int:
+        def length(order: list[int]) -> int:
+            messages = self.renderer.messages(pair, order)
+            return len(encode_prompt(messages, self.tokenizer, self.prompt, self.processor))
+
+        order = list(range(len(pair.contexts)))
+        first = length(order)
+        if abs(first - limit) > _ORDER_SLACK * len(order):
+            return first
+        return max([first, length(order[::-1]), *(length(order[r:] + order[:r]) for r in order[1:])])

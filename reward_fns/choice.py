@@ -1,0 +1,161 @@
+r"""Which option did a free-form response choose? A strict, linear-time parser.
+
+The response names an option when, outside ``<think>`` blocks, it is a bare label, or states one in ``\boxed{}``, in
+``<answer></answer>``, or in a phrase ("The correct option is A", "Answer: B", "I choose option A"). Statements must
+agree. A contradicted, negated, doubled, asked or conditional statement names nothing, and so does doubt about which.
+
+One-character labels are matched in their exact case, because "a" is an article; longer ones in any case.
+The whole response is read. Every repetition in the patterns is bounded, so the time is linear in its length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from reward_fns.text import strip_thinking
+
+_OPEN = r"""[\s*_"'“‘`(\[$]"""
+_CLOSE = r"""[*_"'”’`)\]$]"""
+_NOUN = r"(?:(?i:(?:the\s{1,3})?(?:option|choice|context|candidate|label|letter))\s{1,3})"
+_IS = (
+    r"[*_]{0,3}\s{0,3}(?:[:：=]|(?:is|was|would\s{1,3}be|should\s{1,3}be|must\s{1,3}be)\b"
+    r"(?:\s{1,3}(?:clearly|therefore|definitely|indeed|thus|simply|then))?(?:[*_]{0,3}\s{0,3}:)?)"
+)
+_CUE = re.compile(
+    r"(?P<answer>\banswer(?:\s{1,3}(?:to\s{1,3}(?:the|this)\s{1,3}(?:question|query)|choice|option))?" + _IS + ")"
+    r"|(?P<option>\b(?:correct|right|best|better|final|chosen|selected|supporting|my)\s{1,3}"
+    r"(?:option|choice|selection)" + _IS + ")"
+    r"|(?P<choose>\bI(?:['’](?:ll|d|m|ve))?\s{1,3}(?:(?:will|would|have|am|therefore|thus|hence|must|finally)\s{1,3}){0,2}"
+    r"(?:choose|chose|chosen|choosing|select(?:ed|ing)?|pick(?:ed|ing)?|go(?:ing)?\s{1,3}with)\b)"
+    r"|(?P<box>\\boxed\s?\{)"
+    r"|(?P<tag><answer>)"
+    r"|(?P<no>(?:\b(?:not|never|neither|isnt)|n['’]t)\b(?:\s{1,3}be\b)?)",
+    re.IGNORECASE,
+)
+_BOXED = re.compile(r"\s{0,4}(?:\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]{0,80})\}|([^{}]{0,80}))\s{0,4}\}")
+_TAGGED = re.compile(r"([^<]{0,80})</answer>", re.IGNORECASE)
+_CLAUSE_END = re.compile(r"[.,;:!?\n]|\b(?:so|thus|therefore|hence|but|because|since)\b", re.IGNORECASE)
+_DENIED = re.compile(
+    r"(?:\b(?:not|never|neither|nor|cannot|doubt|deny|false|wrong|incorrect|unlikely|worst|isnt)|n['’]t)\b", re.IGNORECASE
+)
+_ASKED = re.compile(
+    r"\b(?:if|whether|suppose|supposing|assume|assuming|unless|which|what|either|other|opposite|distractor|might|"
+    r"may|perhaps|maybe)\b",
+    re.IGNORECASE,
+)
+_UNDECIDED = re.compile(r"[\s*_]{0,6}(?:both|either|neither|none|unclear|unknown|undecided)\b", re.IGNORECASE)
+_CLAUSE_CHARS = 60
+_BARE_CHARS = 200
+
+
+class _Grammar:
+    """The patterns that depend on the label set."""
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self.canonical = {label if len(label) == 1 else label.casefold(): label for label in labels}
+        longest_first = sorted(map(re.escape, labels), key=len, reverse=True)
+        # One character after re.escape may be two, so measure the label itself.
+        long = {re.escape(label) for label in labels if len(label) > 1}
+        one = "(?:" + "|".join(f"(?i:{label})" if label in long else label for label in longest_first) + r")(?!\w)"
+        self.bare = re.compile(
+            rf"{_OPEN}{{0,8}}{_NOUN}?{_OPEN}{{0,8}}(?P<label>{one}){_CLOSE}{{0,8}}[.!]?{_CLOSE}{{0,8}}\Z"
+        )
+        self.slot = re.compile(
+            rf"{_OPEN}{{0,12}}(?P<noun>{_NOUN})?(?P<open>[*_\"'“‘`(\[$]{{0,4}})(?P<label>{one})(?P<close>{_CLOSE}{{0,6}})"
+        )
+        # What may follow a naked label. A plain noun may not: in "Answer: A dog" the A is an article.
+        self.follow = re.compile(
+            r"[ \t]{0,8}(?:\Z|[\r\n])|[.,;:!)\]*]{1,4}(?:\s|\Z)|[ \t]{0,4}[—–]|\s{1,3}-{1,2}\s|\s{1,3}[(<]"
+            r"|\s{1,3}(?i:because|since|as|for|due|given|based|rather|over|instead|not|which|while|whereas|but|so|and|it"
+            r"|the|this)\b"
+        )
+        another = rf"{_NOUN}?{_OPEN}{{0,6}}(?!I\s+[a-z]){one}"
+        self.doubled = re.compile(
+            rf"[\s(]{{0,4}}(?:(?:,\s{{0,2}})?(?i:or|nor|vs\.?|versus|and\s?/\s?or)\s{{1,3}}(?:\w{{1,12}}\s{{1,3}}){{0,2}}"
+            rf"|(?:,\s{{0,2}})?(?i:and)\s{{1,3}}|[,/&|+]\s{{0,3}}){another}"
+            rf"|[.;]?\s{{1,3}}{another}{_CLOSE}{{0,4}}[.]?\s{{0,2}}(?:\Z|\n)"
+        )
+        self.unsure = re.compile(r"[\s.]{0,3}\?|\s{1,3}(?i:(?:only\s{1,3})?(?:if|unless))\b")
+
+    def label(self, match: re.Match[str]) -> str:
+        found = match["label"]
+        return self.canonical[found if len(found) == 1 else found.casefold()]
+
+
+@lru_cache(maxsize=256)
+def _grammar(labels: tuple[str, ...]) -> _Grammar:
+    return _Grammar(labels)
+
+
+def parse_choice(text: str, labels: Sequence[str] = ("A", "B")) -> str | None:
+    """Return the label (one of ``labels``, as written there) that ``text`` chooses, or None.
+
+    Never raises for any string; a ``text`` that is not a string gives None. The rules are in the module docstring.
+    """
+    visible = strip_thinking(text) if isinstance(text, str) else None
+    if visible is None or not labels:
+        return None
+    visible = visible.strip()
+    grammar = _grammar(tuple(labels))
+    if len(visible) <= _BARE_CHARS:
+        whole = grammar.bare.match(visible)
+        if whole:
+            return grammar.label(whole)
+    affirmed: set[str] = set()
+    denied: set[str] = set()
+    decided = False
+    for cue in _CUE.finditer(visible):
+        label, verdict = _read_statement(visible, cue, grammar)
+        if verdict == "both":
+            return None
+        if verdict == "undecided":
+            decided = False
+        elif label is not None and verdict == "denied":
+            denied.add(label)
+        elif label is not None:
+            affirmed.add(label)
+            decided = True
+    if not decided or len(affirmed) != 1 or affirmed & denied:
+        return None
+    return affirmed.pop()
+
+
+def _read_statement(text: str, cue: re.Match[str], grammar: _Grammar) -> tuple[str | None, str]:
+    """Return ``(label or None, "affirmed" | "denied" | "both" | "undecided")`` for one cue."""
+    kind = cue.lastgroup
+    if kind in ("box", "tag"):
+        body = (_BOXED if kind == "box" else _TAGGED).match(text, cue.end())
+        content = "" if body is None else (body[1] or body[body.re.groups] or "")
+        inner = grammar.bare.match(content.strip())
+        if inner is None:
+            return None, "undecided"
+        label, end = grammar.label(inner), body.end()
+        if grammar.doubled.match(text, end):
+            return None, "both"
+    else:
+        slot = grammar.slot.match(text, cue.end())
+        if slot is None:
+            undecided = kind in ("answer", "option") and _UNDECIDED.match(text, cue.end())
+            return None, "undecided" if undecided else "affirmed"
+        label, end = grammar.label(slot), slot.end()
+        if kind == "no":
+            return label, "denied"
+        if grammar.doubled.match(text, end):
+            return None, "both"
+        wrapped = slot["noun"] or (slot["close"] and text[slot.start("label") - 1] in "*_\"'“‘`([$")
+        possessive = slot["close"][:1] in ("'", "’") and text[end : end + 1].isalpha()
+        if grammar.unsure.match(text, end):
+            return None, "undecided"
+        # A closing bracket or star is itself a fine thing to follow a label: "A) the dog".
+        closed = slot["close"][:1] in (")", "]", "*") and not text[end : end + 1].isalnum()
+        if possessive or not (wrapped or closed or grammar.follow.match(text, end)):
+            return None, "affirmed"
+    clause = text[max(0, cue.start() - _CLAUSE_CHARS) : cue.start()]
+    clause = _CLAUSE_END.split(clause)[-1] if clause else clause
+    if _DENIED.search(clause):
+        return label, "denied"
+    if _ASKED.search(clause):
+        return None, "affirmed"
+    return label, "affirmed"
