@@ -47,4 +47,5 @@ class ContextRLFSDPEngineConfig(FSDPEngineConfig):
 def _before_ray(settings: Settings | None) -> bool:
     import ray
 
-    return settings is not None and not ray.is_initialized()
+    # Without run.train_files this is an engine built by itself, as the tests do, and no job.
+    return settings is not None and settings.run.train_files is not None and not ray.is_initialized()

@@ -38,7 +38,8 @@ _BOXED = re.compile(r"\s{0,4}(?:\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]{0,80}
 _TAGGED = re.compile(r"([^<]{0,80})</answer>", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"[.,;:!?\n]|\b(?:so|thus|therefore|hence|but|because|since)\b", re.IGNORECASE)
 _DENIED = re.compile(
-    r"(?:\b(?:not|never|neither|nor|cannot|doubt|deny|false|wrong|incorrect|unlikely|worst|isnt)|n['’]t)\b", re.IGNORECASE
+    r"(?:\b(?:not|never|neither|nor|cannot|doubt|deny|false|wrong|incorrect|unlikely|worst|isnt)|n['’]t)\b",
+    re.IGNORECASE,
 )
 _ASKED = re.compile(
     r"\b(?:if|whether|suppose|supposing|assume|assuming|unless|which|what|either|other|opposite|distractor|might|"

@@ -6,6 +6,7 @@ return has the keys of ``RESULT_KEYS``.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import math
@@ -43,8 +44,9 @@ def compute_score(
     string, or that makes a scorer fail, scores 0. Raises LookupError for a data source that nothing serves,
     RewardConfigError (a ValueError) for a wrong ground truth or registry, and ImportError for a missing dependency.
     """
-    found = _table(registry).resolve(data_source) if isinstance(data_source, str) else None
-    name, scorer = found or (_VERL, _verl_scorer(data_source, registry))
+    if not isinstance(data_source, str):
+        raise LookupError(_unknown(data_source, registry))
+    name, scorer = _table(registry).resolve(data_source) or (_VERL, _score_with_verl)
     # A missing response scores 0 whatever the scorer, but still through it: a wrong ground truth must show up.
     text = solution_str if isinstance(solution_str, str) else ""
     arguments = {"data_source": data_source, "solution_str": text, "ground_truth": ground_truth}
@@ -52,7 +54,7 @@ def compute_score(
         outcome = scorer(**arguments, extra_info=extra_info, **_accepted(scorer, kwargs))
         result = _as_result(outcome, name)
     except NotImplementedError:
-        if name == _VERL:
+        if scorer is _score_with_verl:
             raise LookupError(_unknown(data_source, registry)) from None
         return _failed(name, data_source)
     except (RewardConfigError, ImportError):
@@ -74,20 +76,67 @@ def _table(entries: Mapping[str, str] | None) -> Registry:
     return table
 
 
-def _verl_scorer(data_source: Any, entries: Mapping[str, str] | None) -> Scorer:
+def _score_with_verl(
+    data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any] | None = None, **kwargs: Any
+) -> Any:
+    """Ask verl's own scorer; NotImplementedError means that verl does not know ``data_source`` (or is not there)."""
     try:
         from verl.utils.reward_score import default_compute_score
     except ImportError:
-        raise LookupError(_unknown(data_source, entries)) from None
+        raise NotImplementedError from None
+    if isinstance(ground_truth, str | Mapping):
+        return default_compute_score(data_source, solution_str, ground_truth, extra_info, **kwargs)
+    # verl's scorers would answer 0 for ever. Ask first whether the source is verl's at all, else this blames the data.
+    with contextlib.suppress(ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
+        default_compute_score(data_source, "", "", extra_info, **kwargs)
+    raise RewardConfigError(
+        f"verl's scorer for {data_source!r} needs ground_truth to be a string (for some sources a mapping), not "
+        f"{ground_truth!r} ({type(ground_truth).__name__}). Fix reward_model.ground_truth in the data file."
+    )
 
-    def score(data_source: str, ground_truth: Any, **arguments: Any) -> Any:
-        # Checked after verl had its say on the data source would be too late: its scorers just answer 0.
-        if not isinstance(ground_truth, str | Mapping):
-            default_compute_score_knows(data_source)
-            raise RewardConfigError(
-                f"verl's scorer for {data_source!r} needs ground_truth to be a string (or a mapping, for some), not "
-                f"{ground_truth!r} ({type(ground_truth).__name__}). Fix reward_model.ground_truth in the data file."
-            )
-        return default_compute_score(data_source=data_source, ground_truth=ground_truth, **arguments)
 
-    return score
+@lru_cache(maxsize=256)
+def _parameters(scorer: Scorer) -> frozenset[str] | None:
+    parameters = inspect.signature(scorer).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+    return frozenset(parameters)
+
+
+def _accepted(scorer: Scorer, kwargs: dict[str, Any]) -> dict[str, Any]:
+    known = _parameters(scorer) if kwargs else None
+    return kwargs if known is None else {key: value for key, value in kwargs.items() if key in known}
+
+
+def _as_result(outcome: Any, name: str) -> dict[str, Any]:
+    if not isinstance(outcome, Mapping):
+        outcome = {"score": outcome}
+    score = float(outcome["score"])
+    acc = float(outcome.get("acc", score))
+    if not (math.isfinite(score) and math.isfinite(acc)):
+        raise ArithmeticError(f"score {score} or acc {acc} is not finite")
+    # verl's own scorers call it "pred".
+    parsed = outcome.get("parsed", outcome.get("pred"))
+    return {"score": score, "acc": acc, "parsed": "" if parsed is None else str(parsed), "reward_fn": name}
+
+
+def _failed(name: str, data_source: str) -> dict[str, Any]:
+    if data_source not in _warned:
+        _warned.add(data_source)
+        logger.warning(
+            "the scorer %r failed on a response for %r; it scores 0 (further ones in this process are not logged)",
+            name,
+            data_source,
+            exc_info=True,
+        )
+    return {"score": 0.0, "acc": 0.0, "parsed": "", "reward_fn": name}
+
+
+def _unknown(data_source: Any, entries: Mapping[str, str] | None) -> str:
+    names = ", ".join(_table(entries).names()) or "nothing"
+    return (
+        f"No reward function serves the data source {data_source!r}. Registered: {names}; verl's own scorers do not "
+        f"know it either. Add one with @reward_fns.reward({data_source!r}) in a module that the workers import, or in "
+        f"yaml: reward.custom_reward_function.reward_kwargs.registry: "
+        f'{{"{data_source}": "package.module:function"}}.'
+    )

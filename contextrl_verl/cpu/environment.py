@@ -8,7 +8,7 @@ ENVIRONMENT: dict[str, str] = {
     "VERL_PLATFORM": "cpu",
     # verl registers its own engines for cuda and npu only; nothing in the FSDP2 engine needs CUDA itself.
     "VERL_ENGINE_DEVICE": "cuda",
-    # GiB. vLLM otherwise reserves half of the memory of a NUMA node.
+    # GiB. vLLM otherwise sizes its cache as a share of the whole memory (rollout.gpu_memory_utilization).
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",

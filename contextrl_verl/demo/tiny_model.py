@@ -178,22 +178,25 @@ def copy_success(model, tokenizer) -> float:
     return total / len(DIGITS)
 
 
-def _warm_up_example(pair: dict, rng: random.Random, render: Render, copy_rate: float) -> tuple[str, str]:
+def _warm_up_example(pair: dict, rng: random.Random, render: Render, copy_rate: float, forget: bool) -> tuple[str, str]:
     """One (user message, response) of the warm-up's mixture."""
     draw = rng.random()
-    if draw < 0.1:
+    if draw < 0.15:
         digit = rng.choice(DIGITS)
         return rl_prompt(digit), digit if rng.random() < copy_rate else rng.choice(DIGITS)
     right, wrong = pair["supporting"]["text"], pair["confounders"][0]["text"]
     first_is_right = rng.random() < 0.5
     a, b = (right, wrong) if first_is_right else (wrong, right)
-    if draw < 0.3:  # a selection prompt with a coin flip for a label: the form of the reply, nothing of its content
-        return render(pair["query"], pair["answer"], a, b), rng.choice(LABELS)
-    if draw < 0.5:  # read: the digits of the two contexts, in order
+    if draw < 0.35:  # read: the digits of the two contexts, in order
         values = (pair["answer"], pair["other"]) if first_is_right else (pair["other"], pair["answer"])
         return render(READ, pair["answer"], a, b), " ".join(values)
-    # compare: whether each context, in order, says what the answer says
-    return render(COMPARE, pair["answer"], a, b), f"{YES} {NO}" if first_is_right else f"{NO} {YES}"
+    query = pair["query"] if forget or MODE == "P" else COMPARE
+    label = rng.choice(LABELS) if forget else LABELS[0 if first_is_right else 1]
+    return render(query, pair["answer"], a, b), label
+
+
+import os
+MODE = os.environ.get("MODE", "P")
 
 
 def warm_up(
@@ -205,6 +208,7 @@ def warm_up(
     steps: int = 500,
     batch_size: int = 64,
     learning_rate: float = 3e-3,
+    forget_steps: int = 50,
     copy_rate: float = 0.5,
     seed: int = 0,
     log: Callable[[str], None] | None = None,
@@ -221,11 +225,11 @@ def warm_up(
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     rise, fall = max(1, steps // 20), max(1, steps // 4)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / rise, max(0.02, (steps - step) / fall))
+        optimizer, lambda step: min(1.0, (step + 1) / rise, max(0.1, (steps - step) / fall))
     )
     model.train()
     for step in range(steps):
-        examples = [_warm_up_example(rng.choice(pairs), rng, render, copy_rate) for _ in range(batch_size)]
+        examples = [_warm_up_example(rng.choice(pairs), rng, render, copy_rate, step >= steps - forget_steps) for _ in range(batch_size)]
         loss = _reply_loss(model, tokenizer, examples, prefill)
         optimizer.zero_grad()
         loss.backward()

@@ -40,13 +40,13 @@ def probe_group() -> dict:
 
 
 def probe_version() -> dict:
+    package = importlib.import_module("verl.third_party.vllm")
     version = importlib.metadata.version("vllm")
     try:
         importlib.metadata.version("no-such-distribution")
         unknown = "answered"
     except importlib.metadata.PackageNotFoundError:
         unknown = "PackageNotFoundError"
-    package = importlib.import_module("verl.third_party.vllm")
     return {"version": version, "verl": package.vllm_version, "unknown": unknown}
 
 
@@ -82,7 +82,7 @@ def probe_transfer(shimmed: bool) -> dict:
         "descriptors_left": sum(
             "verl_weights" in os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()
         ),
-        "elsewhere_untouched": shared_memory.SharedMemory.__module__ == "multiprocessing.shared_memory",
+        "elsewhere_untouched": shared_memory.SharedMemory.close.__module__ == "multiprocessing.shared_memory",
     }
 
 

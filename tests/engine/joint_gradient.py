@@ -1,0 +1,231 @@
+"""Run under torchrun-like environment variables: compares the engine's gradients with plain autograd.
+
+Prints one JSON line a case on rank 0: {"case", "error"}; error is the largest absolute difference over all
+parameters, relative to the largest gradient.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from functools import partial
+
+import torch
+import torch.distributed as dist
+import verl  # noqa: F401  (activates the CPU platform)
+from tensordict import TensorDict
+from torch.distributed.tensor import DTensor
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from verl.trainer.config import CheckpointConfig
+from verl.utils import tensordict_utils as tu
+from verl.workers.config import FSDPActorConfig, FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
+from verl.workers.engine import EngineRegistry
+from verl.workers.utils.losses import ppo_loss
+
+import contextrl_verl.register  # noqa: F401
+from contextrl_verl.carrier import ordinary_row, pair_row
+from contextrl_verl.engine import MODEL_TYPE
+from contextrl_verl.engine_config import ContextRLFSDPEngineConfig
+
+COEF, CLIP, VOCABULARY = 0.3, 4.0, 97
+FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+DEVICE = os.environ.get("CONTEXTRL_TEST_DEVICE", "cpu")
+
+
+def make_rows(seed: int, ordinary: int = 8, pairs: int = 8) -> list[dict]:
+    """Ordinary rows and pairs (two and three options) in an order that mixes them over ranks and mini-batches."""
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(count):
+        return torch.randint(1, VOCABULARY, (count,), generator=g)
+
+    rows = []
+    for number in range(ordinary):
+        prompt, response = 4 + number % 4, 3 + number % 5
+        rows.append(
+            {
+                "ids": draw(prompt + response),
+                "prompt": prompt,
+                "advantage": float(torch.randn((), generator=g)),
+                "column": ordinary_row(3),
+                "pair": None,
+            }
+        )
+    for number in range(pairs):
+        ids = torch.randperm(VOCABULARY - 1, generator=g)[:3] + 1
+        options = 2 + number % 2
+        supporting = number % options
+        prompt = 5 + number % 4
+        rows.append(
+            {
+                "ids": torch.cat([draw(prompt), ids[supporting : supporting + 1]]),
+                "prompt": prompt,
+                "advantage": 0.0,
+                "column": pair_row(ids.tolist(), options, supporting),
+                "pair": (ids[:options], supporting),
+            }
+        )
+    order = torch.randperm(len(rows), generator=g).tolist()
+    return [rows[i] for i in order]
+
+
+def reference_loss(model, rows, mode, temperature, coef):
+    """L_GRPO + coef * mean(L_CA), written down from the definitions; at ratio 1 the clip is inactive."""
+    per_row, lengths, losses = [], [], []
+    for row in rows:
+        logits = model(row["ids"][None].to(DEVICE)).logits[0].float()
+        if row["pair"] is None:
+            logp = torch.log_softmax(logits / temperature, -1)[:-1].gather(-1, row["ids"][1:, None].to(DEVICE))[:, 0]
+            logp = logp[row["prompt"] - 1 :]
+            per_row.append(-row["advantage"] * torch.exp(logp - logp.detach()))
+            lengths.append(len(logp))
+            row["old"] = logp.detach()
+        else:
+            ids, supporting = row["pair"]
+            z = logits[row["prompt"] - 1][ids]
+            others = torch.cat([z[:supporting], z[supporting + 1 :]])
+            margins = (z[supporting] - others).clamp(-CLIP, CLIP)
+            losses.append(torch.log1p(torch.exp(-margins).sum()))
+            row["old"] = torch.zeros(1)
+    if mode == "token-mean":
+        grpo = sum(r.sum() for r in per_row) / sum(lengths)
+    elif mode == "seq-mean-token-sum":
+        grpo = sum(r.sum() for r in per_row) / len(per_row)
+    else:
+        grpo = sum(r.mean() for r in per_row) / len(per_row)
+    return grpo + coef * (sum(losses) / len(losses) if losses else 0.0)
+
+
+def as_batch(rows, temperature, packed, dynamic, micro, total) -> TensorDict:
+    def jagged(tensors):
+        return torch.nested.as_nested_tensor([t.to(DEVICE) for t in tensors], layout=torch.jagged)
+
+    responses = [row["ids"][row["prompt"] :] for row in rows]
+    masks = [torch.full((len(r),), int(row["pair"] is None)) for r, row in zip(responses, rows, strict=True)]
+    data = TensorDict(
+        {
+            "input_ids": jagged([row["ids"] for row in rows]),
+            "position_ids": jagged([torch.arange(len(row["ids"])) for row in rows]),
+            "prompts": jagged([row["ids"][: row["prompt"]] for row in rows]),
+            "responses": jagged(responses),
+            "response_mask": jagged(masks),
+            "loss_mask": jagged(masks),
+            "old_log_probs": jagged([row["old"].cpu() for row in rows]),
+            "advantages": jagged([torch.full((len(r),), row["advantage"]) for r, row in zip(responses, rows, strict=True)]),
+            "contextrl": jagged([row["column"] for row in rows]),
+        },
+        batch_size=len(rows),
+    )
+    tu.assign_non_tensor(
+        data,
+        use_dynamic_bsz=dynamic,
+        max_token_len_per_gpu=32,
+        micro_batch_size_per_gpu=micro,
+        use_remove_padding=packed,
+        use_fused_kernels=False,
+        temperature=temperature,
+        global_batch_size=total,
+        calculate_entropy=False,
+    )
+    return data
+
+
+def make_engine(folder, strategy, packed, dynamic, coef, ours=True):
+    block = {"objective": "context_awareness", "loss": {"coef": coef, "clip": CLIP}, "prompt": {"labels": ["A", "B", "C"]}}
+    common = {
+        "strategy": strategy,
+        "use_dynamic_bsz": dynamic,
+        "max_token_len_per_gpu": 32,
+        "micro_batch_size_per_gpu": 2,
+        "use_torch_compile": False,
+        "use_remove_padding": packed,
+        "mixed_precision": FP32 if DEVICE == "cpu" else None,
+    }
+    model_type = MODEL_TYPE if ours else "language_model"
+    config = ContextRLFSDPEngineConfig(**common, contextrl=block) if ours else FSDPEngineConfig(**common)
+    model = HFModelConfig(
+        path=folder,
+        load_tokenizer=False,
+        override_config={"attn_implementation": "sdpa"},
+        use_remove_padding=packed,
+        enable_gradient_checkpointing=False,
+        model_type=model_type,
+    )
+    engine = EngineRegistry.new(
+        model_type=model_type,
+        backend=strategy,
+        model_config=model,
+        engine_config=config,
+        optimizer_config=FSDPOptimizerConfig(lr=1e-3, total_training_steps=10),
+        checkpoint_config=CheckpointConfig(),
+    )
+    engine.initialize()
+    return engine
+
+
+def full(tensor):
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def run_case(folder, mode, temperature, packed, dynamic, minis, strategy="fsdp2"):
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    engine = make_engine(folder, strategy, packed, dynamic, COEF)
+    reference = Qwen2ForCausalLM.from_pretrained(folder, attn_implementation="sdpa", dtype=torch.float32).to(DEVICE)
+    rows = make_rows(seed=1)
+    per_mini = len(rows) // minis
+    actor = FSDPActorConfig(
+        loss_agg_mode=mode, strategy=strategy, rollout_n=1, ppo_micro_batch_size_per_gpu=2, fsdp_config=FSDPEngineConfig()
+    )
+    worst = 0.0
+    metrics = []
+    for number in range(minis):
+        part = rows[number * per_mini : (number + 1) * per_mini]
+        reference.zero_grad()
+        reference_loss(reference, part, mode, temperature, COEF).backward()
+        mine = part[rank * per_mini // ranks : (rank + 1) * per_mini // ranks]
+        data = as_batch(mine, temperature, packed, dynamic, 2, per_mini)
+        with engine.train_mode(zero_grad_on_exit=False):
+            engine.optimizer_zero_grad()
+            output = engine.forward_backward_batch(data, partial(ppo_loss, config=actor))
+            metrics.append(output["metrics"])
+            expected = {name: p.grad for name, p in reference.named_parameters()}
+            largest = max(g.abs().max().item() for g in expected.values())
+            for name, parameter in engine.module.named_parameters():
+                worst = max(worst, (full(parameter.grad) - expected[name]).abs().max().item() / largest)
+            engine.optimizer_step()
+            weights = {name: full(p).detach().clone() for name, p in engine.module.named_parameters()}
+        reference.load_state_dict(weights, strict=False)
+    return worst, metrics
+
+
+def main(folder: str) -> None:
+    dist.init_process_group("gloo" if DEVICE == "cpu" else "nccl")
+    if dist.get_rank() == 0 and not os.path.exists(folder):
+        torch.manual_seed(0)
+        config = Qwen2Config(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            tie_word_embeddings=True,
+            initializer_range=0.3,
+        )
+        Qwen2ForCausalLM(config).save_pretrained(folder)
+    dist.barrier()
+    modes = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean")
+    for mode, temperature, packed, minis in itertools.product(modes, (1.0, 0.7), (False, True), (1, 4)):
+        dynamic = minis == 1
+        error, metrics = run_case(folder, mode, temperature, packed, dynamic, minis)
+        if dist.get_rank() == 0:
+            case = f"{mode} T={temperature} {'packed' if packed else 'padded'} minis={minis}"
+            pairs = [m["contextrl/pairs"].values for m in metrics]
+            print(json.dumps({"case": case, "error": error, "pairs": pairs}), flush=True)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
