@@ -23,17 +23,34 @@ _IS = (
     r"[*_]{0,3}\s{0,3}(?:[:：=]|(?:is|was|would\s{1,3}be|should\s{1,3}be|must\s{1,3}be)\b"
     r"(?:\s{1,3}(?:clearly|therefore|definitely|indeed|thus|simply|then))?(?:[*_]{0,3}\s{0,3}:)?)"
 )
-_CUE = re.compile(
-    r"(?P<answer>\banswer(?:\s{1,3}(?:to\s{1,3}(?:the|this)\s{1,3}(?:question|query)|choice|option))?" + _IS + ")"
-    r"|(?P<option>\b(?:correct|right|best|better|final|chosen|selected|supporting|my)\s{1,3}"
-    r"(?:option|choice|selection)" + _IS + ")"
-    r"|(?P<choose>\bI(?:['’](?:ll|d|m|ve))?\s{1,3}(?:(?:will|would|have|am|therefore|thus|hence|must|finally)\s{1,3}){0,2}"
-    r"(?:choose|chose|chosen|choosing|select(?:ed|ing)?|pick(?:ed|ing)?|go(?:ing)?\s{1,3}with)\b)"
-    r"|(?P<box>\\boxed\s?\{)"
-    r"|(?P<tag><answer>)"
-    r"|(?P<no>(?:\b(?:not|never|neither|isnt)|n['’]t)\b(?:\s{1,3}be\b)?)",
-    re.IGNORECASE,
-)
+_DENIES = r"(?:\b(?:not|never|neither|isnt)|n['’]t)\b(?:\s{1,3}be\b)?"
+_CHOOSE = r"\b(?:choose|chose|chosen|choosing|select(?:ed|ing)?|pick(?:ed|ing)?|go(?:ing)? with)\b"
+# Kind of cue -> (literals one of which starts it, pattern from there on, pattern that must end right before it).
+# Looking for literals in C keeps a long response as cheap as a short one. All is lower case, as the folded text is.
+_CUES: dict[str, tuple[tuple[str, ...], re.Pattern[str], re.Pattern[str] | None]] = {
+    "answer": (
+        ("answer",),
+        re.compile(r"\banswer(?:\s{1,3}(?:to\s{1,3}(?:the|this)\s{1,3}(?:question|query)|choice|option))?" + _IS),
+        None,
+    ),
+    "option": (
+        ("option", "choice", "selection"),
+        re.compile(r"\b(?:option|choice|selection)" + _IS),
+        re.compile(r"\b(?:correct|right|best|better|final|chosen|selected|supporting|my)\s{1,3}\Z"),
+    ),
+    "choose": (
+        ("choose", "chose", "choosing", "select", "pick", "go with", "going with"),
+        re.compile(_CHOOSE),
+        re.compile(
+            r"\bi(?:['’](?:ll|d|m|ve))?\s{1,3}"
+            r"(?:(?:will|would|have|am|therefore|thus|hence|must|finally)\s{1,3}){0,2}\Z"
+        ),
+    ),
+    "box": (("\\boxed",), re.compile(r"\\boxed\s?\{"), None),
+    "tag": (("<answer>",), re.compile("<answer>"), None),
+    "no": (("not", "never", "neither", "isnt", "n't", "n’t"), re.compile(_DENIES), None),
+}
+_BEFORE_CHARS = 40
 _BOXED = re.compile(r"\s{0,4}(?:\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]{0,80})\}|([^{}]{0,80}))\s{0,4}\}")
 _TAGGED = re.compile(r"([^<]{0,80})</answer>", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"[.,;:!?\n]|\b(?:so|thus|therefore|hence|but|because|since)\b", re.IGNORECASE)
@@ -42,8 +59,8 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 _ASKED = re.compile(
-    r"\b(?:if|whether|suppose|supposing|assume|assuming|unless|which|what|either|other|opposite|distractor|might|"
-    r"may|perhaps|maybe)\b",
+    r"\b(?:if|whether|suppose|supposing|assume|assuming|unless|either|other|opposite|distractor|might|may|perhaps|"
+    r"maybe)\b|\A\W*(?:which|what)\b",
     re.IGNORECASE,
 )
 _UNDECIDED = re.compile(r"[\s*_]{0,6}(?:both|either|neither|none|unclear|unknown|undecided)\b", re.IGNORECASE)
@@ -107,8 +124,8 @@ def parse_choice(text: str, labels: Sequence[str] = ("A", "B")) -> str | None:
     affirmed: set[str] = set()
     denied: set[str] = set()
     decided = False
-    for cue in _CUE.finditer(visible):
-        label, verdict = _read_statement(visible, cue, grammar)
+    for start, end, kind in _find_cues(visible):
+        label, verdict = _read_statement(visible, start, end, kind, grammar)
         if verdict == "both":
             return None
         if verdict == "undecided":
@@ -123,11 +140,33 @@ def parse_choice(text: str, labels: Sequence[str] = ("A", "B")) -> str | None:
     return affirmed.pop()
 
 
-def _read_statement(text: str, cue: re.Match[str], grammar: _Grammar) -> tuple[str | None, str]:
-    """Return ``(label or None, "affirmed" | "denied" | "both" | "undecided")`` for one cue."""
-    kind = cue.lastgroup
+def _find_cues(text: str) -> list[tuple[int, int, str]]:
+    """Return ``(start, end, kind)`` of every cue in ``text``, in order."""
+    # The only character that changes the length of a text in lower case is the dotted capital I.
+    folded = text.replace("\u0130", "i").lower()
+    cues: list[tuple[int, int, str]] = []
+    for kind, (literals, pattern, before) in _CUES.items():
+        for literal in literals:
+            at = folded.find(literal)
+            while at >= 0:
+                cue = pattern.match(folded, at)
+                if cue:
+                    start = at
+                    if before:
+                        left = max(0, at - _BEFORE_CHARS)
+                        lead = before.search(folded[left:at])
+                        start = left + lead.start() if lead else -1
+                    if start >= 0:
+                        cues.append((start, cue.end(), kind))
+                at = folded.find(literal, at + len(literal))
+    cues.sort()
+    return cues
+
+
+def _read_statement(text: str, start: int, end: int, kind: str, grammar: _Grammar) -> tuple[str | None, str]:
+    """Return ``(label or None, "affirmed" | "denied" | "both" | "undecided")`` for one cue at ``start:end``."""
     if kind in ("box", "tag"):
-        body = (_BOXED if kind == "box" else _TAGGED).match(text, cue.end())
+        body = (_BOXED if kind == "box" else _TAGGED).match(text, end)
         content = "" if body is None else (body[1] or body[body.re.groups] or "")
         inner = grammar.bare.match(content.strip())
         if inner is None:
@@ -136,9 +175,9 @@ def _read_statement(text: str, cue: re.Match[str], grammar: _Grammar) -> tuple[s
         if grammar.doubled.match(text, end):
             return None, "both"
     else:
-        slot = grammar.slot.match(text, cue.end())
+        slot = grammar.slot.match(text, end)
         if slot is None:
-            undecided = kind in ("answer", "option") and _UNDECIDED.match(text, cue.end())
+            undecided = kind in ("answer", "option") and _UNDECIDED.match(text, end)
             return None, "undecided" if undecided else "affirmed"
         label, end = grammar.label(slot), slot.end()
         if kind == "no":
@@ -149,11 +188,11 @@ def _read_statement(text: str, cue: re.Match[str], grammar: _Grammar) -> tuple[s
         possessive = slot["close"][:1] in ("'", "’") and text[end : end + 1].isalpha()
         if grammar.unsure.match(text, end):
             return None, "undecided"
-        # A closing bracket or star is itself a fine thing to follow a label: "A) the dog".
-        closed = slot["close"][:1] in (")", "]", "*") and not text[end : end + 1].isalnum()
+        # A closing bracket, quote or star is itself a fine thing to follow a label: "A) the dog".
+        closed = slot["close"] and not text[end : end + 1].isalnum()
         if possessive or not (wrapped or closed or grammar.follow.match(text, end)):
             return None, "affirmed"
-    clause = text[max(0, cue.start() - _CLAUSE_CHARS) : cue.start()]
+    clause = text[max(0, start - _CLAUSE_CHARS) : start]
     clause = _CLAUSE_END.split(clause)[-1] if clause else clause
     if _DENIED.search(clause):
         return label, "denied"

@@ -27,7 +27,7 @@ _COSTLY = re.compile(
 )
 _PROSE = re.compile(r"(?<![\\a-zA-Z])[A-Za-z]{2,}\s")
 _LABEL = re.compile(
-    r"^\W{0,6}(?:the\s{1,3})?(?:final\s{1,3})?answer(?:\s{1,3}is|\W{0,3}:)\W{0,3}?\s{0,3}", re.IGNORECASE
+    r"^\W{0,6}(?:the\s{1,3})?(?:final\s{1,3})?answer(?:\s{1,3}is\b|\W{0,3}:)[\s:*_]{0,6}", re.IGNORECASE
 )
 
 

@@ -47,6 +47,8 @@ ACCEPTED = [
     ("The wrong option is A. The correct option is B.", "B"),
     ("Answer: A) the dog", "A"),
     ("The answer to the question is B.", "B"),
+    ("The option which best supports the answer is B.", "B"),
+    ("İ İ Answer: B", "B"),
     ("The answer is A. Again, the final answer is A.", "A"),
     ("<think>The answer is B</think>The answer is A", "A"),
     ("maybe B</think>\nA", "A"),
