@@ -13,9 +13,6 @@ from contextrl_verl.prompting import encode_prompt, images_of
 from contextrl_verl.settings import parse_settings
 
 
-
-
-
 class _PairLoop(AgentLoopBase):
     """Shared: the prompt's token ids, exactly as the length filter counted them."""
 

@@ -45,7 +45,9 @@ def resolve_option_tokens(tokenizer: Any, config: PromptConfig) -> list[int]:
                 "[A, B] or [1, 2], or another contextrl.prompt.prefill."
             )
         if added[0] in tokenizer.all_special_ids:
-            raise ConfigError(f"contextrl.prompt.labels: label {label!r} is a special token. Fix: choose a plain label.")
+            raise ConfigError(
+                f"contextrl.prompt.labels: label {label!r} is a special token. Fix: choose a plain label."
+            )
         if added[0] in ids:
             raise ConfigError(
                 f"contextrl.prompt.labels: {label!r} and {config.labels[ids.index(added[0])]!r} are the same token "

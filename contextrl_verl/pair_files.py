@@ -64,7 +64,9 @@ def _distinct(pairs: Iterable[ContrastivePair], path: Path) -> Iterator[Contrast
 
 
 def _write_parquet(pairs: Iterator[ContrastivePair], path: Path) -> int:
-    schema = ARROW_SCHEMA.with_metadata({**ARROW_SCHEMA.metadata, b"created_by": f"contextrl-verl {__version__}".encode()})
+    schema = ARROW_SCHEMA.with_metadata(
+        {**ARROW_SCHEMA.metadata, b"created_by": f"contextrl-verl {__version__}".encode()}
+    )
     count = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         group: list[dict[str, Any]] = []
@@ -216,7 +218,9 @@ class _Jsonl:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise PairFormatError(f"{self._path}: row {row} is not JSON ({error}). Fix: one JSON object a line.") from None
+            raise PairFormatError(
+                f"{self._path}: row {row} is not JSON ({error}). Fix: one JSON object a line."
+            ) from None
         if not isinstance(record, dict):
             raise PairFormatError(f"{self._path}: row {row} is {type(record).__name__}. Fix: one JSON object a line.")
         contexts = [record.get("supporting"), *(record.get("confounders") or [])]

@@ -86,7 +86,9 @@ def _count_rows(path: str, key: str) -> int:
     import os
 
     if "://" in path:
-        raise ConfigError(f"{key}: {path} is remote and cannot be counted before the job. Fix: copy it to a local path.")
+        raise ConfigError(
+            f"{key}: {path} is remote and cannot be counted before the job. Fix: copy it to a local path."
+        )
     if not os.path.isfile(path):
         raise ConfigError(f"{key}: there is no file {path}. Fix: correct the path.")
     if path.endswith(".parquet"):

@@ -94,7 +94,9 @@ def load_template(name: str):
     try:
         return environment.from_string(path.read_text(encoding="utf-8"))
     except TemplateError as error:
-        raise ConfigError(f"contextrl.prompt.template {path} does not compile: {error}. Fix: mend the template.") from None
+        raise ConfigError(
+            f"contextrl.prompt.template {path} does not compile: {error}. Fix: mend the template."
+        ) from None
 
 
 class PromptRenderer:
@@ -160,7 +162,9 @@ def open_image(reference: ImageRef) -> Image.Image:
         source = io.BytesIO(reference.bytes) if reference.bytes is not None else reference.path
         with Image.open(source) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise ConfigError(f"{name} has {image.width}x{image.height} pixels, over {MAX_IMAGE_PIXELS}. Fix: shrink it.")
+                raise ConfigError(
+                    f"{name} has {image.width}x{image.height} pixels, over {MAX_IMAGE_PIXELS}. Fix: shrink it."
+                )
             return image.convert("RGB")
     except (OSError, Image.DecompressionBombError) as error:
         raise ConfigError(f"{name} cannot be read as an image ({error}). Fix: replace it or drop the pair.") from None

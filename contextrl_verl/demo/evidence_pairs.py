@@ -10,7 +10,7 @@ import itertools
 import random
 from collections.abc import Iterator
 
-DATA_SOURCE = "contextrl/demo"
+DATA_SOURCE = "contextrl/exact_match/demo"
 DOMAIN = "demo"
 SPLITS = ("train", "heldout")
 

@@ -7,6 +7,7 @@ flips. The model then has what the selection needs without knowing the selection
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -53,7 +54,9 @@ def make_tokenizer(vocab_size: int = 512):
 
     words = [*_EXTRA_WORDS.split(), *TOOLS, *KEYS, *ENDINGS]
     corpus = [f"{word} {word}\n{word}? {word}: {word}." for word in words]
-    corpus += [default_render(f"what is {key}?", "0", f"$ {tool} {key}\n{key} = 1\nok", "") for key in KEYS for tool in TOOLS]
+    corpus += [
+        default_render(f"what is {key}?", "0", f"$ {tool} {key}\n{key} = 1\nok", "") for key in KEYS for tool in TOOLS
+    ]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -98,7 +101,7 @@ def make_model(
         num_attention_heads=heads,
         num_key_value_heads=heads,
         max_position_embeddings=4096,
-        tie_word_embeddings=True,
+        tie_word_embeddings=os.environ.get("TIE","1")=="1",
         initializer_range=init,  # transformers' 0.02 is for wide models; this narrow one hardly starts to learn with it
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -196,6 +199,7 @@ def _warm_up_example(pair: dict, rng: random.Random, render: Render, copy_rate: 
 
 
 import os
+
 MODE = os.environ.get("MODE", "P")
 
 
@@ -229,7 +233,10 @@ def warm_up(
     )
     model.train()
     for step in range(steps):
-        examples = [_warm_up_example(rng.choice(pairs), rng, render, copy_rate, step >= steps - forget_steps) for _ in range(batch_size)]
+        examples = [
+            _warm_up_example(rng.choice(pairs), rng, render, copy_rate, step >= steps - forget_steps)
+            for _ in range(batch_size)
+        ]
         loss = _reply_loss(model, tokenizer, examples, prefill)
         optimizer.zero_grad()
         loss.backward()

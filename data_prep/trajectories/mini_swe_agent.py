@@ -96,12 +96,12 @@ def _run(line: str, where: str) -> AgentRun:
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))
-        raise TrajectoryError(f"{where}: field {field}: {problem['msg']}; correct the field or remove the line") from error
+        raise TrajectoryError(
+            f"{where}: field {field}: {problem['msg']}; correct the field or remove the line"
+        ) from error
     instance = _INSTANCE.fullmatch(parsed.instance_id)
     if instance is None:
-        raise TrajectoryError(
-            f"{where}: instance_id is {parsed.instance_id!r}; write it as owner__repository-number"
-        )
+        raise TrajectoryError(f"{where}: instance_id is {parsed.instance_id!r}; write it as owner__repository-number")
     return AgentRun(
         instance_id=parsed.instance_id,
         repository=f"{instance['owner']}/{instance['name']}",

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("unidiff")
 
-from data_prep.trajectories.mini_swe_agent import AgentRun, Message, read_runs  # noqa: E402
-from data_prep.trajectories.simple_pairs import (  # noqa: E402
+from data_prep.trajectories.mini_swe_agent import AgentRun, Message, read_runs
+from data_prep.trajectories.simple_pairs import (
     PATCH_MASK,
     cut,
     elision,
@@ -165,7 +165,9 @@ def test_cut_says_how_much_it_left_out(room):
 def test_shortened_run_accounts_for_every_character(room):
     rng = random.Random(room)
     turns = [
-        Message(role=rng.choice(["user", "assistant"]), content=rng.choice(["f.py ", "other "]) + "y" * rng.randrange(900))
+        Message(
+            role=rng.choice(["user", "assistant"]), content=rng.choice(["f.py ", "other "]) + "y" * rng.randrange(900)
+        )
         for _ in range(40)
     ]
     shown = "\n".join(message["content"] for message in shorten(turns, "f.py", room))

@@ -113,7 +113,9 @@ def as_batch(rows, temperature, packed, dynamic, micro, total) -> TensorDict:
             "response_mask": jagged(masks),
             "loss_mask": jagged(masks),
             "old_log_probs": jagged([row["old"].cpu() for row in rows]),
-            "advantages": jagged([torch.full((len(r),), row["advantage"]) for r, row in zip(responses, rows, strict=True)]),
+            "advantages": jagged(
+                [torch.full((len(r),), row["advantage"]) for r, row in zip(responses, rows, strict=True)]
+            ),
             "contextrl": jagged([row["column"] for row in rows]),
         },
         batch_size=len(rows),
@@ -133,7 +135,11 @@ def as_batch(rows, temperature, packed, dynamic, micro, total) -> TensorDict:
 
 
 def make_engine(folder, strategy, packed, dynamic, coef, ours=True):
-    block = {"objective": "context_awareness", "loss": {"coef": coef, "clip": CLIP}, "prompt": {"labels": ["A", "B", "C"]}}
+    block = {
+        "objective": "context_awareness",
+        "loss": {"coef": coef, "clip": CLIP},
+        "prompt": {"labels": ["A", "B", "C"]},
+    }
     common = {
         "strategy": strategy,
         "use_dynamic_bsz": dynamic,
@@ -176,7 +182,11 @@ def run_case(folder, mode, temperature, packed, dynamic, minis, strategy="fsdp2"
     rows = make_rows(seed=1)
     per_mini = len(rows) // minis
     actor = FSDPActorConfig(
-        loss_agg_mode=mode, strategy=strategy, rollout_n=1, ppo_micro_batch_size_per_gpu=2, fsdp_config=FSDPEngineConfig()
+        loss_agg_mode=mode,
+        strategy=strategy,
+        rollout_n=1,
+        ppo_micro_batch_size_per_gpu=2,
+        fsdp_config=FSDPEngineConfig(),
     )
     worst = 0.0
     metrics = []
