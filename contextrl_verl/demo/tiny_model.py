@@ -1,13 +1,12 @@
 """A tokenizer and a Qwen2 of a fraction of a million weights, made in place: what the demonstration and the tests train.
 
-`warm_up` teaches the model to read its prompt (copy the contexts' digits, say "yes" or "no" of each context for whether
-it shows the answer, say a digit) and to reply to a selection prompt with a label, but the labels it sees there are coin
-flips. The model then has what the selection needs without knowing the selection; L_CA is left to teach that.
+`warm_up` teaches the model to read its prompt and to select, and then to forget the selection: its last steps show coin
+flips for labels. What is left reads, replies to a selection prompt with a label, and gets it right half of the time. So
+the demonstration shows L_CA bringing the selection back, in tens of steps; learning it from nothing takes hundreds.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -25,10 +24,11 @@ CHAT_TEMPLATE = (
 )
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LABELS = ("A", "B")
-YES, NO = "yes", "no"
-# What the warm-up asks in the place of a pair's query.
+# What the warm-up's reading task asks in the place of a pair's query.
 READ = "what do they say?"
-COMPARE = "do they say the answer?"
+# How often the coin of the last steps shows the first label. A little more than half: what is left of the selection is
+# then weaker than this preference, and a greedy reply is right in one of the two orders, which is half of the time.
+_FORGET_FIRST = 0.55
 DEFAULT_TEMPLATE = (
     "Query: {query}\nAnswer: {answer}\n\nContext A:\n{a}\n\nContext B:\n{b}\n\n"
     "Which context supports the answer? Reply with A or B."
@@ -101,7 +101,7 @@ def make_model(
         num_attention_heads=heads,
         num_key_value_heads=heads,
         max_position_embeddings=4096,
-        tie_word_embeddings=os.environ.get("TIE","1")=="1",
+        tie_word_embeddings=True,
         initializer_range=init,  # transformers' 0.02 is for wide models; this narrow one hardly starts to learn with it
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -193,14 +193,11 @@ def _warm_up_example(pair: dict, rng: random.Random, render: Render, copy_rate: 
     if draw < 0.35:  # read: the digits of the two contexts, in order
         values = (pair["answer"], pair["other"]) if first_is_right else (pair["other"], pair["answer"])
         return render(READ, pair["answer"], a, b), " ".join(values)
-    query = pair["query"] if forget or MODE == "P" else COMPARE
-    label = rng.choice(LABELS) if forget else LABELS[0 if first_is_right else 1]
-    return render(query, pair["answer"], a, b), label
-
-
-import os
-
-MODE = os.environ.get("MODE", "P")
+    if forget:
+        label = LABELS[0] if rng.random() < _FORGET_FIRST else LABELS[1]
+    else:
+        label = LABELS[0] if first_is_right else LABELS[1]
+    return render(pair["query"], pair["answer"], a, b), label
 
 
 def warm_up(
@@ -209,15 +206,17 @@ def warm_up(
     render: Render = default_render,
     *,
     prefill: str = "",
-    steps: int = 500,
+    steps: int = 420,
     batch_size: int = 64,
     learning_rate: float = 3e-3,
-    forget_steps: int = 50,
+    forget_steps: int = 90,
     copy_rate: float = 0.5,
     seed: int = 0,
     log: Callable[[str], None] | None = None,
 ) -> None:
-    """Teach the model to read, in place; see the module's first lines for what it learns and what it does not.
+    """Teach the model to read, in place; see the module's first lines for what it keeps and what it forgets.
+
+    The last `forget_steps` of the `steps` show labels that mean nothing.
 
     Pass the render the training will use: so small a model reads only layouts it has seen. `copy_rate` is how often
     the ordinary task shows the right digit (the rest is any digit), so that sampling succeeds about that often.

@@ -58,8 +58,8 @@ def test_checkpoint_loads_with_its_tokenizer(tmp_path, tokenizer, dtype):
     text = tiny_model.chat_text(tokenizer, "Context A:\n7 ok")
     assert _ids(again, text) == _ids(tokenizer, text)
     assert tiny_model.chat_text(again, "Context A:\n7 ok") == text
-    expected = tiny_model.next_token_logits(made.to(loaded.dtype), tokenizer, [text])
-    torch.testing.assert_close(tiny_model.next_token_logits(loaded, again, [text]), expected)
+    # Weights, not logits: casting the whole module would also cast its rotary buffers, which loading keeps in fp32.
+    torch.testing.assert_close(loaded.state_dict(), made.to(loaded.dtype).state_dict(), rtol=0, atol=0)
 
 
 def test_a_head_size_vllm_refuses_is_refused(tokenizer):
