@@ -1,0 +1,81 @@
+"""The ``contextrl`` command. Heavy imports happen inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="ContextRL for verl: contrastive context selection next to GRPO.", no_args_is_help=True)
+
+
+@app.callback()
+def _main() -> None:
+    """Keeps subcommands even while there is one."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for data, logs, the picture and summary.json.")] = Path("outputs/demo"),
+    trajectories: Annotated[
+        Path | None, typer.Option(help="mini-swe-agent runs (.jsonl, .jsonl.xz, .jsonl.gz) for act 2.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Training steps of act 1.")] = 60,
+    seed: Annotated[int, typer.Option(help="Seed of data, model and orders.")] = 1,
+) -> None:
+    """Train a tiny model with GRPO + context awareness through verl's own trainer, on a CPU."""
+    from contextrl_verl.demo.run import DemoError, run_demo
+
+    try:
+        run_demo(out, trajectories, steps=steps, seed=seed)
+    except DemoError as error:
+        typer.echo(f"contextrl demo: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        list[str] | None, typer.Argument(help="Hydra overrides of your job; with them, its config, tokenizer and data too.")
+    ] = None,
+    config_name: Annotated[str, typer.Option(help="Primary config in contextrl_verl.config, or of --config-dir.")] = "",
+    config_dir: Annotated[Path | None, typer.Option(help="Folder of your own primary yaml.")] = None,
+    ray: Annotated[bool, typer.Option(help="Also check registration inside a Ray worker.")] = True,
+) -> None:
+    """Check versions, registration, and (with overrides) config, option tokens and data; say what to fix."""
+    from contextrl_verl.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(list(config or []), config_name, config_dir, with_ray=ray))
+
+
+pairs = typer.Typer(help="Look at files of contrastive pairs.", no_args_is_help=True)
+app.add_typer(pairs, name="pairs")
+
+
+@pairs.command()
+def validate(files: Annotated[list[Path], typer.Argument(help="Parquet or JSONL files of pairs.")]) -> None:
+    """Check every row; stop at the first bad one with row, field, value and fix."""
+    from collections import Counter
+
+    from tqdm import tqdm
+
+    from contextrl_verl.pair_files import PairFile
+    from contextrl_verl.pairs import PairFormatError
+
+    for path in files:
+        try:
+            file = PairFile(path)
+            counts = Counter()
+            for pair in tqdm(file, total=len(file), desc=str(path), unit="pair", delay=2, leave=False):
+                counts[(pair.split, pair.domain, pair.supporting.kind, len(pair.contexts))] += 1
+        except PairFormatError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from None
+        typer.echo(f"{path}: {len(file)} valid pairs")
+        for (split, domain, kind, options), count in sorted(counts.items()):
+            typer.echo(f"  {count:8d}  {split}, {domain}, {kind}, {options} contexts")
+
+
+if __name__ == "__main__":
+    app()
