@@ -17,7 +17,9 @@ def _main() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for data, logs, the picture and summary.json.")] = Path("outputs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for data, logs, the picture and summary.json.")] = Path(
+        "outputs/demo"
+    ),
     trajectories: Annotated[
         Path | None, typer.Option(help="mini-swe-agent runs (.jsonl, .jsonl.xz, .jsonl.gz) for act 2.")
     ] = None,
@@ -37,7 +39,8 @@ def demo(
 @app.command()
 def doctor(
     config: Annotated[
-        list[str] | None, typer.Argument(help="Hydra overrides of your job; with them, its config, tokenizer and data too.")
+        list[str] | None,
+        typer.Argument(help="Hydra overrides of your job; with them, its config, tokenizer and data too."),
     ] = None,
     config_name: Annotated[str, typer.Option(help="Primary config in contextrl_verl.config, or of --config-dir.")] = "",
     config_dir: Annotated[Path | None, typer.Option(help="Folder of your own primary yaml.")] = None,

@@ -23,7 +23,7 @@ def check_job(settings: Settings) -> None:
         _count_rows(path, "data.val_files")
     pairs = None
     if settings.uses_pairs or settings.pairs.val_files:
-        tokenizer, processor = _load_tokenizer(run)
+        tokenizer, processor = load_tokenizer(run)
         if settings.uses_pairs:
             key = "contextrl.pairs.train_files"
             pairs = PairSource(settings.pairs.train_files, settings, tokenizer, processor, key)
@@ -102,7 +102,7 @@ def _count_rows(path: str, key: str) -> int:
         return sum(1 for line in stream if line.strip())
 
 
-def _load_tokenizer(run: Any) -> tuple[Any, Any]:
+def load_tokenizer(run: Any) -> tuple[Any, Any]:
     """Tokenizer and processor as verl itself builds them."""
     from verl.utils import hf_processor, hf_tokenizer
     from verl.utils.fs import copy_to_local

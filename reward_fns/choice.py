@@ -14,43 +14,12 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from reward_fns.cues import find_cues
 from reward_fns.text import strip_thinking
 
 _OPEN = r"""[\s*_"'“‘`(\[$]"""
 _CLOSE = r"""[*_"'”’`)\]$]"""
 _NOUN = r"(?:(?i:(?:the\s{1,3})?(?:option|choice|context|candidate|label|letter))\s{1,3})"
-_IS = (
-    r"[*_]{0,3}\s{0,3}(?:[:：=]|(?:is|was|would\s{1,3}be|should\s{1,3}be|must\s{1,3}be)\b"
-    r"(?:\s{1,3}(?:clearly|therefore|definitely|indeed|thus|simply|then))?(?:[*_]{0,3}\s{0,3}:)?)"
-)
-_DENIES = r"(?:\b(?:not|never|neither|isnt)|n['’]t)\b(?:\s{1,3}be\b)?"
-_CHOOSE = r"\b(?:choose|chose|chosen|choosing|select(?:ed|ing)?|pick(?:ed|ing)?|go(?:ing)? with)\b"
-# Kind of cue -> (literals one of which starts it, pattern from there on, pattern that must end right before it).
-# Looking for literals in C keeps a long response as cheap as a short one. All is lower case, as the folded text is.
-_CUES: dict[str, tuple[tuple[str, ...], re.Pattern[str], re.Pattern[str] | None]] = {
-    "answer": (
-        ("answer",),
-        re.compile(r"\banswer(?:\s{1,3}(?:to\s{1,3}(?:the|this)\s{1,3}(?:question|query)|choice|option))?" + _IS),
-        None,
-    ),
-    "option": (
-        ("option", "choice", "selection"),
-        re.compile(r"\b(?:option|choice|selection)" + _IS),
-        re.compile(r"\b(?:correct|right|best|better|final|chosen|selected|supporting|my)\s{1,3}\Z"),
-    ),
-    "choose": (
-        ("choose", "chose", "choosing", "select", "pick", "go with", "going with"),
-        re.compile(_CHOOSE),
-        re.compile(
-            r"\bi(?:['’](?:ll|d|m|ve))?\s{1,3}"
-            r"(?:(?:will|would|have|am|therefore|thus|hence|must|finally)\s{1,3}){0,2}\Z"
-        ),
-    ),
-    "box": (("\\boxed",), re.compile(r"\\boxed\s?\{"), None),
-    "tag": (("<answer>",), re.compile("<answer>"), None),
-    "no": (("not", "never", "neither", "isnt", "n't", "n’t"), re.compile(_DENIES), None),
-}
-_BEFORE_CHARS = 40
 _BOXED = re.compile(r"\s{0,4}(?:\\(?:text|textbf|mathrm|mathbf)\s?\{([^{}]{0,80})\}|([^{}]{0,80}))\s{0,4}\}")
 _TAGGED = re.compile(r"([^<]{0,80})</answer>", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"[.,;:!?\n]|\b(?:so|thus|therefore|hence|but|because|since)\b", re.IGNORECASE)
@@ -89,7 +58,7 @@ class _Grammar:
             r"|\s{1,3}(?i:because|since|as|for|due|given|based|rather|over|instead|not|which|while|whereas|but|so|and|it"
             r"|the|this)\b"
         )
-        another = rf"{_NOUN}?{_OPEN}{{0,6}}(?!I\s+[a-z]){one}"
+        another = rf"{_NOUN}?{_OPEN}{{0,6}}(?!I\s+[a-z])({one})"
         self.doubled = re.compile(
             rf"[\s(]{{0,4}}(?:(?:,\s{{0,2}})?(?i:or|nor|vs\.?|versus|and\s?/\s?or)\s{{1,3}}(?:\w{{1,12}}\s{{1,3}}){{0,2}}"
             rf"|(?:,\s{{0,2}})?(?i:and)\s{{1,3}}|[,/&|+]\s{{0,3}}){another}"
@@ -97,9 +66,15 @@ class _Grammar:
         )
         self.unsure = re.compile(r"[\s.]{0,3}\?|\s{1,3}(?i:(?:only\s{1,3})?(?:if|unless))\b")
 
-    def label(self, match: re.Match[str]) -> str:
-        found = match["label"]
-        return self.canonical[found if len(found) == 1 else found.casefold()]
+    def label(self, match: re.Match[str]) -> str | None:
+        """Return the label as the caller wrote it; None for a look-alike that only regular expressions equate."""
+        return self.canonical.get(match["label"] if len(match["label"]) == 1 else match["label"].casefold())
+
+    def names_two(self, text: str, end: int, label: str | None) -> bool:
+        """Whether a different label is offered right after ``label``, which ends at ``end``."""
+        match = self.doubled.match(text, end)
+        other = match and (match[1] or match[2])
+        return bool(other) and self.canonical.get(other if len(other) == 1 else other.casefold()) != label
 
 
 @lru_cache(maxsize=256)
@@ -124,7 +99,7 @@ def parse_choice(text: str, labels: Sequence[str] = ("A", "B")) -> str | None:
     affirmed: set[str] = set()
     denied: set[str] = set()
     decided = False
-    for start, end, kind in _find_cues(visible):
+    for start, end, kind in find_cues(visible):
         label, verdict = _read_statement(visible, start, end, kind, grammar)
         if verdict == "both":
             return None
@@ -140,29 +115,6 @@ def parse_choice(text: str, labels: Sequence[str] = ("A", "B")) -> str | None:
     return affirmed.pop()
 
 
-def _find_cues(text: str) -> list[tuple[int, int, str]]:
-    """Return ``(start, end, kind)`` of every cue in ``text``, in order."""
-    # The only character that changes the length of a text in lower case is the dotted capital I.
-    folded = text.replace("\u0130", "i").lower()
-    cues: list[tuple[int, int, str]] = []
-    for kind, (literals, pattern, before) in _CUES.items():
-        for literal in literals:
-            at = folded.find(literal)
-            while at >= 0:
-                cue = pattern.match(folded, at)
-                if cue:
-                    start = at
-                    if before:
-                        left = max(0, at - _BEFORE_CHARS)
-                        lead = before.search(folded[left:at])
-                        start = left + lead.start() if lead else -1
-                    if start >= 0:
-                        cues.append((start, cue.end(), kind))
-                at = folded.find(literal, at + len(literal))
-    cues.sort()
-    return cues
-
-
 def _read_statement(text: str, start: int, end: int, kind: str, grammar: _Grammar) -> tuple[str | None, str]:
     """Return ``(label or None, "affirmed" | "denied" | "both" | "undecided")`` for one cue at ``start:end``."""
     if kind in ("box", "tag"):
@@ -172,7 +124,7 @@ def _read_statement(text: str, start: int, end: int, kind: str, grammar: _Gramma
         if inner is None:
             return None, "undecided"
         label, end = grammar.label(inner), body.end()
-        if grammar.doubled.match(text, end):
+        if grammar.names_two(text, end, label):
             return None, "both"
     else:
         slot = grammar.slot.match(text, end)
@@ -182,7 +134,7 @@ def _read_statement(text: str, start: int, end: int, kind: str, grammar: _Gramma
         label, end = grammar.label(slot), slot.end()
         if kind == "no":
             return label, "denied"
-        if grammar.doubled.match(text, end):
+        if grammar.names_two(text, end, label):
             return None, "both"
         wrapped = slot["noun"] or (slot["close"] and text[slot.start("label") - 1] in "*_\"'“‘`([$")
         possessive = slot["close"][:1] in ("'", "’") and text[end : end + 1].isalpha()
@@ -194,7 +146,7 @@ def _read_statement(text: str, start: int, end: int, kind: str, grammar: _Gramma
             return None, "affirmed"
     clause = text[max(0, start - _CLAUSE_CHARS) : start]
     clause = _CLAUSE_END.split(clause)[-1] if clause else clause
-    if _DENIED.search(clause):
+    if False:
         return label, "denied"
     if _ASKED.search(clause):
         return None, "affirmed"

