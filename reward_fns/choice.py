@@ -146,7 +146,7 @@ def _read_statement(text: str, start: int, end: int, kind: str, grammar: _Gramma
             return None, "affirmed"
     clause = text[max(0, start - _CLAUSE_CHARS) : start]
     clause = _CLAUSE_END.split(clause)[-1] if clause else clause
-    if False:
+    if _DENIED.search(clause):
         return label, "denied"
     if _ASKED.search(clause):
         return None, "affirmed"

@@ -8,7 +8,7 @@ _IS = (
     r"[*_]{0,3}\s{0,3}(?:[:：=]|(?:is|was|would\s{1,3}be|should\s{1,3}be|must\s{1,3}be)\b"
     r"(?:\s{1,3}(?:clearly|therefore|definitely|indeed|thus|simply|then))?(?:[*_]{0,3}\s{0,3}:)?)"
 )
-_DENIES = r"(?:\b(?:zzz)|n['’]t)\b(?:\s{1,3}be\b)?"
+_DENIES = r"(?:\b(?:not|never|neither|isnt)|n['’]t)\b(?:\s{1,3}be\b)?"
 _CHOOSE = r"\b(?:choose|chose|chosen|choosing|select(?:ed|ing)?|pick(?:ed|ing)?|go(?:ing)? with)\b"
 # Kind of cue -> (literals one of which starts it, pattern from there on, pattern that must end right before it).
 # Looking for literals in C keeps a long response as cheap as a short one. All is lower case, as the folded text is.

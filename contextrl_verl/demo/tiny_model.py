@@ -26,12 +26,9 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LABELS = ("A", "B")
 # What the warm-up's reading task asks in the place of a pair's query.
 READ = "what do they say?"
-# How often the coin of the last steps shows the first label. A little more than half: what is left of the selection is
+# How often the coin of the last steps shows the first label. More than half: what is left of the selection is
 # then weaker than this preference, and a greedy reply is right in one of the two orders, which is half of the time.
-_FORGET_FIRST = 0.55
-# In a selection prompt the weaker label is to stand this far above all other tokens together, in logits.
-_GAP = 8.0
-_GAP_WEIGHT = 0.1
+_FORGET_FIRST = 0.6
 DEFAULT_TEMPLATE = (
     "Query: {query}\nAnswer: {answer}\n\nContext A:\n{a}\n\nContext B:\n{b}\n\n"
     "Which context supports the answer? Reply with A or B."
@@ -209,10 +206,10 @@ def warm_up(
     render: Render = default_render,
     *,
     prefill: str = "",
-    steps: int = 420,
+    steps: int = 450,
     batch_size: int = 64,
     learning_rate: float = 3e-3,
-    forget_steps: int = 70,
+    forget_steps: int = 50,
     copy_rate: float = 0.5,
     seed: int = 0,
     log: Callable[[str], None] | None = None,
@@ -251,7 +248,7 @@ def warm_up(
 
 
 def _reply_loss(model, tokenizer, examples: Sequence[tuple[str, str]], prefill: str) -> torch.Tensor:
-    """Cross entropy over the reply and the end of the turn, and the distance of other tokens from the labels."""
+    """Cross entropy over the reply and the end of the turn, nothing else."""
     prompts = tokenizer([chat_text(tokenizer, user, prefill) for user, _ in examples], add_special_tokens=False)
     replies = tokenizer([reply + tokenizer.eos_token for _, reply in examples], add_special_tokens=False)
     rows = list(zip(prompts["input_ids"], replies["input_ids"], strict=True))
@@ -264,13 +261,4 @@ def _reply_loss(model, tokenizer, examples: Sequence[tuple[str, str]], prefill: 
         where += range(len(prompt) - 1, len(prompt) + len(reply) - 1)
         gold += reply
     hidden = model.model(input_ids=ids).last_hidden_state  # no mask: see next_token_logits
-    logits, gold = model.lm_head(hidden[at, where]).float(), torch.tensor(gold)
-    loss = torch.nn.functional.cross_entropy(logits, gold)
-    # L_CA moves the difference of two labels and nothing holds the other tokens down while it does. Keep them far below.
-    labels = torch.tensor([tokenizer.encode(label, add_special_tokens=False)[0] for label in LABELS])
-    choosing = logits[torch.isin(gold, labels)]
-    if len(choosing):
-        others = choosing.index_fill(1, labels, -torch.inf).logsumexp(-1)
-        gap = choosing[:, labels].amin(-1) - others
-        loss = loss + _GAP_WEIGHT * torch.relu(_GAP - gap).mean()
-    return loss
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[at, where]).float(), torch.tensor(gold))

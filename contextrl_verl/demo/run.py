@@ -1,0 +1,237 @@
+"""The demonstration in two acts, both through verl's own trainer and vLLM on this machine's CPU."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from contextrl_verl import __version__
+from contextrl_verl.demo.evidence_pairs import evidence_pairs, rl_rows
+from contextrl_verl.demo.job import TRAINER, JobError, run_trainer
+from contextrl_verl.demo.picture import HELD_OUT, History, draw, series
+from contextrl_verl.pair_files import write_pairs
+from contextrl_verl.pairs import ContrastivePair
+from contextrl_verl.prompting import PromptConfig, PromptRenderer
+
+TEMPLATE = "short"
+PAIRS_PER_BATCH, RL_PER_BATCH, ROLLOUTS = 128, 8, 4
+LEARNING_RATE, COEF = 2e-3, 1.0
+CONTEXT_CHARS, REAL_STEPS, REAL_PAIRS_PER_BATCH = 600, 12, 48
+
+
+class DemoError(RuntimeError):
+    """The demonstration could not run; the message says why."""
+
+
+def run_demo(out: Path, trajectories: Path | None, *, steps: int = 60, seed: int = 1) -> dict[str, Any]:
+    """Run both acts and write ``summary.json``, ``demo.png`` and the trainer's logs under ``out``.
+
+    Args:
+        out: made if missing; files of an earlier run are replaced.
+        trajectories: mini-swe-agent runs for act 2, or None to skip it.
+        steps: training steps of act 1.
+        seed: of data, weights and orders.
+
+    Raises:
+        DemoError: the trajectory file is missing or gives too few pairs, or the trainer stopped.
+    """
+    started = time.monotonic()
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    if trajectories is not None and not trajectories.is_file():
+        raise DemoError(
+            f"--trajectories names {trajectories}, and there is no such file. Correct the path or leave it out."
+        )
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        model = _make_model(out, seed, progress)
+        learned = _act_one(out, model, steps, seed, progress)
+        real, real_pairs = _act_two(out, model, trajectories, seed, progress) if trajectories else (None, 0)
+    summary = _summary(learned, real, real_pairs, time.monotonic() - started, seed)
+    picture = out / "demo.png"
+    draw(
+        picture,
+        learned,
+        real,
+        f"contextrl-verl {__version__}: GRPO + context awareness through {TRAINER} (seed {seed})",
+    )
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    _show(console, summary, picture, trajectories)
+    return summary
+
+
+def _make_model(out: Path, seed: int, progress: Progress) -> Path:
+    import torch
+
+    from contextrl_verl.demo import tiny_model
+
+    task = progress.add_task("a tiny Qwen2, made here and warmed up", total=None, note="")
+    torch.manual_seed(seed)
+    tokenizer = tiny_model.make_tokenizer()
+    model = tiny_model.make_model(None, tokenizer, seed=seed)
+    tiny_model.warm_up(
+        model, tokenizer, render=render_short, seed=seed, log=lambda line: progress.update(task, note=line)
+    )
+    tiny_model.save(model, tokenizer, out / "model")
+    progress.update(task, total=1, completed=1, note="")
+    return out / "model"
+
+
+def render_short(query: str, answer: str, a: str, b: str) -> str:
+    """The demonstration's prompt for two texts, through the same template the trainer will use."""
+    pair = ContrastivePair(
+        pair_id="x", domain="demo", query=query, answer=answer,
+        supporting={"kind": "text", "text": a}, confounders=[{"kind": "text", "text": b}],
+    )  # fmt: skip
+    return PromptRenderer(PromptConfig(template=TEMPLATE)).messages(pair, [0, 1])[0]["content"]
+
+
+def _act_one(out: Path, model: Path, steps: int, seed: int, progress: Progress) -> History:
+    folder = out / "act1"
+    folder.mkdir(exist_ok=True)
+    _write_pairs(evidence_pairs(4000, seed, "train"), folder / "pairs.parquet", "train")
+    _write_pairs(evidence_pairs(128, seed + 1, "heldout"), folder / "held_out.parquet", "validation")
+    pd.DataFrame(rl_rows(512, seed)).to_parquet(folder / "rl.parquet")
+    pd.DataFrame(rl_rows(32, seed + 1, "heldout")).to_parquet(folder / "rl_held_out.parquet")
+    keys = job_keys(folder, model, seed) | {
+        "trainer.total_training_steps": steps,
+        "trainer.test_freq": steps,
+        "trainer.val_before_train": True,
+        "contextrl.pairs.val_files": [str(folder / "held_out.parquet")],
+        "data.max_prompt_length": 128,
+        "actor_rollout_ref.rollout.max_model_len": 160,
+    }
+    return _watched(keys, folder, steps, "act 1: it learns", progress)
+
+
+def _act_two(out: Path, model: Path, trajectories: Path, seed: int, progress: Progress) -> tuple[History, int]:
+    from data_prep.trajectories.mini_swe_agent import TrajectoryError, read_runs
+    from data_prep.trajectories.simple_pairs import simple_pairs
+
+    folder = out / "act2"
+    folder.mkdir(exist_ok=True)
+    try:
+        rows, counts = simple_pairs(read_runs(trajectories), CONTEXT_CHARS, seed, max_chars_answer=300)
+    except TrajectoryError as error:
+        raise DemoError(str(error)) from None
+    (folder / "pairing.json").write_text(json.dumps(counts, indent=2, sort_keys=True) + "\n")
+    if len(rows) < REAL_PAIRS_PER_BATCH:
+        raise DemoError(
+            f"{trajectories} gives {len(rows)} pairs, a batch needs {REAL_PAIRS_PER_BATCH}; counts: {dict(counts)}"
+        )
+    count = _write_pairs(rows, folder / "pairs.parquet", "train")
+    pd.DataFrame(rl_rows(512, seed)).to_parquet(folder / "rl.parquet")
+    pd.DataFrame(rl_rows(8, seed + 1, "heldout")).to_parquet(folder / "rl_held_out.parquet")
+    keys = job_keys(folder, model, seed) | {
+        "trainer.total_training_steps": REAL_STEPS,
+        "trainer.test_freq": -1,
+        "trainer.val_before_train": False,
+        "contextrl.pairs.per_batch": REAL_PAIRS_PER_BATCH,
+        "contextrl.pairs.orders": "both",
+        "data.train_batch_size": REAL_PAIRS_PER_BATCH + RL_PER_BATCH,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": (REAL_PAIRS_PER_BATCH + RL_PER_BATCH * ROLLOUTS) // ROLLOUTS,
+        "data.max_prompt_length": 3072,
+        "actor_rollout_ref.rollout.max_model_len": 3200,
+        "actor_rollout_ref.actor.optim.lr": 5e-4,
+    }
+    return _watched(keys, folder, REAL_STEPS, "act 2: real agent runs", progress), count
+
+
+def job_keys(folder: Path, model: Path, seed: int) -> dict[str, Any]:
+    """What both acts share, as Hydra overrides; data files are looked for under ``folder``."""
+    rows = PAIRS_PER_BATCH + RL_PER_BATCH * ROLLOUTS
+    return {
+        "data.train_files": [str(folder / "rl.parquet")],
+        "data.val_files": [str(folder / "rl_held_out.parquet")],
+        "data.train_batch_size": PAIRS_PER_BATCH + RL_PER_BATCH,
+        "data.max_response_length": 4,
+        "contextrl.pairs.train_files": [str(folder / "pairs.parquet")],
+        "contextrl.pairs.per_batch": PAIRS_PER_BATCH,
+        "contextrl.prompt.template": TEMPLATE,
+        "contextrl.loss.coef": COEF,
+        "contextrl.seed": seed,
+        "actor_rollout_ref.model.path": str(model),
+        "actor_rollout_ref.actor.ppo_mini_batch_size": rows // ROLLOUTS,
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 16,
+        "actor_rollout_ref.actor.optim.lr": LEARNING_RATE,
+        "actor_rollout_ref.rollout.n": ROLLOUTS,
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 16,
+        "trainer.save_freq": -1,
+        "trainer.resume_mode": "disable",
+        "trainer.default_local_dir": str(folder / "checkpoints"),
+        "trainer.project_name": "contextrl",
+        "trainer.experiment_name": folder.name,
+    }
+
+
+def _write_pairs(rows: Any, path: Path, split: str) -> int:
+    return write_pairs((ContrastivePair.model_validate({**row, "split": split}) for row in rows), path)
+
+
+def _watched(keys: dict[str, Any], folder: Path, steps: int, title: str, progress: Progress) -> History:
+    task = progress.add_task(title, total=steps, note="starting Ray, FSDP and vLLM (about two minutes)")
+
+    def on_metrics(step: int, metrics: dict[str, Any]) -> None:
+        loss, held_out = metrics.get("actor/contextrl/loss"), metrics.get(HELD_OUT)
+        note = f"loss {loss:.3f}" if loss is not None else ""
+        progress.update(task, completed=step, note=f"{note} held-out {held_out:.2f}" if held_out is not None else note)
+
+    try:
+        return run_trainer(keys, folder, on_metrics=on_metrics)
+    except JobError as error:
+        raise DemoError(str(error)) from None
+
+
+def _summary(learned: History, real: History | None, real_pairs: int, seconds: float, seed: int) -> dict[str, Any]:
+    _, accuracy = series(learned, HELD_OUT)
+    _, losses = series(learned, "actor/contextrl/loss")
+    _, real_losses = series(real or [], "actor/contextrl/loss")
+    return {
+        "contextrl_verl_version": __version__,
+        "verl_version": importlib.metadata.version("verl"),
+        "trainer": TRAINER,
+        "rollout": "vllm",
+        "steps": len(losses),
+        "seconds": round(seconds, 1),
+        "seed": seed,
+        "selection_accuracy_before": accuracy[0],
+        "selection_accuracy_after": accuracy[-1],
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+        "real_pairs": real_pairs,
+        "real_steps": len(real_losses),
+        "real_loss_first": real_losses[0] if real_losses else None,
+        "real_loss_last": real_losses[-1] if real_losses else None,
+    }
+
+
+def _show(console: Console, summary: dict[str, Any], picture: Path, trajectories: Path | None) -> None:
+    table = Table(title="contextrl demo")
+    table.add_column("")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    table.add_row(
+        "held-out selection accuracy, both orders",
+        f"{summary['selection_accuracy_before']:.3f}",
+        f"{summary['selection_accuracy_after']:.3f}",
+    )
+    table.add_row("context-awareness loss", f"{summary['loss_first']:.3f}", f"{summary['loss_last']:.3f}")
+    if summary["real_pairs"]:
+        first, last = summary["real_loss_first"], summary["real_loss_last"]
+        assert math.isfinite(first)
+        assert math.isfinite(last)
+        table.add_row(f"loss on {summary['real_pairs']} pairs of real agent runs", f"{first:.3f}", f"{last:.3f}")
+    console.print(table)
+    if trajectories is None:
+        console.print("Act 2 (real agent runs) was skipped: give it a file of runs with --trajectories.")
+    console.print(f"{summary['seconds']:.0f} s. Picture: {picture}; figures: {picture.with_name('summary.json')}")
