@@ -71,8 +71,8 @@ class BatchPlan:
                 )
             if rl_per_batch <= 0:
                 raise ConfigError(
-                    f"contextrl.pairs.per_batch is {pairs_per_batch}, but data.train_batch_size is {batch_size} and counts "
-                    "pairs and ordinary rows together. Fix: make it larger than contextrl.pairs.per_batch."
+                    f"contextrl.pairs.per_batch is {pairs_per_batch}, but data.train_batch_size is {batch_size} and "
+                    "counts pairs and ordinary rows together. Fix: make it larger than contextrl.pairs.per_batch."
                 )
             if pairs_per_batch % rotations:
                 raise ConfigError(
@@ -81,8 +81,8 @@ class BatchPlan:
                 )
             if pairs < pairs_per_batch // rotations:
                 raise ConfigError(
-                    f"a batch needs {pairs_per_batch // rotations} different pairs, and contextrl.pairs.train_files holds "
-                    f"{pairs} usable ones. Fix: give more pairs or lower contextrl.pairs.per_batch."
+                    f"a batch needs {pairs_per_batch // rotations} different pairs, and contextrl.pairs.train_files "
+                    f"holds {pairs} usable ones. Fix: give more pairs or lower contextrl.pairs.per_batch."
                 )
         if rl_rows < rl_per_batch:
             raise ConfigError(

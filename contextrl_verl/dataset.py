@@ -136,9 +136,10 @@ class MixedTaskDataset(RLHFDataset):
         """Raises ConfigError if the data or the seed changed since the checkpoint."""
         if state and state != self.state_dict():
             raise ConfigError(
-                f"the checkpoint was written with {state}, and this job has {self.state_dict()} (rows, pairs, batch, pairs "
-                "per batch, rotations; seed, shuffle): the loader's position would mean other rows. Fix: resume with the "
-                "same data and settings, or start anew with trainer.resume_mode=disable."
+                f"the checkpoint was written with {state}, and this job has {self.state_dict()} (rows, pairs, batch, "
+                "pairs "
+                "per batch, rotations; seed, shuffle): the loader's position would mean other rows. Fix: resume with "
+                "the same data and settings, or start anew with trainer.resume_mode=disable."
             )
 
 
@@ -149,8 +150,8 @@ def _is_train(data_files: Any, config: Any) -> bool:
     files, train, val = listed(data_files), listed(config.get("train_files")), listed(config.get("val_files"))
     if train == val:
         raise ConfigError(
-            f"data.train_files and data.val_files are the same list {train}; verl does not tell a data set which of the "
-            "two it serves. Fix: give validation its own file (a copy will do)."
+            f"data.train_files and data.val_files are the same list {train}; verl does not tell a data set which of "
+            "the two it serves. Fix: give validation its own file (a copy will do)."
         )
     return files != val
 
@@ -160,8 +161,8 @@ def make_plan(settings: Settings, rl_rows: int, pairs: PairSource | None) -> Bat
     count = settings.pairs.per_batch if settings.uses_pairs else 0
     if settings.uses_pairs and count == 0:
         raise ConfigError(
-            f"contextrl.pairs.per_batch is 0 and contextrl.objective is {settings.objective!r}: the job would train without "
-            "pairs. Fix: set it to the number of pairs in a batch, or contextrl.objective=none."
+            f"contextrl.pairs.per_batch is 0 and contextrl.objective is {settings.objective!r}: the job would train "
+            "without pairs. Fix: set it to the number of pairs in a batch, or contextrl.objective=none."
         )
     rotations = 1
     if count and pairs is not None and len(pairs) and settings.pairs.orders == "both":
@@ -190,6 +191,6 @@ def describe_plan(plan: BatchPlan, pairs: PairSource | None) -> str:
     dropped = sum(pairs.dropped.values()) if pairs is not None else 0
     return (
         f"contextrl: {plan.steps} batches of {plan.rl_per_batch} ordinary rows and {plan.pairs_per_batch} pairs, from "
-        f"{plan.rl_rows} rows and {plan.pairs} pairs; left out: {dropped} pairs too long, {plan.unused_rl_rows} rows of "
-        "an incomplete last batch"
+        f"{plan.rl_rows} rows and {plan.pairs} pairs; left out: {dropped} pairs too long, {plan.unused_rl_rows} rows "
+        "of an incomplete last batch"
     )

@@ -41,8 +41,8 @@ def resolve_option_tokens(tokenizer: Any, config: PromptConfig) -> list[int]:
             pieces = tokenizer.convert_ids_to_tokens(added)
             raise ConfigError(
                 f"contextrl.prompt.labels: label {space + label!r} is {len(added)} tokens {pieces} after the prompt of "
-                "this tokenizer; the objective reads one logit per option. Fix: choose labels of one token each, such as "
-                "[A, B] or [1, 2], or another contextrl.prompt.prefill."
+                "this tokenizer; the objective reads one logit per option. Fix: choose labels of one token each, "
+                "such as [A, B] or [1, 2], or another contextrl.prompt.prefill."
             )
         if added[0] in tokenizer.all_special_ids:
             raise ConfigError(

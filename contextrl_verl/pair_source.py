@@ -55,8 +55,8 @@ class PairSource:
         if max(self.collection.options) > len(self.prompt.labels):
             raise ConfigError(
                 f"{key}: pair {self.collection.ids[self.collection.options.index(max(self.collection.options))]!r} has "
-                f"{max(self.collection.options)} contexts, and contextrl.prompt.labels names {len(self.prompt.labels)}. "
-                "Fix: add labels, e.g. [A, B, C, D]."
+                f"{max(self.collection.options)} contexts, and contextrl.prompt.labels names "
+                f"{len(self.prompt.labels)}. Fix: add labels, e.g. [A, B, C, D]."
             )
         self.dropped: Counter[str] = Counter()
         self.usable = self._filter(key)

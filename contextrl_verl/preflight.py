@@ -43,8 +43,8 @@ def _check_keys(settings: Settings) -> None:
         )
     if run.total_epochs != 1:
         raise ConfigError(
-            f"trainer.total_epochs is {run.total_epochs}: the data set lays all epochs into one pass, so that a resumed run "
-            f"continues exactly. Fix: trainer.total_epochs=1 contextrl.epochs={run.total_epochs}."
+            f"trainer.total_epochs is {run.total_epochs}: the data set lays all epochs into one pass, so that a "
+            f"resumed run continues exactly. Fix: trainer.total_epochs=1 contextrl.epochs={run.total_epochs}."
         )
     if settings.objective == "selection_reward" and settings.prompt_config.prefill:
         raise ConfigError(
@@ -66,13 +66,13 @@ def _check_keys(settings: Settings) -> None:
     for key, (wrong, fix) in refused.items():
         if wrong:
             raise ConfigError(
-                f"{key} is set to something context awareness does not support yet (verl 0.9.1: synchronous V1 trainer, "
-                f"FSDP1 or FSDP2, logits in reach, an exact batch). Fix: {key}={fix}."
+                f"{key} is set to something context awareness does not support yet (verl 0.9.1: synchronous V1 "
+                f"trainer, FSDP1 or FSDP2, logits in reach, an exact batch). Fix: {key}={fix}."
             )
     if extra.get("model_type") != "contextrl_language_model":
         raise ConfigError(
-            f"actor_rollout_ref.model.model_type is {extra.get('model_type')!r}, so verl would not use the engine with the "
-            "joint loss. Fix: actor_rollout_ref.model.model_type=contextrl_language_model."
+            f"actor_rollout_ref.model.model_type is {extra.get('model_type')!r}, so verl would not use the engine "
+            "with the joint loss. Fix: actor_rollout_ref.model.model_type=contextrl_language_model."
         )
 
 
@@ -136,7 +136,8 @@ def _note_padding(settings: Settings, rl_per_batch: int) -> None:
     short = -rows % multiple
     if short:
         print(
-            f"contextrl: a step has {rows} rows and verl fills it up to a multiple of ppo_mini_batch_size * n = {multiple} "
+            f"contextrl: a step has {rows} rows and verl fills it up to a multiple of ppo_mini_batch_size * n = "
+            f"{multiple} "
             f"with {short} empty rows. They change nothing but time; pairs.per_batch = a multiple of n = {n} and "
             f"ppo_mini_batch_size = {rows}/({n} * mini-batches) avoid them."
         )

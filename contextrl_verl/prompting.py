@@ -185,8 +185,8 @@ def prompt_text(tokenizer_or_processor: Any, messages: list[dict[str, Any]], con
     """The prompt as text: chat template, generation prompt, prefill. Raises ConfigError without a template."""
     if not getattr(tokenizer_or_processor, "chat_template", None):
         raise ConfigError(
-            "the tokenizer of actor_rollout_ref.model.path has no chat template, so pairs cannot be shown to the model. "
-            "Fix: use an instruction-tuned checkpoint or set actor_rollout_ref.model.custom_chat_template."
+            "the tokenizer of actor_rollout_ref.model.path has no chat template, so pairs cannot be shown to the "
+            "model. Fix: use an instruction-tuned checkpoint or set actor_rollout_ref.model.custom_chat_template."
         )
     text = tokenizer_or_processor.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True, **config.chat_template_kwargs

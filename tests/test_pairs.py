@@ -8,9 +8,9 @@ import resource
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import text_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pair_factory import text_pair
 
 from contextrl_verl.pair_files import PairCollection, PairFile, write_pairs
 from contextrl_verl.pairs import ARROW_SCHEMA, Context, ContrastivePair, ImageRef, Message, PairFormatError, parse_pair

@@ -1,4 +1,4 @@
-"""A tokenizer and a Qwen2 of a fraction of a million weights, made in place: what the demonstration and the tests train.
+"""A tokenizer and a Qwen2 of 0.1 million weights, made in place: what the demonstration and the tests train.
 
 `warm_up` teaches the model to read its prompt and to select, and then to forget the selection: its last steps show coin
 flips for labels. What is left reads, replies to a selection prompt with a label, and gets it right half of the time. So

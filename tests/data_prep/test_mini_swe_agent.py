@@ -17,7 +17,7 @@ def record(**changes):
             {"role": "system", "content": "be good"},
             {
                 "role": "user",
-                "content": "<pr_description>\nConsider the following PR description:\nA title\nA text\n</pr_description>",
+                "content": "<pr_description>\nConsider the following PR description:\nA title\nA text</pr_description>",
             },
             {"role": "assistant", "content": "THOUGHT: hm"},
         ],
