@@ -39,6 +39,7 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         super().__init__(model_config, engine_config, optimizer_config, checkpoint_config)
         settings = getattr(engine_config, "settings", None)
         self._contextrl = settings if settings is not None and settings.objective == "context_awareness" else None
+        self._pairs_this_step = 0
         if self._contextrl is not None:
             refuse_unsupported(engine_config)
 
@@ -46,6 +47,7 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         if forward_only or loss_function is None or self._contextrl is None or COLUMN not in data.keys():
             return super().forward_backward_batch(data, loss_function, forward_only)
         info = self._count(data)
+        self._check_step(info["pairs"], bool(tu.get_non_tensor_data(data, "update_lr_scheduler", False)))
         global_batch_size = tu.get_non_tensor_data(data, "global_batch_size", None)
         if global_batch_size is not None:
             # seq-mean-* modes divide by it; the carrier rows are not sequences of the policy loss.
@@ -67,8 +69,27 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         torch.distributed.all_reduce(counts, group=self.get_data_parallel_group())
         pairs, tokens, signal = (int(value) for value in counts.tolist())
         loss = self._contextrl.loss
-        coef = coefficient(loss.coef, _trainer_step(data), loss.schedule, loss.warmup_steps)
+        step = 1 if loss.schedule == "constant" else _trainer_step(data)
+        coef = coefficient(loss.coef, step, loss.schedule, loss.warmup_steps)
         return {"pairs": pairs, "tokens": tokens, "signal": signal, "coef": coef}
+
+    def _check_step(self, pairs: int, last_of_step: bool) -> None:
+        """Stop a job that lost pairs on the way: verl logs a failed agent loop and trains on without its rows.
+
+        Raises:
+            RuntimeError: the mini-batches of a step held another number of pairs than the job asked for.
+        """
+        self._pairs_this_step += pairs
+        if not last_of_step:
+            return
+        seen, self._pairs_this_step = self._pairs_this_step, 0
+        # Zero when the engine was built by itself, without a job's data.
+        asked = self._contextrl.pairs.per_batch * self._contextrl.run.ppo_epochs
+        if asked and seen != asked:
+            raise RuntimeError(
+                f"contextrl: this step's mini-batches held {seen} pairs instead of {asked} (contextrl.pairs.per_batch * "
+                "ppo_epochs). An agent loop failed and verl left its rows out; look for 'Error in _run_prompt' in the log."
+            )
 
     def prepare_model_outputs(self, output, output_args, micro_batch, logits_processor_func):
         rows = None
@@ -130,10 +151,14 @@ def refuse_unsupported(engine_config) -> None:
 
 
 def _trainer_step(data) -> int:
-    """The trainer step of this batch; rows of one synchronous batch share it."""
+    """The trainer step of this batch; rows of one synchronous batch share it.
+
+    Raises:
+        RuntimeError: the batch does not say; a schedule of lambda would silently stay at its start.
+    """
     step = data.get("global_steps", None)
     if step is None:
-        return 1
+        raise RuntimeError("contextrl: the batch has no global_steps, and contextrl.loss.schedule needs the step")
     if isinstance(step, torch.Tensor):
         return int((step.values() if step.is_nested else step).flatten()[0])
     if isinstance(step, int):

@@ -47,6 +47,7 @@ class RunView(BaseModel):
     shuffle: bool = False
     max_prompt_length: int = 1024
     rollout_n: int = 1
+    ppo_epochs: int = 1
     default_agent_loop: str = "single_turn_agent"
     total_epochs: int = 1
     total_training_steps: int | None = None

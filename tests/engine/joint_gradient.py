@@ -134,10 +134,11 @@ def as_batch(rows, temperature, packed, dynamic, micro, total) -> TensorDict:
     return data
 
 
-def make_engine(folder, strategy, packed, dynamic, coef, ours=True):
+def make_engine(folder, strategy, packed, dynamic, coef, ours=True, per_batch=0):
     block = {
         "objective": "context_awareness",
         "loss": {"coef": coef, "clip": CLIP},
+        "pairs": {"per_batch": per_batch},
         "prompt": {"labels": ["A", "B", "C"]},
     }
     common = {
@@ -210,8 +211,8 @@ def run_case(folder, mode, temperature, packed, dynamic, minis, strategy="fsdp2"
     return worst, metrics
 
 
-def main(folder: str) -> None:
-    dist.init_process_group("gloo" if DEVICE == "cpu" else "nccl")
+def write_model(folder: str) -> None:
+    """A Qwen2 of a few thousand random weights, written by rank 0."""
     if dist.get_rank() == 0 and not os.path.exists(folder):
         torch.manual_seed(0)
         config = Qwen2Config(
@@ -226,6 +227,11 @@ def main(folder: str) -> None:
         )
         Qwen2ForCausalLM(config).save_pretrained(folder)
     dist.barrier()
+
+
+def main(folder: str) -> None:
+    dist.init_process_group("gloo" if DEVICE == "cpu" else "nccl")
+    write_model(folder)
     modes = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean")
     for mode, temperature, packed, minis in itertools.product(modes, (1.0, 0.7), (False, True), (1, 4)):
         dynamic = minis == 1

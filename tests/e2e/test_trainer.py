@@ -1,0 +1,90 @@
+"""verl's own trainer, Ray, FSDP2 and vLLM for four steps: straight through, and killed half way and resumed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from small_job import HELD_OUT, PAIRS, ROLLOUTS, ROWS, STEPS, job_keys, rows_of_step, write_data
+
+from contextrl_verl.demo.job import run_trainer
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+METRICS = "loss accuracy margin_mean clipped_fraction option_mass position_bias pairs coef zero_grpo_gradient".split()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def straight(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("straight")
+    history = run_trainer(job_keys(data, out), out, timeout=900)
+    return out, [metrics for step, metrics in history if "actor/contextrl/loss" in metrics], history
+
+
+def test_every_step_reports_every_metric(straight):
+    _, steps, _ = straight
+    assert len(steps) == STEPS
+    for metrics in steps:
+        assert {f"actor/contextrl/{name}" for name in METRICS} <= set(metrics)
+        # Means over the two mini-batches of a step.
+        assert metrics["actor/contextrl/pairs"] == PAIRS / 2
+        assert 0 < metrics["actor/contextrl/loss"] < 10
+        assert 0 <= metrics["actor/contextrl/accuracy"] <= 1
+        assert metrics["actor/grad_norm"] > 0
+
+
+def test_lambda_follows_its_schedule(straight):
+    _, steps, _ = straight
+    # The engine learns the step from the rows; 0.5 is reached at the last one.
+    assert [metrics["actor/contextrl/coef"] for metrics in steps] == pytest.approx([0.125, 0.25, 0.375, 0.5])
+
+
+def test_rollout_and_trainer_agree_on_the_ordinary_rows(straight):
+    _, steps, _ = straight
+    for metrics in steps:
+        assert metrics["training/rollout_probs_diff_max"] < 1e-3
+
+
+def test_every_batch_holds_its_rows_and_pairs(straight):
+    out, _, _ = straight
+    seen = Counter()
+    for step in range(1, STEPS + 1):
+        rows = rows_of_step(out, step)
+        pairs = [row for row in rows if "which? A or B" in row]
+        assert len(pairs) == PAIRS
+        assert sorted(Counter(row for row in rows if row not in pairs).values()) == [ROLLOUTS] * ROWS
+        seen.update(pairs)
+    assert max(seen.values()) == 1
+
+
+def test_validation_asks_every_held_out_pair_in_both_orders(straight):
+    _, _, history = straight
+    accuracy = history[-1][1]["val-core/contextrl/selection/acc/mean@1"]
+    assert 0 <= accuracy <= 1
+    assert accuracy * 2 * HELD_OUT == pytest.approx(round(accuracy * 2 * HELD_OUT))
+
+
+def test_a_killed_run_resumes_with_the_same_rows(data, straight, tmp_path):
+    whole, _, _ = straight
+    keys = job_keys(data, tmp_path)
+    before = run_trainer(keys, tmp_path, stop=lambda step: step >= 3, timeout=900)
+    assert max(step for step, _ in before) == 3
+    assert (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").read_text().strip() == "2"
+    for step in (1, 2):
+        assert rows_of_step(tmp_path, step) == rows_of_step(whole, step)
+    for file in (tmp_path / "rollouts").iterdir():
+        file.unlink()
+
+    after = run_trainer(keys, tmp_path, timeout=900)
+    assert [step for step, metrics in after if "actor/contextrl/loss" in metrics] == [3, 4]
+    for step in (3, 4):
+        assert rows_of_step(tmp_path, step) == rows_of_step(whole, step)
+    coefs = [metrics["actor/contextrl/coef"] for _, metrics in after if "actor/contextrl/coef" in metrics]
+    assert coefs == pytest.approx([0.375, 0.5])
