@@ -11,6 +11,7 @@ import bisect
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,8 @@ class PairFile:
 
     Args:
         path: ``.parquet`` with the columns of :data:`contextrl_verl.pairs.ARROW_SCHEMA`, or ``.jsonl``
-            with one record a line (image bytes in base64).
+            with one record a line (image bytes in base64). Paths of images are read from its folder on and
+            must stay inside.
 
     Raises:
         PairFormatError: the file is missing, empty, or lacks columns.
@@ -138,7 +140,24 @@ class PairFile:
     def __getitem__(self, row: int) -> ContrastivePair:
         if not 0 <= row < len(self):
             raise IndexError(row)
-        return parse_pair(self._source.read(row), f"{self.path}: row {row}")
+        where = f"{self.path}: row {row}"
+        pair = parse_pair(self._source.read(row), where)
+        for context in pair.contexts:
+            for image in context.images or ():
+                if image.bytes is None:
+                    image.path = self._inside(image.path, where)
+        return pair
+
+    def _inside(self, path: str, where: str) -> str:
+        """An image's path from the file's folder on; a pair file must not make anyone read elsewhere."""
+        folder = self.path.parent.resolve()
+        full = (folder / path).resolve()
+        if not full.is_relative_to(folder):
+            raise PairFormatError(
+                f"{where}: field 'images.path' has value {path!r}, which leads out of the file's folder {folder}. "
+                "Fix: keep the images under that folder and name them relative to it, or store their bytes."
+            )
+        return str(full)
 
     def __iter__(self) -> Iterator[ContrastivePair]:
         for row in range(len(self)):
@@ -159,8 +178,11 @@ class _Parquet:
         self._group: tuple[int, pa.Table] | None = None
         try:
             file = self._file()
-        except pa.ArrowInvalid as error:
-            raise PairFormatError(f"{path}: not a Parquet file ({error}). Fix: write it with write_pairs.") from None
+        except (pa.ArrowException, OSError) as error:
+            raise PairFormatError(
+                f"{path}: this cannot be read as a Parquet file ({error}). Fix: write it with "
+                "contextrl_verl.pair_files.write_pairs."
+            ) from None
         missing = [name for name in ARROW_SCHEMA.names if name not in file.schema_arrow.names]
         if missing:
             raise PairFormatError(
@@ -184,17 +206,37 @@ class _Parquet:
     def read(self, row: int) -> dict[str, Any]:
         group = bisect.bisect_right(self._starts, row) - 1
         if self._group is None or self._group[0] != group:
-            self._group = (group, self._file().read_row_group(group, columns=ARROW_SCHEMA.names))
+            with self._damage_named():
+                self._group = (group, self._file().read_row_group(group, columns=ARROW_SCHEMA.names))
         return self._group[1].slice(row - self._starts[group], 1).to_pylist()[0]
 
     def scan(self) -> Iterator[dict[str, Any]]:
-        columns = [*_SCALARS, "supporting.kind", "confounders.list.element.kind"]
-        for batch in self._file().iter_batches(batch_size=4096, columns=columns):
-            for row in batch.to_pylist():
-                kinds = row.pop("confounders")
-                row["kind"] = row.pop("supporting")["kind"]
-                row["options"] = 1 + len(kinds)
-                yield row
+        schema = self._file().schema
+        paths = [schema.column(index).path for index in range(len(schema))]
+        # Writers other than ours name the elements of a list differently.
+        kinds = [
+            path for path in paths if path.split(".")[0] in ("supporting", "confounders") and path.endswith(".kind")
+        ]
+        if len(kinds) != 2:
+            raise PairFormatError(
+                f"{self._path}: the columns 'supporting' and 'confounders' are not contexts (a record with 'kind', "
+                "and a list of such). Fix: write the file with contextrl_verl.pair_files.write_pairs."
+            )
+        with self._damage_named():
+            for batch in self._file().iter_batches(batch_size=4096, columns=[*_SCALARS, *kinds]):
+                for row in batch.to_pylist():
+                    row["kind"] = (row.pop("supporting") or {}).get("kind")
+                    row["options"] = 1 + len(row.pop("confounders") or ())
+                    yield row
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise PairFormatError(
+                f"{self._path}: the file is damaged ({error}). Fix: copy or write it again."
+            ) from None
 
 
 class _Jsonl:
@@ -223,9 +265,9 @@ class _Jsonl:
             ) from None
         if not isinstance(record, dict):
             raise PairFormatError(f"{self._path}: row {row} is {type(record).__name__}. Fix: one JSON object a line.")
-        contexts = [record.get("supporting"), *(record.get("confounders") or [])]
-        for context in contexts:
-            for image in (context.get("images") if isinstance(context, dict) else None) or ():
+        # Wrong types are left as they are; parse_pair names them.
+        for context in [record.get("supporting"), *_items(record.get("confounders"))]:
+            for image in _items(context.get("images") if isinstance(context, dict) else None):
                 if isinstance(image, dict) and isinstance(image.get("bytes"), str):
                     try:
                         image["bytes"] = base64.b64decode(image["bytes"], validate=True)
@@ -243,6 +285,10 @@ class _Jsonl:
                 "kind": pair.supporting.kind,
                 "options": len(pair.contexts),
             }
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 class PairCollection:

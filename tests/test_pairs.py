@@ -162,3 +162,28 @@ def test_scanning_many_rows_does_not_load_images(tmp_path):
     assert rows[5]["kind"] == "images"
     assert grown < 120, f"the scan grew the process by {grown:.0f} MB"
     json.dumps(rows[0])
+
+
+def _with_image_paths(*paths: str) -> ContrastivePair:
+    contexts = [Context(kind="images", images=[ImageRef(path=path)]) for path in paths]
+    return text_pair(1).model_copy(update={"supporting": contexts[0], "confounders": contexts[1:]})
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl"])
+def test_image_paths_start_at_the_files_folder(tmp_path, ending):
+    write_pairs([_with_image_paths("pictures/a.png", "b.png")], tmp_path / f"pairs{ending}")
+    pair = PairFile(tmp_path / f"pairs{ending}")[0]
+    assert [context.images[0].path for context in pair.contexts] == [
+        str(tmp_path.resolve() / "pictures" / "a.png"),
+        str(tmp_path.resolve() / "b.png"),
+    ]
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/passwd", "link/secret.png"])
+def test_image_paths_that_leave_the_folder_are_refused(tmp_path, path):
+    inner = tmp_path / "data"
+    inner.mkdir()
+    (inner / "link").symlink_to(tmp_path)
+    write_pairs([_with_image_paths("a.png", path)], inner / "pairs.parquet")
+    with pytest.raises(PairFormatError, match=r"row 0: field 'images.path'.*leads out of.*Fix: keep the images"):
+        PairFile(inner / "pairs.parquet")[0]

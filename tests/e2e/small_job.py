@@ -21,8 +21,9 @@ def write_data(folder: Path) -> None:
     """The model and four files; every ordinary prompt is different, so that a prompt identifies its row."""
     make_model(folder / "model", make_tokenizer())
     for split, count in (("train", 200), ("heldout", HELD_OUT)):
-        rows = evidence_pairs(count, 1, split)
-        write_pairs((ContrastivePair.model_validate(row) for row in rows), folder / f"{split}_pairs.parquet")
+        kind = "train" if split == "train" else "validation"
+        rows = ({**row, "split": kind} for row in evidence_pairs(count, 1, split))
+        write_pairs(map(ContrastivePair.model_validate, rows), folder / f"{split}_pairs.parquet")
     for name, first, count in (("train", 0, QUESTIONS), ("heldout", QUESTIONS, 4)):
         rows = [
             {

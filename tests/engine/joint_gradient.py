@@ -1,7 +1,8 @@
 """Run under torchrun-like environment variables: compares the engine's gradients with plain autograd.
 
-Prints one JSON line a case on rank 0: {"case", "error"}; error is the largest absolute difference over all
-parameters, relative to the largest gradient.
+Prints one JSON line a case on rank 0: {"case", "error", "cosine"}; error is the largest absolute difference over all
+parameters, relative to the largest gradient, and cosine that of the two gradients, both at their worst mini-batch.
+Arguments: folder of the model, then strategy and precision of the engine (default fsdp2 fp32).
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from contextrl_verl.engine import MODEL_TYPE
 from contextrl_verl.engine_config import ContextRLFSDPEngineConfig
 
 COEF, CLIP, VOCABULARY = 0.3, 4.0, 97
-FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
 DEVICE = os.environ.get("CONTEXTRL_TEST_DEVICE", "cpu")
 
 
@@ -89,7 +89,9 @@ def reference_loss(model, rows, mode, temperature, coef):
             margins = (z[supporting] - others).clamp(-CLIP, CLIP)
             losses.append(torch.log1p(torch.exp(-margins).sum()))
             row["old"] = torch.zeros(1)
-    if mode == "token-mean":
+    if not per_row:
+        grpo = 0.0
+    elif mode == "token-mean":
         grpo = sum(r.sum() for r in per_row) / sum(lengths)
     elif mode == "seq-mean-token-sum":
         grpo = sum(r.sum() for r in per_row) / len(per_row)
@@ -134,7 +136,7 @@ def as_batch(rows, temperature, packed, dynamic, micro, total) -> TensorDict:
     return data
 
 
-def make_engine(folder, strategy, packed, dynamic, coef, ours=True, per_batch=0):
+def make_engine(folder, strategy, packed, dynamic, coef, ours=True, per_batch=0, precision="fp32"):
     block = {
         "objective": "context_awareness",
         "loss": {"coef": coef, "clip": CLIP},
@@ -148,7 +150,9 @@ def make_engine(folder, strategy, packed, dynamic, coef, ours=True, per_batch=0)
         "micro_batch_size_per_gpu": 2,
         "use_torch_compile": False,
         "use_remove_padding": packed,
-        "mixed_precision": FP32 if DEVICE == "cpu" else None,
+        "mixed_precision": {"param_dtype": precision, "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
+        # Gradients by the model's own names under FSDP1 too.
+        "use_orig_params": True,
     }
     model_type = MODEL_TYPE if ours else "language_model"
     config = ContextRLFSDPEngineConfig(**common, contextrl=block) if ours else FSDPEngineConfig(**common)
@@ -172,15 +176,21 @@ def make_engine(folder, strategy, packed, dynamic, coef, ours=True, per_batch=0)
     return engine
 
 
+def plain_name(name: str) -> str:
+    return name.replace("_fsdp_wrapped_module.", "")
+
+
 def full(tensor):
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def run_case(folder, mode, temperature, packed, dynamic, minis, strategy="fsdp2"):
-    rank, ranks = dist.get_rank(), dist.get_world_size()
-    engine = make_engine(folder, strategy, packed, dynamic, COEF)
+def run_case(folder, mode, temperature, packed, minis, strategy="fsdp2", precision="fp32", apart=False):
+    rank, ranks, dynamic = dist.get_rank(), dist.get_world_size(), minis == 1
+    engine = make_engine(folder, strategy, packed, dynamic, COEF, precision=precision)
     reference = Qwen2ForCausalLM.from_pretrained(folder, attn_implementation="sdpa", dtype=torch.float32).to(DEVICE)
     rows = make_rows(seed=1)
+    if apart:  # mini-batches of pairs alone and of ordinary rows alone
+        rows.sort(key=lambda row: row["pair"] is None)
     per_mini = len(rows) // minis
     actor = FSDPActorConfig(
         loss_agg_mode=mode,
@@ -189,7 +199,7 @@ def run_case(folder, mode, temperature, packed, dynamic, minis, strategy="fsdp2"
         ppo_micro_batch_size_per_gpu=2,
         fsdp_config=FSDPEngineConfig(),
     )
-    worst = 0.0
+    worst, cosine = 0.0, 1.0
     metrics = []
     for number in range(minis):
         part = rows[number * per_mini : (number + 1) * per_mini]
@@ -201,14 +211,15 @@ def run_case(folder, mode, temperature, packed, dynamic, minis, strategy="fsdp2"
             engine.optimizer_zero_grad()
             output = engine.forward_backward_batch(data, partial(ppo_loss, config=actor))
             metrics.append(output["metrics"])
-            expected = {name: p.grad for name, p in reference.named_parameters()}
-            largest = max(g.abs().max().item() for g in expected.values())
-            for name, parameter in engine.module.named_parameters():
-                worst = max(worst, (full(parameter.grad) - expected[name]).abs().max().item() / largest)
+            mine = {plain_name(name): full(p.grad).float() for name, p in engine.module.named_parameters()}
+            expected = torch.cat([parameter.grad.flatten() for parameter in reference.parameters()])
+            gradient = torch.cat([mine[name].flatten() for name, _ in reference.named_parameters()])
+            worst = max(worst, ((gradient - expected).abs().max() / expected.abs().max()).item())
+            cosine = min(cosine, torch.cosine_similarity(gradient, expected, dim=0).item())
             engine.optimizer_step()
-            weights = {name: full(p).detach().clone() for name, p in engine.module.named_parameters()}
+            weights = {plain_name(name): full(p).detach().clone() for name, p in engine.module.named_parameters()}
         reference.load_state_dict(weights, strict=False)
-    return worst, metrics
+    return worst, cosine, metrics
 
 
 def write_model(folder: str) -> None:
@@ -229,19 +240,20 @@ def write_model(folder: str) -> None:
     dist.barrier()
 
 
-def main(folder: str) -> None:
+def main(folder: str, strategy: str = "fsdp2", precision: str = "fp32") -> None:
     dist.init_process_group("gloo" if DEVICE == "cpu" else "nccl")
     write_model(folder)
     modes = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean")
-    for mode, temperature, packed, minis in itertools.product(modes, (1.0, 0.7), (False, True), (1, 4)):
-        dynamic = minis == 1
-        error, metrics = run_case(folder, mode, temperature, packed, dynamic, minis)
+    cases = [*itertools.product(modes, (1.0, 0.7), (False, True), (1, 4), (False,))]
+    cases += [(mode, 1.0, packed, 4, True) for mode, packed in itertools.product(modes, (False, True))]
+    for mode, temperature, packed, minis, apart in cases:
+        error, cosine, metrics = run_case(folder, mode, temperature, packed, minis, strategy, precision, apart)
         if dist.get_rank() == 0:
-            case = f"{mode} T={temperature} {'packed' if packed else 'padded'} minis={minis}"
+            case = f"{mode} T={temperature} {'packed' if packed else 'padded'} minis={minis}{' apart' * apart}"
             pairs = [m["contextrl/pairs"].values for m in metrics]
-            print(json.dumps({"case": case, "error": error, "pairs": pairs}), flush=True)
+            print(json.dumps({"case": case, "error": error, "cosine": cosine, "pairs": pairs}), flush=True)
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gloo_ranks import run_ranks
+from ranks import run_ranks
 
 SCRIPT = Path(__file__).with_name("plain_verl.py")
 

@@ -1,4 +1,4 @@
-"""Runs a script on several gloo ranks, as the trainer's workers would be."""
+"""Runs a script on several ranks, as the trainer's workers would be."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def run_ranks(script: Path, ranks: int, *arguments: str) -> list[dict]:
-    """Run a script on some gloo ranks; the JSON lines of rank 0."""
-    base = {**cpu_environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
+def run_ranks(script: Path, ranks: int, *arguments: str, environment: dict[str, str] | None = None) -> list[dict]:
+    """Run a script on some ranks, on the CPU unless another environment is given; the JSON lines of rank 0."""
+    base = {
+        **(environment or cpu_environment()),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(ranks),
+    }
     base |= {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(script.parent), os.environ.get("PYTHONPATH", "")]),
