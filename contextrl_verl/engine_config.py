@@ -36,8 +36,8 @@ class ContextRLFSDPEngineConfig(FSDPEngineConfig):
 
                 check_job(settings)
         except (ConfigError, ValueError) as error:
-            # A sentence to the user, not thirty lines of Hydra around it.
-            raise SystemExit(f"contextrl: {error}") from None
+            # One paragraph to the user, not thirty lines of Hydra around it.
+            raise SystemExit("contextrl: " + " ".join(str(error).split())) from None
 
     @property
     def settings(self) -> Settings | None:

@@ -41,8 +41,8 @@ def resolve_option_tokens(tokenizer: Any, config: PromptConfig) -> list[int]:
             pieces = tokenizer.convert_ids_to_tokens(added)
             raise ConfigError(
                 f"contextrl.prompt.labels: label {space + label!r} is {len(added)} tokens {pieces} after the prompt of "
-                "this tokenizer; the objective reads one logit per option. Fix: choose labels of one token each, "
-                "such as [A, B] or [1, 2], or another contextrl.prompt.prefill."
+                "this tokenizer; the objective reads one logit per option. Fix: "
+                + _fix(tokenizer, text, space, config)
             )
         if added[0] in tokenizer.all_special_ids:
             raise ConfigError(
@@ -55,3 +55,20 @@ def resolve_option_tokens(tokenizer: Any, config: PromptConfig) -> list[int]:
             )
         ids.append(int(added[0]))
     return ids
+
+
+def _fix(tokenizer: Any, text: str, space: str, config: PromptConfig) -> str:
+    """What to configure, tried out on this tokenizer before it is suggested."""
+
+    def ends(prompt: str, label: str) -> bool:
+        ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        full = tokenizer(prompt + label, add_special_tokens=False)["input_ids"]
+        return full[:-1] == ids
+
+    # Digits are often tokens of their own: after a word they take a token for the space and one for the digit.
+    if space and all(ends(text + " ", label) for label in config.labels):
+        return f"end the prefill with a space, contextrl.prompt.prefill={config.prefill + ' '!r}."
+    for labels in ("AB", "12"):
+        if all(ends(text, space + label) for label in labels):
+            return f"choose labels of one token each, e.g. contextrl.prompt.labels=[{', '.join(labels)}]."
+    return "choose labels of one token each, or another contextrl.prompt.prefill."

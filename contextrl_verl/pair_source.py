@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from typing import Any
 
@@ -67,6 +68,10 @@ class PairSource:
     def __getitem__(self, index: int) -> ContrastivePair:
         return self.collection[self.usable[index]]
 
+    def ids(self) -> list[str]:
+        """Pair ids of the usable pairs, in their order."""
+        return [self.collection.ids[index] for index in self.usable]
+
     def options_of(self, index: int) -> int:
         """Number of contexts of a usable pair, without reading it."""
         return self.collection.options[self.usable[index]]
@@ -78,17 +83,25 @@ class PairSource:
 
     def _filter(self, key: str) -> list[int]:
         limit = self.settings.run.max_prompt_length
-        usable = []
+        usable: list[int] = []
+        shortest = sys.maxsize
         progress = tqdm(range(len(self.collection)), desc=f"Counting tokens of {key}", unit="pair", delay=3)
         for index in progress:
             try:
-                pair = self.collection[index]
-            except PairFormatError as error:
+                length = self._longest(self.collection[index], limit)
+            except (PairFormatError, ConfigError) as error:
                 raise ConfigError(f"{key}: {error}") from None
-            if self._longest(pair, limit) <= limit:
+            shortest = min(shortest, length)
+            if length <= limit:
                 usable.append(index)
             else:
                 self.dropped[f"longer than data.max_prompt_length={limit}"] += 1
+        if not usable:
+            raise ConfigError(
+                f"{key}: all {len(self.collection)} pairs are longer than data.max_prompt_length={limit}; the shortest "
+                f"has {shortest} tokens. Fix: raise data.max_prompt_length (the rollout's max_model_len with it), or "
+                "prepare shorter contexts."
+            )
         for reason, count in self.dropped.items():
             logger.warning("%s: %d of %d pairs left out: %s", key, count, len(self.collection), reason)
         return usable

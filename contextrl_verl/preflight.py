@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from contextrl_verl.dataset import describe_plan, make_plan
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pair_source import PairSource
+from contextrl_verl.rl_files import count_rows
 from contextrl_verl.settings import Settings
 
 
@@ -18,9 +20,12 @@ def check_job(settings: Settings) -> None:
     """
     run = settings.run
     _check_keys(settings)
-    rl_rows = sum(_count_rows(path, "data.train_files") for path in _listed(run.train_files))
+    extra = run.model_extra or {}
+    prompt_key, limit = extra.get("prompt_key") or "prompt", int(extra.get("train_max_samples") or -1)
+    rl_rows = sum(count_rows(path, "data.train_files", prompt_key) for path in _listed(run.train_files))
+    rl_rows = min(rl_rows, limit) if limit > 0 else rl_rows
     for path in _listed(run.val_files):
-        _count_rows(path, "data.val_files")
+        count_rows(path, "data.val_files", prompt_key)
     pairs = None
     if settings.uses_pairs or settings.pairs.val_files:
         tokenizer, processor = load_tokenizer(run)
@@ -46,28 +51,45 @@ def _check_keys(settings: Settings) -> None:
             f"trainer.total_epochs is {run.total_epochs}: the data set lays all epochs into one pass, so that a "
             f"resumed run continues exactly. Fix: trainer.total_epochs=1 contextrl.epochs={run.total_epochs}."
         )
+    train, val = _listed(run.train_files), _listed(run.val_files)
+    if train == val:
+        raise ConfigError(
+            f"data.train_files and data.val_files are the same list {train}; verl does not tell a data set which of "
+            "the two it serves. Fix: give validation its own file, data.val_files=[...] (a copy will do)."
+        )
+    if settings.uses_pairs and run.gen_batch_size not in (None, run.train_batch_size):
+        raise ConfigError(
+            f"data.gen_batch_size is {run.gen_batch_size} and data.train_batch_size is {run.train_batch_size}: the "
+            "number of pairs is exact in a whole batch. Fix: leave data.gen_batch_size unset."
+        )
     if settings.objective == "selection_reward" and settings.prompt_config.prefill:
         raise ConfigError(
-            "contextrl.prompt.prefill is set, and objective=selection_reward lets the model write its whole reply. "
+            f"contextrl.prompt.prefill is {settings.prompt_config.prefill!r}, and objective=selection_reward lets the "
+            "model write its whole reply. "
             "Fix: contextrl.prompt.prefill=''."
         )
     if settings.objective != "context_awareness":
         return
     extra = run.model_extra or {}
-    refused = {
-        "trainer.v1.trainer_mode": (extra.get("trainer_mode", "sync") != "sync", "sync"),
-        "trainer.use_v1": (extra.get("use_v1", True) is False, True),
-        "algorithm.filter_groups.enable": (bool(extra.get("filter_groups")), False),
-        "distillation.enabled": (bool(extra.get("distillation")), False),
-        "actor_rollout_ref.model.use_fused_kernels": (bool(extra.get("use_fused_kernels")), False),
-        "actor_rollout_ref.actor.strategy": (extra.get("strategy", "fsdp") not in ("fsdp", "fsdp2"), "fsdp2"),
-        "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size": (int(extra.get("ulysses") or 1) > 1, 1),
-    }
-    for key, (wrong, fix) in refused.items():
-        if wrong:
+    ulysses = "ulysses_sequence_parallel_size"
+    # Key, its value, the values that will do; the first of these is the fix.
+    for key, value, good in (
+        ("trainer.v1.trainer_mode", extra.get("trainer_mode", "sync"), ("sync",)),
+        ("trainer.use_v1", extra.get("use_v1", True), (True,)),
+        ("trainer.v1.sampler.sync_refill_failed_groups", extra.get("sync_refill_failed_groups", False), (False,)),
+        ("algorithm.filter_groups.enable", bool(extra.get("filter_groups")), (False,)),
+        ("distillation.enabled", bool(extra.get("distillation")), (False,)),
+        ("data.sampler.class_path", extra.get("data_sampler"), (None,)),
+        ("actor_rollout_ref.model.use_fused_kernels", bool(extra.get("use_fused_kernels")), (False,)),
+        ("actor_rollout_ref.actor.strategy", extra.get("strategy", "fsdp2"), ("fsdp2", "fsdp")),
+        (f"actor_rollout_ref.actor.fsdp_config.{ulysses}", extra.get("fsdp_ulysses") or 1, (1,)),
+        (f"actor_rollout_ref.actor.{ulysses}", extra.get("ulysses") or 1, (1,)),
+    ):
+        if value not in good:
             raise ConfigError(
-                f"{key} is set to something context awareness does not support yet (verl 0.9.1: synchronous V1 "
-                f"trainer, FSDP1 or FSDP2, logits in reach, an exact batch). Fix: {key}={fix}."
+                f"{key} is {value!r}, which context awareness does not support yet (with verl 0.9.1 it needs the "
+                "synchronous V1 trainer, FSDP1 or FSDP2, the logits of whole sequences, and the data set's own order). "
+                f"Fix: {key}={'null' if good[0] is None else good[0]}."
             )
     if extra.get("model_type") != "contextrl_language_model":
         raise ConfigError(
@@ -82,26 +104,6 @@ def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [str(v) for v in value]
 
 
-def _count_rows(path: str, key: str) -> int:
-    import os
-
-    if "://" in path:
-        raise ConfigError(
-            f"{key}: {path} is remote and cannot be counted before the job. Fix: copy it to a local path."
-        )
-    if not os.path.isfile(path):
-        raise ConfigError(f"{key}: there is no file {path}. Fix: correct the path.")
-    if path.endswith(".parquet"):
-        import pyarrow.parquet as pq
-
-        file = pq.ParquetFile(path)
-        if "supporting" in file.schema_arrow.names:
-            raise ConfigError(f"{key}: {path} holds contrastive pairs. Fix: name it under contextrl.pairs instead.")
-        return file.metadata.num_rows
-    with open(path, "rb") as stream:
-        return sum(1 for line in stream if line.strip())
-
-
 def load_tokenizer(run: Any) -> tuple[Any, Any]:
     """Tokenizer and processor as verl itself builds them."""
     from verl.utils import hf_processor, hf_tokenizer
@@ -109,13 +111,18 @@ def load_tokenizer(run: Any) -> tuple[Any, Any]:
 
     extra = run.model_extra or {}
     path, trust = extra.get("tokenizer_path") or extra.get("model_path"), bool(extra.get("trust_remote_code"))
+    key = "actor_rollout_ref.model." + ("tokenizer_path" if extra.get("tokenizer_path") else "path")
+    # What starts like a path, or has more than the one slash of owner/name, is no name on the hub.
+    if path and "://" not in path and (path[0] in "/.~" or path.count("/") > 1) and not Path(path).exists():
+        home = " and write the home folder out" if path.startswith("~") else ""
+        raise ConfigError(f"{key} is {path!r}, and there is no such folder. Fix: correct the path{home}.")
     try:
         local = copy_to_local(path)
         tokenizer = hf_tokenizer(local, trust_remote_code=trust)
         processor = hf_processor(local, trust_remote_code=trust)
     except Exception as error:
         raise ConfigError(
-            f"actor_rollout_ref.model.path is {path!r}, and its tokenizer cannot be loaded: {error}. "
+            f"{key} is {path!r}, and its tokenizer cannot be loaded: {str(error).rstrip('.')}. "
             "Fix: name a local checkpoint or a model your hub access reaches."
         ) from None
     if extra.get("custom_chat_template"):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from jinja2 import Environment, StrictUndefined, TemplateError
 from PIL import Image
+from pydantic import ConfigDict
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
@@ -25,6 +26,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 _IMAGE_MARK = "\x00image{}\x00"
 # 64 megapixels: far above what any model's processor keeps, far below a decompression bomb.
 MAX_IMAGE_PIXELS = 64_000_000
+# Arguments of apply_chat_template that prompt_text sets.
+_OWN_ARGUMENTS = {"conversation", "tokenize", "add_generation_prompt", "return_dict", "return_tensors"}
 
 
 @dataclass(frozen=True)
@@ -38,30 +41,27 @@ class PromptConfig:
         chat_template_kwargs: passed to the chat template, e.g. ``{enable_thinking: false}``.
     """
 
+    # Read by pydantic when the yaml block is parsed; [1, 2] in yaml are labels too.
+    __pydantic_config__ = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
     template: str = "select_context"
     labels: tuple[str, ...] = ("A", "B")
     prefill: str = ""
-    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def from_mapping(cls, block: Mapping[str, Any]) -> PromptConfig:
-        """From a plain mapping (the yaml block). Raises ConfigError on unknown keys or unusable labels."""
-        unknown = set(block) - set(cls.__dataclass_fields__)
-        if unknown:
+    def __post_init__(self) -> None:
+        """Raises ConfigError on labels that cannot tell options apart and on arguments that are not the user's."""
+        if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2 or not all(map(str.strip, self.labels)):
             raise ConfigError(
-                f"contextrl.prompt has unknown keys {sorted(unknown)}; it knows {sorted(cls.__dataclass_fields__)}. "
-                "Fix: remove or rename them."
-            )
-        values = dict(block)
-        values["labels"] = tuple(str(label) for label in values.get("labels") or cls.labels)
-        values["chat_template_kwargs"] = dict(values.get("chat_template_kwargs") or {})
-        config = cls(**values)
-        if len(set(config.labels)) != len(config.labels) or len(config.labels) < 2 or "" in config.labels:
-            raise ConfigError(
-                f"contextrl.prompt.labels is {list(config.labels)}: it needs two or more different, non-empty labels. "
+                f"contextrl.prompt.labels is {list(self.labels)}: it needs two or more different, non-empty labels. "
                 "Fix: e.g. [A, B]."
             )
-        return config
+        taken = sorted(_OWN_ARGUMENTS & set(self.chat_template_kwargs))
+        if taken:
+            raise ConfigError(
+                f"contextrl.prompt.chat_template_kwargs is {dict(self.chat_template_kwargs)}, and {taken} are set by "
+                "contextrl itself. Fix: remove them."
+            )
 
 
 def option_order(pair_id: str, options: int, epoch: int, seed: int, rotation: int = 0) -> list[int]:
@@ -130,7 +130,24 @@ class PromptRenderer:
                 f"contextrl.prompt.template {self.config.template!r} fails on pair {pair.pair_id!r}: {error}. "
                 "Fix: mend the template."
             ) from None
-        return [{"role": "user", "content": _split_images(text.strip(), images) if images else text.strip()}]
+        text = text.strip()
+        return [{"role": "user", "content": self._split_images(text, images, pair.pair_id) if images else text}]
+
+    def _split_images(self, text: str, images: list[ImageRef], pair_id: str) -> list[dict[str, Any]]:
+        parts: list[dict[str, Any]] = []
+        for number, image in enumerate(images):
+            before, mark, text = text.partition(_IMAGE_MARK.format(number))
+            if not mark:
+                raise ConfigError(
+                    f"contextrl.prompt.template {self.config.template!r} does not show image {number + 1} of "
+                    f"{len(images)} of pair {pair_id!r} in its place. Fix: show each of option.images once, in order."
+                )
+            if before:
+                parts.append({"type": "text", "text": before})
+            parts.append({"type": "image", "image": open_image(image, f"pair {pair_id!r}: ")})
+        if text:
+            parts.append({"type": "text", "text": text})
+        return parts
 
 
 def _view(context: Context, images: list[ImageRef]) -> dict[str, Any]:
@@ -141,33 +158,27 @@ def _view(context: Context, images: list[ImageRef]) -> dict[str, Any]:
     return {"kind": context.kind, "text": context.text, "messages": context.messages, "images": marks}
 
 
-def _split_images(text: str, images: list[ImageRef]) -> list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = []
-    for number, image in enumerate(images):
-        before, mark, text = text.partition(_IMAGE_MARK.format(number))
-        if not mark:
-            raise ConfigError("the prompt template does not show every image. Fix: show each of option.images once.")
-        if before:
-            parts.append({"type": "text", "text": before})
-        parts.append({"type": "image", "image": open_image(image)})
-    if text:
-        parts.append({"type": "text", "text": text})
-    return parts
+def open_image(reference: ImageRef, where: str = "") -> Image.Image:
+    """Decode an image as RGB.
 
+    Args:
+        where: put before the message, e.g. the pair's id.
 
-def open_image(reference: ImageRef) -> Image.Image:
-    """Decode an image as RGB. Raises ConfigError on a missing, broken or oversized one."""
-    name = reference.path or "an image given by its bytes"
+    Raises:
+        ConfigError: the image is missing, broken or has more than MAX_IMAGE_PIXELS pixels.
+    """
+    given = reference.bytes is not None
+    name = f"{where}an image of {len(reference.bytes)} bytes" if given else f"{where}image {reference.path!r}"
     try:
-        source = io.BytesIO(reference.bytes) if reference.bytes is not None else reference.path
-        with Image.open(source) as image:
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise ConfigError(
-                    f"{name} has {image.width}x{image.height} pixels, over {MAX_IMAGE_PIXELS}. Fix: shrink it."
-                )
-            return image.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+        with Image.open(io.BytesIO(reference.bytes) if given else reference.path) as image:
+            width, height = image.size
+            if width * height <= MAX_IMAGE_PIXELS:
+                return image.convert("RGB")
+    except Exception as error:  # Pillow's readers meet broken files with OSError, SyntaxError, struct.error, ...
         raise ConfigError(f"{name} cannot be read as an image ({error}). Fix: replace it or drop the pair.") from None
+    raise ConfigError(
+        f"{name} has {width}x{height} pixels, over {MAX_IMAGE_PIXELS}. Fix: shrink it or drop the pair."
+    )
 
 
 def images_of(messages: Sequence[Mapping[str, Any]]) -> list[Image.Image]:
@@ -182,16 +193,32 @@ def images_of(messages: Sequence[Mapping[str, Any]]) -> list[Image.Image]:
 
 
 def prompt_text(tokenizer_or_processor: Any, messages: list[dict[str, Any]], config: PromptConfig) -> str:
-    """The prompt as text: chat template, generation prompt, prefill. Raises ConfigError without a template."""
+    """The prompt as text: chat template, generation prompt, prefill.
+
+    Raises:
+        ConfigError: there is no chat template, or it fails.
+    """
     if not getattr(tokenizer_or_processor, "chat_template", None):
         raise ConfigError(
-            "the tokenizer of actor_rollout_ref.model.path has no chat template, so pairs cannot be shown to the "
-            "model. Fix: use an instruction-tuned checkpoint or set actor_rollout_ref.model.custom_chat_template."
+            f"the tokenizer of actor_rollout_ref.model.path={_name_of(tokenizer_or_processor)!r} has no chat template, "
+            "so pairs cannot be shown to the model. Fix: use an instruction-tuned checkpoint or set "
+            "actor_rollout_ref.model.custom_chat_template."
         )
-    text = tokenizer_or_processor.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **config.chat_template_kwargs
-    )
+    try:
+        text = tokenizer_or_processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **config.chat_template_kwargs
+        )
+    except TemplateError as error:
+        raise ConfigError(
+            f"the chat template of actor_rollout_ref.model.path={_name_of(tokenizer_or_processor)!r} fails on one user "
+            f"message with contextrl.prompt.chat_template_kwargs={dict(config.chat_template_kwargs)}: {error}. "
+            "Fix: correct these arguments or actor_rollout_ref.model.custom_chat_template."
+        ) from None
     return text + config.prefill
+
+
+def _name_of(tokenizer_or_processor: Any) -> str:
+    return getattr(getattr(tokenizer_or_processor, "tokenizer", tokenizer_or_processor), "name_or_path", "")
 
 
 def encode_prompt(
@@ -207,10 +234,12 @@ def encode_prompt(
         return list(tokenizer(prompt_text(tokenizer, messages, config), add_special_tokens=False)["input_ids"])
     if processor is None:
         raise ConfigError(
-            "a pair holds images, but actor_rollout_ref.model.path has no processor (a text-only model). "
+            f"a pair holds images, but actor_rollout_ref.model.path={_name_of(tokenizer)!r} has no processor (a "
+            "text-only model). "
             "Fix: use a vision-language model, or remove the image pairs from contextrl.pairs."
         )
-    encoded = processor(text=[prompt_text(processor, messages, config)], images=images)
+    # The chat template writes a bos token itself where the model has one; the processor would add a second.
+    encoded = processor(text=[prompt_text(processor, messages, config)], images=images, add_special_tokens=False)
     return [int(token) for token in encoded["input_ids"][0]]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.prompting import Orders, PromptConfig
@@ -14,7 +16,7 @@ Objective = Literal["context_awareness", "selection_reward", "none"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class PairSettings(_Strict):
@@ -24,6 +26,12 @@ class PairSettings(_Strict):
     val_files: list[str] = Field(default_factory=list)
     per_batch: int = Field(default=0, ge=0)
     orders: Orders = "random"
+
+    @field_validator("train_files", "val_files", mode="before")
+    @classmethod
+    def _one_file(cls, value: Any) -> Any:
+        # As data.train_files: one path or a list of them.
+        return [value] if isinstance(value, str) else value
 
 
 class LossSettings(_Strict):
@@ -61,13 +69,13 @@ class Settings(_Strict):
     epochs: int = Field(default=1, ge=1)
     shuffle: bool = True
     pairs: PairSettings = Field(default_factory=PairSettings)
-    prompt: dict[str, Any] = Field(default_factory=dict)
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
     loss: LossSettings = Field(default_factory=LossSettings)
     run: RunView = Field(default_factory=RunView)
 
     @property
     def prompt_config(self) -> PromptConfig:
-        return PromptConfig.from_mapping(self.prompt)
+        return self.prompt
 
     @property
     def uses_pairs(self) -> bool:
@@ -85,13 +93,40 @@ def parse_settings(block: Any) -> Settings:
             "the config has no block 'contextrl'. Fix: start from --config-path=pkg://contextrl_verl.config "
             "--config-name=contextrl_trainer, or add the block to your own yaml (README, 'In an existing run')."
         )
-    if not isinstance(block, Mapping):
+    if not isinstance(block, dict):
         from omegaconf import OmegaConf
 
-        block = OmegaConf.to_container(block, resolve=True)
+        block = OmegaConf.to_container(block, resolve=True) if OmegaConf.is_config(block) else block
     try:
-        return Settings.model_validate(dict(block))
+        return Settings.model_validate(block)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["contextrl", *(str(part) for part in first["loc"])])
-        raise ConfigError(f"{key} is {first['input']!r}: {first['msg']}. Fix: correct the value of {key}.") from None
+        raise _readable(error.errors()[0]) from None
+
+
+def _readable(problem: Mapping[str, Any]) -> ConfigError:
+    own = problem.get("ctx", {}).get("error")
+    if isinstance(own, ConfigError):
+        return own
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(["contextrl", *path])
+    value = repr(problem["input"])
+    value = value if len(value) <= 120 else value[:120] + "..."
+    message = re.sub(r" or (an )?instance of \w+", "", problem["msg"])
+    fix = f"correct the value of {key}"
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        *parents, wrong = path
+        fields: Any = Settings.model_fields
+        for parent in parents:
+            inner = fields[parent].annotation
+            fields = getattr(inner, "model_fields", None) or inner.__dataclass_fields__
+        near = get_close_matches(wrong, fields, n=1)
+        fix = f"rename it to {near[0]}" if near else "remove it"
+        return ConfigError(
+            f"{key} is {value}, and there is no such key; {'.'.join(['contextrl', *parents])} knows "
+            f"{', '.join(fields)}. Fix: {fix}."
+        )
+    if problem["type"] == "string_type" and isinstance(problem["input"], bool):
+        fix = "put quotes around it; yaml reads yes, no, on and off without quotes as true and false"
+    if path and path[0] == "run":
+        fix = "correct the key of the job that contextrl_verl/config/contextrl_base.yaml reads it from"
+    return ConfigError(f"{key} is {value}: {message}. Fix: {fix}.")
