@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ class MixedTaskDataset(RLHFDataset):
             self.pairs = PairSource(files, self.settings, self.tokenizer, self.processor, f"contextrl.pairs.{which}")
         if self.is_train:
             self.plan = make_plan(self.settings, len(self.dataframe), self.pairs)
+            self._content = _content(self.dataframe.select_columns([self.prompt_key]), self.pairs)
             print(describe_plan(self.plan, self.pairs))
         else:
             self._questions = [
@@ -130,6 +132,7 @@ class MixedTaskDataset(RLHFDataset):
         return {
             "contextrl_plan": [plan.rl_rows, plan.pairs, plan.batch_size, plan.pairs_per_batch, plan.rotations],
             "contextrl_seed": [plan.seed, plan.shuffle],
+            "contextrl_content": self._content,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -137,10 +140,20 @@ class MixedTaskDataset(RLHFDataset):
         if state and state != self.state_dict():
             raise ConfigError(
                 f"the checkpoint was written with {state}, and this job has {self.state_dict()} (rows, pairs, batch, "
-                "pairs "
-                "per batch, rotations; seed, shuffle): the loader's position would mean other rows. Fix: resume with "
-                "the same data and settings, or start anew with trainer.resume_mode=disable."
+                "pairs per batch, rotations; seed, shuffle; digest of the data): the loader's position would mean "
+                "other rows. Fix: resume with the same data and settings, or start anew with "
+                "trainer.resume_mode=disable."
             )
+
+
+def _content(rows: Any, pairs: PairSource | None) -> str:
+    """Digest of every pair id and of up to some 256 prompts spread over the rows: tells data of equal size apart."""
+    digest = hashlib.blake2b(digest_size=8)
+    for index in range(0, len(rows), max(1, len(rows) // 256)):
+        digest.update(repr(rows[index]).encode())
+    for pair_id in pairs.ids() if pairs is not None else ():
+        digest.update(f"{pair_id}\n".encode())
+    return digest.hexdigest()
 
 
 def _is_train(data_files: Any, config: Any) -> bool:

@@ -22,5 +22,17 @@ def demo_tokenizer():
 
 
 @pytest.fixture(scope="session")
+def verl_tokenizer(demo_tokenizer, tmp_path_factory):
+    """The same tokenizer as verl loads it from a checkpoint."""
+    from verl.utils import hf_tokenizer
+
+    from contextrl_verl.demo.tiny_model import make_model
+
+    folder = tmp_path_factory.mktemp("model")
+    make_model(folder, demo_tokenizer)
+    return hf_tokenizer(str(folder))
+
+
+@pytest.fixture(scope="session")
 def repository() -> Path:
     return Path(__file__).parent.parent
