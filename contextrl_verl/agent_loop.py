@@ -14,7 +14,12 @@ from contextrl_verl.settings import parse_settings
 
 
 class _PairLoop(AgentLoopBase):
-    """Shared: the prompt's token ids, exactly as the length filter counted them."""
+    """Shared: the prompt's token ids, exactly as the length filter counted them.
+
+    Images of pairs are processed with the processor's own defaults, here and in the length filter. So an output says
+    ``mm_processor_kwargs={}``: with ``data.mm_processor_kwargs`` verl would compute other pixels than the prompt has
+    image tokens for.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -51,7 +56,7 @@ class PairCarrierLoop(_PairLoop):
             response_logprobs=[0.0] if sampling_params.get("logprobs") else None,
             routed_experts=None,
             multi_modal_data=images,
-            mm_processor_kwargs=self._get_mm_processor_kwargs(None),
+            mm_processor_kwargs={},
             mm_processor_output=None,
             num_turns=2,
             metrics={"num_preempted": -1},
@@ -87,7 +92,7 @@ class PairAnswerLoop(_PairLoop):
             response_logprobs=output.log_probs[:1] if output.log_probs else None,
             routed_experts=None,
             multi_modal_data=images,
-            mm_processor_kwargs=self._get_mm_processor_kwargs(None),
+            mm_processor_kwargs={},
             mm_processor_output=None,
             num_turns=2,
             metrics={"num_preempted": preempted},

@@ -51,7 +51,7 @@ def run_loop(
             server_manager=server,
             tokenizer=tokenizer,
             processor=processor,
-            hf_model_type="qwen2",
+            hf_model_type="qwen2_5_vl" if processor else "qwen2",
             dataset_cls=get_dataset_class(config.data),
             data_config=DictConfigWrap(config.data),
             tools=ToolListWrap([]),
