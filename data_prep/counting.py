@@ -1,0 +1,90 @@
+"""Counts of a pipeline: at every stage, what came in is what went out plus what was dropped, by reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+SAMPLES_PER_REASON = 3
+
+
+class Stage(BaseModel):
+    """One named step.
+
+    Attributes:
+        name: of the step.
+        unit: what is counted: ``runs``, ``couples`` or ``pairs``.
+        entered, left: how many came in and went on.
+        dropped: how many did not, by reason.
+        samples: a few of each reason, as small JSON records for people to read.
+    """
+
+    name: str
+    unit: str = "runs"
+    entered: int = 0
+    left: int = 0
+    dropped: Counter[str] = Field(default_factory=Counter)
+    samples: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+
+    def keep(self, count: int = 1) -> None:
+        """Count things that go on."""
+        self.entered += count
+        self.left += count
+
+    def drop(self, reason: str, sample: dict[str, Any] | None = None, count: int = 1) -> None:
+        """Count things that do not, and keep the first samples of the reason."""
+        self.entered += count
+        self.dropped[reason] += count
+        kept = self.samples.setdefault(reason, [])
+        if sample is not None and len(kept) < SAMPLES_PER_REASON:
+            kept.append(sample)
+
+    def add(self, other: Stage) -> None:
+        """Add the counts of the same stage from another worker."""
+        self.entered += other.entered
+        self.left += other.left
+        self.dropped.update(other.dropped)
+        for reason, samples in other.samples.items():
+            kept = self.samples.setdefault(reason, [])
+            kept.extend(samples[: SAMPLES_PER_REASON - len(kept)])
+
+    def summary(self) -> dict[str, Any]:
+        """``{name, unit, in, out, dropped}`` as written to ``summary.json``."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "in": self.entered,
+            "out": self.left,
+            "dropped": dict(sorted(self.dropped.items())),
+        }
+
+
+class Funnel(BaseModel):
+    """The stages of a run of the pipeline, in order."""
+
+    stages: list[Stage] = Field(default_factory=list)
+
+    def stage(self, name: str, unit: str = "runs") -> Stage:
+        """The stage of that name, made at the end if it is new."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        self.stages.append(Stage(name=name, unit=unit))
+        return self.stages[-1]
+
+    def add(self, other: Funnel) -> None:
+        """Add another worker's counts stage by stage."""
+        for stage in other.stages:
+            self.stage(stage.name, stage.unit).add(stage)
+
+    def check(self) -> None:
+        """Raises AssertionError if some stage's counts do not add up; a bug, not the user's fault."""
+        for stage in self.stages:
+            if stage.entered != stage.left + sum(stage.dropped.values()):
+                raise AssertionError(f"stage {stage.name}: {stage.summary()} does not add up")
+
+    def __iter__(self) -> Iterator[Stage]:  # type: ignore[override]
+        return iter(self.stages)
