@@ -53,9 +53,8 @@ def run_doctor(overrides: list[str], config_name: str, config_dir: Path | None, 
         try:
             findings = list(check())
         except (Exception, SystemExit) as error:
-            findings = [
-                Finding(name, f"{type(error).__name__}: {error}", "mend what the message names, then run again")
-            ]
+            told = " ".join(f"{type(error).__name__}: {error}".split())
+            findings = [Finding(name, told, "mend what the message names, then run again")]
         for finding in findings:
             problems += bool(finding.fix)
             mark = "[red]no[/red]" if finding.fix else "[green]ok[/green]"
@@ -168,8 +167,8 @@ def _config(overrides: list[str], config_name: str, config_dir: Path | None) -> 
     from contextrl_verl.preflight import check_job, load_tokenizer
     from contextrl_verl.settings import parse_settings
 
-    settings = parse_settings(config.contextrl)
     try:
+        settings = parse_settings(config.contextrl)
         tokenizer, _ = load_tokenizer(settings.run)
         ids = resolve_option_tokens(tokenizer, settings.prompt_config)
         yield Finding(

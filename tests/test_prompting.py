@@ -185,6 +185,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side, monkeypatch)
         open_image(ImageRef(bytes=bytes(bomb)))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @given(st.data())
 @settings(deadline=None, max_examples=150)
 def test_a_broken_image_is_an_image_or_a_readable_error(data):

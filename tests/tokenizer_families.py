@@ -10,8 +10,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 TEXT = (
-    "The correct option is A. The correct option is B. Which context supports the answer? pick A or pick B or pick C or "
-    "pick D now You are given a question, an answer, and 2 contexts. Exactly one context supports the answer. Reply "
+    "The correct option is A. The correct option is B. Which context supports the answer? pick A or pick B or pick C "
+    "or pick D now You are given a question, an answer, and 2 contexts. Exactly one context supports the answer. Reply "
     "with A or B only. The option is K, the value is 12, log line. system user assistant model INST think value"
 )
 _QWEN = (
