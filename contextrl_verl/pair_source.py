@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
+from itertools import permutations
 from typing import Any
 
 from tqdm import tqdm
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 # Orders of the same contexts differ by a few tokens where texts meet; within this distance all are counted.
 _ORDER_SLACK = 32
+# ... up to this number of contexts; with more, the rotations and the reverse stand for the rest.
+_ALL_ORDERS = 4
 
 
 class PairSource:
@@ -115,4 +118,6 @@ class PairSource:
         first = length(order)
         if abs(first - limit) > _ORDER_SLACK * len(order):
             return first
+        if len(order) <= _ALL_ORDERS:
+            return max(length(list(other)) for other in permutations(order))
         return max([first, length(order[::-1]), *(length(order[r:] + order[:r]) for r in order[1:])])
