@@ -1,0 +1,178 @@
+"""The paper's cascade on light records: couples of runs alike in everything but the evidence.
+
+Couples are never enumerated beyond runs that edited the same file; what the first stages drop is counted by
+arithmetic, so the funnel is complete without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+from typing import Literal
+
+from data_prep.counting import Funnel, Stage
+from data_prep.trajectories.light import Light
+from data_prep.trajectories.related import IssueSimilarity
+
+CommitRule = Literal["same", "near", "any"]
+Level = Literal["file", "class", "function"]
+Couple = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class CascadeSettings:
+    """Parameters of the stages.
+
+    Attributes:
+        commit: ``same`` base commit; ``near``: instance numbers at most ``near`` apart; ``any``.
+        level: what must be shared: a ``file``, a ``class``, or a ``function`` (a class counts where a patch edits
+            its body outside functions).
+        related: band of the issues' similarity; below it issues are unrelated, above it nearly the same.
+        alike: patches with this share of added lines in common (of the smaller patch) are the same answer.
+        bucket: most runs compared for one file; beyond it, runs are drawn from ``seed``.
+    """
+
+    commit: CommitRule = "same"
+    near: int = 500
+    level: Level = "function"
+    related: tuple[float, float] = (0.02, 0.8)
+    alike: float = 0.5
+    bucket: int = 400
+    seed: int = 1
+
+
+def draw(seed: int, *names: str) -> bytes:
+    """A stable pseudo-random key for sorting."""
+    return hashlib.blake2b("\0".join([str(seed), *names]).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def find_couples(lights: Sequence[Light], settings: CascadeSettings, funnel: Funnel) -> list[Couple]:
+    """Couples that pass every stage, as ascending indices, in a fixed order; counts go to ``funnel``."""
+    by_repository: dict[str, list[int]] = defaultdict(list)
+    for index, light in enumerate(lights):
+        by_repository[light.repository].append(index)
+    inside = sum(comb(len(members), 2) for members in by_repository.values())
+    _count(funnel.stage("same repository", "couples"), comb(len(lights), 2), inside, "other repository")
+
+    known = sum(_commit_couples([lights[i] for i in members], settings) for members in by_repository.values())
+    reason = {"same": "other or unknown commit", "near": f"more than {settings.near} apart", "any": ""}[settings.commit]
+    _count(funnel.stage("commit", "couples"), inside, known, reason)
+
+    couples, truncated = _same_file(lights, settings)
+    reason = "no file in common" + (f", or only one that over {settings.bucket} runs edit" if truncated else "")
+    _count(funnel.stage("same file", "couples"), known, len(couples), reason)
+
+    couples = _keep(couples, lights, funnel.stage("other issue", "couples"), _same_issue)
+    if settings.level != "file":
+        stage = funnel.stage(f"same {settings.level}", "couples")
+        couples = _keep(couples, lights, stage, lambda a, b: None if shared_place(a, b, settings.level) else "other")
+    similarity = IssueSimilarity(lights[index] for couple in couples for index in couple)
+    low, high = settings.related
+
+    def unrelated(a: Light, b: Light) -> str | None:
+        value = similarity(a, b)
+        return "unrelated issues" if value < low else "nearly the same issue" if value > high else None
+
+    couples = _keep(couples, lights, funnel.stage("related issue", "couples"), unrelated)
+    return _keep(
+        couples,
+        lights,
+        funnel.stage("different patch", "couples"),
+        lambda a, b: "patches alike" if patch_overlap(a, b) >= settings.alike else None,
+    )
+
+
+def _count(stage: Stage, entered: int, left: int, reason: str) -> None:
+    stage.keep(left)
+    if entered > left:
+        stage.drop(reason, count=entered - left)
+
+
+def _keep(couples: Iterable[Couple], lights: Sequence[Light], stage: Stage, why_not) -> list[Couple]:
+    kept = []
+    for one, other in couples:
+        reason = why_not(lights[one], lights[other])
+        if reason is None:
+            stage.keep()
+            kept.append((one, other))
+        else:
+            stage.drop(reason, {"runs": [lights[one].run_id, lights[other].run_id]})
+    return kept
+
+
+def _commit_couples(members: Sequence[Light], settings: CascadeSettings) -> int:
+    if settings.commit == "any":
+        return comb(len(members), 2)
+    if settings.commit == "same":
+        sizes: dict[str, int] = defaultdict(int)
+        for light in members:
+            sizes[light.commit] += bool(light.commit)
+        return sum(comb(size, 2) for size in sizes.values())
+    numbers = sorted(light.number for light in members if light.number is not None)
+    count = start = 0
+    for end, number in enumerate(numbers):
+        while number - numbers[start] > settings.near:
+            start += 1
+        count += end - start
+    return count
+
+
+def _commits_fit(a: Light, b: Light, settings: CascadeSettings) -> bool:
+    if settings.commit == "any":
+        return True
+    if settings.commit == "same":
+        return bool(a.commit) and a.commit == b.commit
+    return a.number is not None and b.number is not None and abs(a.number - b.number) <= settings.near
+
+
+def _same_file(lights: Sequence[Light], settings: CascadeSettings) -> tuple[list[Couple], bool]:
+    buckets: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for index, light in enumerate(lights):
+        commit = light.commit if settings.commit == "same" else ""
+        for file in {place[0] for place in light.places}:
+            buckets[light.repository, commit, file].append(index)
+    couples: set[Couple] = set()
+    truncated = False
+    for members in buckets.values():
+        if len(members) > settings.bucket:
+            truncated = True
+            members = sorted(members, key=lambda index: draw(settings.seed, lights[index].run_id))[: settings.bucket]
+        for one, other in combinations(sorted(members), 2):
+            if _commits_fit(lights[one], lights[other], settings):
+                couples.add((one, other))
+    return sorted(couples), truncated
+
+
+def _same_issue(a: Light, b: Light) -> str | None:
+    return "same issue" if a.instance_id == b.instance_id else None
+
+
+def shared_place(a: Light, b: Light, level: Level) -> tuple[str, str] | None:
+    """A (file, symbol) that both runs' patches edit, or None.
+
+    A hunk heading knows only the nearest name, so an unqualified name is equal to any qualified one that ends in it.
+    """
+    for file, symbol, kind, _ in a.places:
+        for other_file, other, other_kind, _ in b.places:
+            if file != other_file or "module" in (kind, other_kind):
+                continue
+            if level == "class":
+                symbol_, other_ = symbol.split(".")[0], other.split(".")[0]
+                same = symbol_ == other_
+            else:
+                short = min(symbol, other, key=len)
+                long = other if short == symbol else symbol
+                same = kind == other_kind and (long == short or ("." not in short and long.endswith("." + short)))
+            if same:
+                return file, max(symbol, other, key=len)
+    return None
+
+
+def patch_overlap(a: Light, b: Light) -> float:
+    """Share of the smaller patch's added lines that the other adds too; 0 when a patch adds nothing of note."""
+    smaller = min(len(a.added), len(b.added))
+    return len(a.added & b.added) / smaller if smaller else 0.0
