@@ -41,8 +41,7 @@ def resolve_option_tokens(tokenizer: Any, config: PromptConfig) -> list[int]:
             pieces = tokenizer.convert_ids_to_tokens(added)
             raise ConfigError(
                 f"contextrl.prompt.labels: label {space + label!r} is {len(added)} tokens {pieces} after the prompt of "
-                "this tokenizer; the objective reads one logit per option. Fix: "
-                + _fix(tokenizer, text, space, config)
+                "this tokenizer; the objective reads one logit per option. Fix: " + _fix(tokenizer, text, space, config)
             )
         if added[0] in tokenizer.all_special_ids:
             raise ConfigError(

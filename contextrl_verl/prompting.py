@@ -176,9 +176,7 @@ def open_image(reference: ImageRef, where: str = "") -> Image.Image:
                 return image.convert("RGB")
     except Exception as error:  # Pillow's readers meet broken files with OSError, SyntaxError, struct.error, ...
         raise ConfigError(f"{name} cannot be read as an image ({error}). Fix: replace it or drop the pair.") from None
-    raise ConfigError(
-        f"{name} has {width}x{height} pixels, over {MAX_IMAGE_PIXELS}. Fix: shrink it or drop the pair."
-    )
+    raise ConfigError(f"{name} has {width}x{height} pixels, over {MAX_IMAGE_PIXELS}. Fix: shrink it or drop the pair.")
 
 
 def images_of(messages: Sequence[Mapping[str, Any]]) -> list[Image.Image]:
