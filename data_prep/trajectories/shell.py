@@ -1,0 +1,175 @@
+"""Splits shell text into commands, words, redirections and heredocs, keeping where each stands; runs nothing.
+
+Every token starts where the one before it ended and no pattern can fail after a long match, so the time is linear in
+the text whatever it holds. Text that was cut off (an open quote, a heredoc without its end) reaches to the end.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from data_prep.trajectories.marks import PATCH_MASKED
+
+_TOKEN = re.compile(
+    r"(?P<mask>" + re.escape(PATCH_MASKED) + r")"
+    r"|(?P<blank>(?:[ \t\r]|\\\r?\n)+)"
+    r"|(?P<line>\n)"
+    r"|(?P<here><<-?[ \t]*(?:'(?P<h1>[^'\n]*)'|\"(?P<h2>[^\"\n]*)\"|\\?(?P<h3>[A-Za-z_][\w.-]*)))"
+    r"|(?P<redirect>(?:\d{1,2}|&)?>>?[|&]?|<<<|<&?)"
+    r"|(?P<operator>&&|\|\||\|&|;;|[;|&()])"
+    r"|(?P<quoted>'[^']*'?|\$'[^'\\]*(?:\\.[^'\\]*)*'?)"
+    r"|(?P<double>\")"
+    r"|(?P<comment>#)"
+    r"|(?P<bare>\\.?|[^\s'\"<>|&;()\\#$]+|\$|.)",
+    re.S,
+)
+_DOUBLE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.S)
+_HERE_IN_DOUBLE = re.compile(r"\"\$\(\s*cat\s*<<-?[ \t]*(?:'([^'\n]*)'|\"([^\"\n]*)\"|\\?([A-Za-z_][\w.-]*))[^\n]*\n")
+_CLOSE_SUBSTITUTION = re.compile(r'\s*\)?"?')
+_BACKSLASH = re.compile(r"\\(.)", re.S)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word as written: ``raw`` is ``text[start:end]`` with its quotes."""
+
+    start: int
+    end: int
+    raw: str
+
+    @property
+    def value(self) -> str:
+        """The word without its quotes (variables and substitutions stay as written)."""
+        raw = self.raw
+        if "'" not in raw and '"' not in raw and "\\" not in raw:
+            return raw
+        quoted = len(raw) > 1 and raw[0] == raw[-1]
+        if quoted and raw[0] == "'" and raw.count("'") == 2:
+            return raw[1:-1]
+        if quoted and raw[0] == '"' and raw.count('"') == 2:
+            return _BACKSLASH.sub(r"\1", raw[1:-1])
+        return _BACKSLASH.sub(r"\1", raw.replace("'", "").replace('"', ""))
+
+    @property
+    def inside(self) -> tuple[int, int]:
+        """Where the word's content stands: without the quotes around it, if one pair of quotes is around all of it."""
+        raw = self.raw
+        skip = 2 if raw.startswith("$'") else 1 if raw[:1] in ("'", '"') else 0
+        if not skip:
+            return self.start, self.end
+        quote = raw[skip - 1]
+        closed = len(raw) > skip and raw[-1] == quote
+        return self.start + skip, self.end - closed
+
+    @property
+    def is_quoted(self) -> bool:
+        """Whether any of it is quoted."""
+        return "'" in self.raw or '"' in self.raw
+
+
+@dataclass(slots=True)
+class Command:
+    """One simple command: its words, where its output goes, its heredoc bodies; ``pipe`` when the next one reads it."""
+
+    words: list[Word] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    reads: list[str] = field(default_factory=list)
+    heredocs: list[tuple[int, int]] = field(default_factory=list)
+    pipe: bool = False
+
+
+def pipelines(text: str) -> list[list[Command]]:
+    """The pipelines of a piece of shell text in order; groups and substitutions are read as if written in a row."""
+    found: list[list[Command]] = []
+    current: list[Command] = []
+    command = Command()
+    waiting: list[tuple[Command, str]] = []
+    word_start = -1
+    redirect = ""
+    position, end = 0, len(text)
+
+    def close_word(at: int) -> None:
+        nonlocal word_start, redirect
+        if word_start < 0:
+            return
+        word = Word(word_start, at, text[word_start:at])
+        word_start = -1
+        if not redirect:
+            command.words.append(word)
+        elif ">" not in redirect:
+            command.reads.append(word.value)
+        elif word.value not in ("/dev/null", "/dev/stdout", "/dev/stderr") and not (
+            redirect.endswith("&") and word.value.isdigit()
+        ):
+            command.outputs.append(word.value)
+        redirect = ""
+
+    def close_command(pipe: bool) -> None:
+        nonlocal command, current
+        if command.words or command.heredocs or command.outputs:
+            command.pipe = pipe
+            current.append(command)
+            command = Command()
+        if not pipe and current:
+            found.append(current)
+            current = []
+
+    while position < end:
+        match = _TOKEN.match(text, position)
+        if match is None:  # pragma: no cover - the last alternative takes any character
+            break
+        kind = match.lastgroup
+        if kind in ("h1", "h2", "h3"):
+            kind = "here"
+        if kind in ("mask", "quoted", "bare", "double") or (kind == "comment" and word_start >= 0):
+            if word_start < 0:
+                word_start = position
+            position = _end_of_double(text, position) if kind == "double" else match.end()
+            continue
+        if kind == "redirect" and word_start >= 0 and match.group()[0].isdigit():
+            kind = "redirect"  # a digit inside a word is taken by the word, so this one opens its own
+        close_word(position)
+        position = match.end()
+        if kind == "comment":
+            line_end = text.find("\n", position)
+            position = end if line_end < 0 else line_end
+        elif kind == "here":
+            waiting.append((command, match["h1"] or match["h2"] or match["h3"] or ""))
+        elif kind == "redirect":
+            redirect = match.group()
+        elif kind == "operator":
+            redirect = ""
+            close_command(match.group() in ("|", "|&"))
+        elif kind == "line":
+            redirect = ""
+            for owner, delimiter in waiting:
+                stop, position = _heredoc(text, position, delimiter)
+                owner.heredocs.append((position if stop is None else stop[0], position if stop is None else stop[1]))
+            waiting.clear()
+            if not (current and not command.words and not command.heredocs):
+                close_command(False)
+    close_word(end)
+    close_command(False)
+    return found
+
+
+def _heredoc(text: str, start: int, delimiter: str) -> tuple[tuple[int, int], int]:
+    """The body's span and where the text goes on behind the line that ends it."""
+    position = start
+    needle = re.compile(r"^\t*" + re.escape(delimiter) + r"[ \t\r]*$", re.M)
+    match = needle.search(text, position)
+    if match is None:
+        return (start, len(text)), len(text)
+    return (start, max(start, match.start() - 1)), min(match.end() + 1, len(text))
+
+
+def _end_of_double(text: str, start: int) -> int:
+    """The end of a double-quoted piece; ``"$(cat <<'EOF' ... EOF)"`` is one piece whatever quotes its body holds."""
+    match = _HERE_IN_DOUBLE.match(text, start)
+    if match is None:
+        match = _DOUBLE.match(text, start)
+        return match.end() if match else start + 1
+    _, behind = _heredoc(text, match.end(), match[1] or match[2] or match[3] or "")
+    close = _CLOSE_SUBSTITUTION.match(text, behind)
+    return close.end() if close else behind

@@ -1,0 +1,176 @@
+"""The cascade against brute force over all couples, its counts, groups and splits."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.counting import Funnel
+from data_prep.trajectories.candidates import CascadeSettings, find_couples, patch_overlap, shared_place
+from data_prep.trajectories.groups import GroupSettings, choose_groups
+from data_prep.trajectories.light import Light, added_lines, issue_words
+from data_prep.trajectories.related import IssueSimilarity
+from data_prep.trajectories.splits import assign_splits
+
+WORDS = "queryset form field admin cache lookup model widget url template session token migrate index filter".split()
+
+
+def light(number: int, **changes) -> Light:
+    values = {
+        "run_id": f"r{number}",
+        "instance_id": f"o__p-{number}",
+        "repository": "o/p",
+        "commit": "c1",
+        "location": "",
+        "places": (("a.py", "A.f", "function", "ast"),),
+        "chars": 1000,
+        "words": issue_words(f"the lookup of field {number} fails in the form"),
+        "added": frozenset({number}),
+    }
+    return Light(**{**values, **changes})
+
+
+def random_lights(seed: int, count: int = 30) -> list[Light]:
+    draw = random.Random(seed)
+    made = []
+    for number in range(count):
+        places = {
+            (f"{draw.choice('ab')}.py", draw.choice(["A.f", "A.g", "B.f", "f", "h"]), "function", "ast")
+            for _ in range(draw.randint(0, 2))
+        }
+        made.append(
+            light(
+                number,
+                instance_id=f"o__p-{draw.randint(1, 20)}",
+                repository=draw.choice(["o/p", "o/q"]),
+                commit=draw.choice(["", "c1", "c2"]),
+                places=tuple(sorted(places)),
+                words=issue_words(" ".join(draw.choices(WORDS, k=8))),
+                added=frozenset(draw.choices(range(30), k=5)),
+            )
+        )
+    return made
+
+
+def brute_force(lights, rules: CascadeSettings) -> list[tuple[int, int]]:
+    """Every stage as a predicate on every couple; similarity is left open."""
+    kept = []
+    for one, other in combinations(range(len(lights)), 2):
+        a, b = lights[one], lights[other]
+        near = abs(a.number - b.number) <= rules.near
+        commits = {"any": True, "same": a.commit == b.commit != "", "near": near}[rules.commit]
+        files = {place[0] for place in a.places} & {place[0] for place in b.places}
+        if a.repository != b.repository or not commits or not files or a.instance_id == b.instance_id:
+            continue
+        if rules.level != "file" and not shared_place(a, b, rules.level):
+            continue
+        if patch_overlap(a, b) < rules.alike:
+            kept.append((one, other))
+    return kept
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.sampled_from(["same", "near", "any"]), st.sampled_from(["file", "class", "function"]))
+def test_the_cascade_equals_brute_force_and_its_counts_add_up(seed, commit, level):
+    lights = random_lights(seed)
+    rules = CascadeSettings(commit=commit, near=3, level=level, related=(0.0, 1.0))
+    funnel = Funnel()
+    assert find_couples(lights, rules, funnel) == brute_force(lights, rules)
+    funnel.check()
+    stages = [stage.summary() for stage in funnel]
+    assert stages[0]["in"] == 30 * 29 // 2
+    for before, after in pairwise(stages):
+        assert after["in"] == before["out"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "level", "shared"),
+    [
+        (("a.py", "A.f", "function"), ("a.py", "A.f", "function"), "function", True),
+        (("a.py", "A.f", "function"), ("a.py", "f", "function"), "function", True),
+        (("a.py", "A.f", "function"), ("a.py", "B.f", "function"), "function", False),
+        (("a.py", "A.f", "function"), ("a.py", "A.g", "function"), "function", False),
+        (("a.py", "A.f", "function"), ("a.py", "A.g", "function"), "class", True),
+        (("a.py", "A", "class"), ("a.py", "A", "class"), "function", True),
+        (("a.py", "A.f", "function"), ("b.py", "A.f", "function"), "function", False),
+        (("a.py", "", "module"), ("a.py", "", "module"), "function", False),
+        (("a.py", "xf", "function"), ("a.py", "f", "function"), "function", False),
+    ],
+)
+def test_what_counts_as_the_same_place(one, other, level, shared):
+    a, b = light(1, places=((*one, "ast"),)), light(2, places=((*other, "ast"),))
+    assert bool(shared_place(a, b, level)) == bool(shared_place(b, a, level)) == shared
+
+
+def test_a_bucket_over_its_cap_is_drawn_from_the_seed_and_named():
+    lights = [light(number) for number in range(50)]
+    funnel = Funnel()
+    rules = CascadeSettings(bucket=10, related=(0.0, 1.0))
+    couples = find_couples(lights, rules, funnel)
+    assert len(couples) == 45
+    (reason,) = funnel.stage("same file").dropped
+    assert "over 10 runs" in reason
+    assert couples == find_couples(lights, rules, Funnel())
+    assert couples != find_couples(lights, CascadeSettings(bucket=10, related=(0.0, 1.0), seed=2), Funnel())
+
+
+def test_issues_are_compared_by_rare_words():
+    texts = ["the cache key of a session", "the session cache key", "the widget renders a form", "the url resolver"]
+    lights = [light(number, words=issue_words(text)) for number, text in enumerate(texts)]
+    similarity = IssueSimilarity(lights)
+    assert similarity(lights[0], lights[0]) == pytest.approx(1.0)
+    assert similarity(lights[0], lights[1]) > 0.6
+    assert 0 < similarity(lights[0], lights[2]) < 0.3
+    assert similarity(lights[0], light(9, words=(np.zeros(0, np.int64), np.zeros(0, np.float32)))) == 0
+
+
+def test_added_lines_ignore_white_space_headers_and_trifles():
+    patch = "--- a/x.py\n+++ b/x.py\n@@ -1 +1,3 @@\n-old line here\n+    new_value = 1\n+else:\n+\tnew_value=1\n"
+    assert len(added_lines(patch)) == 1
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(2, 4), st.integers(1, 3))
+def test_groups_are_cliques_within_their_caps(seed, options, per_run):
+    lights = random_lights(seed)
+    couples = find_couples(lights, CascadeSettings(commit="any", level="file", related=(0.0, 1.0)), Funnel())
+    funnel = Funnel()
+    rules = GroupSettings(options=options, per_run=per_run, per_file=5, limit=12, seed=seed)
+    groups = choose_groups(couples, lights, rules, funnel)
+    funnel.check()
+    assert funnel.stage("caps").left == len(groups) == len(set(groups)) <= 12
+    for group in groups:
+        assert len(group) == options
+        assert set(combinations(group, 2)) <= set(couples)
+    for run in range(len(lights)):
+        assert sum(run in group for group in groups) <= per_run
+    assert groups == choose_groups(list(reversed(couples)), lights, rules, Funnel())
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.sampled_from(["instance", "repository"]))
+def test_splits_share_no_instance(seed, by):
+    lights = random_lights(seed)
+    couples = find_couples(lights, CascadeSettings(commit="any", related=(0.0, 1.0)), Funnel())
+    groups = choose_groups(couples, lights, GroupSettings(), Funnel())
+    shares = {"train": 0.8, "validation": 0.1, "probe": 0.1}
+    splits = assign_splits(groups, lights, shares, by=by, seed=seed)
+    seen: dict[str, str] = {}
+    for group, split in zip(groups, splits, strict=True):
+        for run in group:
+            name = lights[run].instance_id if by == "instance" else lights[run].repository
+            assert seen.setdefault(name, split) == split
+
+
+def test_splits_follow_their_shares():
+    lights = [light(number) for number in range(400)]
+    groups = [(number, number + 1) for number in range(0, 400, 2)]
+    splits = assign_splits(groups, lights, {"train": 0.8, "validation": 0.1, "probe": 0.1})
+    assert [splits.count(name) for name in ("train", "validation", "probe")] == [160, 20, 20]
+    with pytest.raises(ValueError, match="must be positive and sum to 1"):
+        assign_splits(groups, lights, {"train": 0.8})
