@@ -1,4 +1,4 @@
-"""Bytes to JSON values: strict and fast first; what Python's own writer can write but JSON does not know comes after."""
+"""Bytes to JSON values: the fast and strict way first, then what Python's own writer writes beyond JSON."""
 
 from __future__ import annotations
 
