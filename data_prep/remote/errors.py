@@ -17,7 +17,7 @@ class Refused(Exception):
     """The endpoint does not take this one request (a 4xx that concerns its content)."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Transient(Exception):
     """A failure worth another try.
 

@@ -19,7 +19,7 @@ class RetryPolicy:
 
     Attributes:
         attempts: requests at most, the first included.
-        first_wait: seconds before the second one; doubles every time, with as much jitter again at most.
+        first_wait: seconds before the second one; doubles every time; up to as many are added at random.
         longest_wait: seconds at most between two; a server that asks for more is taken to be closed.
     """
 

@@ -1,0 +1,335 @@
+"""Structured answers from any endpoint that speaks OpenAI's chat-completions protocol.
+
+Every answer is paid for at most once: bounded concurrency, retries, a spending cap and a cache stand around the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal
+
+from data_prep.remote.budget import Budget
+from data_prep.remote.cache import ReplyCache, digest
+from data_prep.remote.errors import CapReached, Refused, RemoteError, Transient
+from data_prep.remote.failures import classify
+from data_prep.remote.forms import RequestForm
+from data_prep.remote.key import DEFAULT_VARIABLE, endpoint_url, read_key, shown_url
+from data_prep.remote.reply import Answer, Completion, MalformedReply, parse_answer, read_completion
+from data_prep.remote.retry import RetryPolicy, with_retries
+from data_prep.remote.tokens import input_bound
+
+log = logging.getLogger(__name__)
+
+How = Literal["answered", "malformed", "refused", "spending cap", "failed"]
+# So many refused requests without a single answer mean that the request itself is wrong, not its content.
+_REFUSALS_BEFORE_STOP = 5
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """Where and how to ask.
+
+    Attributes:
+        model: as the endpoint calls it.
+        base_url: None for ``OPENAI_BASE_URL`` or OpenAI's own.
+        key_variable: name of the environment variable that holds the key.
+        temperature: None leaves the field out.
+        max_tokens: of one reply, reasoning included; doubled when a reply was cut.
+        malformed_tries: requests for one answer before it counts as malformed.
+        again_if_malformed: ask again what the cache holds as malformed.
+        concurrency: requests at a time.
+        timeout: seconds for one request as a whole.
+        tokens_per_image: most that an image may cost, for reservations.
+        extra: more fields of the request body, such as ``{"reasoning_effort": "low"}``.
+    """
+
+    model: str
+    base_url: str | None = None
+    key_variable: str = DEFAULT_VARIABLE
+    temperature: float | None = 0.0
+    max_tokens: int = 2048
+    malformed_tries: int = 3
+    again_if_malformed: bool = False
+    concurrency: int = 8
+    timeout: float = 120.0
+    tokens_per_image: int = 4096
+    extra: dict[str, Any] = field(default_factory=dict)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def __post_init__(self) -> None:
+        least = {"max_tokens": 1, "malformed_tries": 1, "concurrency": 1, "tokens_per_image": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise RemoteError(f"{name} is {getattr(self, name)}. Fix: give at least {value}.")
+        if not self.model or self.timeout <= 0:
+            raise RemoteError(f"model is {self.model!r}, timeout {self.timeout}. Fix: name a model; wait some seconds.")
+
+    def parameters(self) -> dict[str, Any]:
+        """What of the settings can change an answer; part of the cache key."""
+        return {"temperature": self.temperature, "max_tokens": self.max_tokens, **self.extra}
+
+
+@dataclass
+class Usage:
+    """What a session of calls did.
+
+    Attributes:
+        requests: HTTP requests sent, whatever came back.
+        answered: answers from the endpoint; ``cached``: from the cache.
+        malformed_replies: replies that had to be asked again; ``malformed``: questions given up for that.
+        retries: requests repeated, by cause.
+        fallbacks: what the endpoint did not take and what was sent instead.
+    """
+
+    requests: int = 0
+    answered: int = 0
+    cached: int = 0
+    malformed_replies: int = 0
+    malformed: int = 0
+    refused: int = 0
+    capped: int = 0
+    failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    without_token_counts: int = 0
+    retries: Counter[str] = field(default_factory=Counter)
+    fallbacks: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reply(Generic[Answer]):
+    """What became of one question: ``value`` is filled if and only if ``how`` is ``answered``."""
+
+    how: How
+    value: Answer | None = None
+    why: str = ""
+    cached: bool = False
+
+
+class ChatEndpoint:
+    """An endpoint within ``async with``; one per event loop.
+
+    Args:
+        settings: where and how.
+        cache: None asks everything anew.
+        budget: None counts and caps nothing.
+        environ: where the key is read from.
+
+    Raises:
+        RemoteError: no key, no URL, or the client library is not installed.
+    """
+
+    def __init__(
+        self,
+        settings: ChatSettings,
+        cache: ReplyCache | None = None,
+        budget: Budget | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.settings, self.cache, self.budget = settings, cache, budget or Budget()
+        self.usage = Usage()
+        self.url = endpoint_url(settings.base_url, environ)
+        self._secret = read_key(
+            settings.key_variable, None if self.url.startswith("https://api.openai.com") else self.url, environ
+        )
+        self._form = RequestForm()
+        self._free = asyncio.Semaphore(settings.concurrency)
+        self._not_before = 0.0
+        self._failed_in_a_row = 0
+        self._stop: RemoteError | None = None
+        self._client: Any = None
+
+    async def __aenter__(self) -> ChatEndpoint:
+        try:
+            import tenacity  # noqa: F401
+            from openai import AsyncOpenAI
+        except ImportError as error:
+            raise RemoteError(
+                f"Asking an endpoint needs the package {error.name!r}. Fix: pip install 'contextrl-verl[judge]'."
+            ) from None
+        # Retries are ours: they know about the cap, and they are counted.
+        self._client = AsyncOpenAI(
+            api_key=self._secret.reveal(), base_url=self.url, max_retries=0, timeout=self.settings.timeout
+        )
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        client, self._client = self._client, None
+        await client.close()
+
+    def key(self, messages: list[dict[str, Any]], form: type[Answer], version: str) -> str:
+        """The cache key of a question: model, version of the prompt, messages, form of the answer, parameters."""
+        return digest(
+            {
+                "model": self.settings.model,
+                "version": version,
+                "messages": messages,
+                "form": form.model_json_schema(),
+                "parameters": self.settings.parameters(),
+            }
+        )
+
+    def stored(self, key: str, form: type[Answer]) -> Reply[Answer] | None:
+        """The cache's reply to a question, or None if it has to be asked."""
+        record = self.cache.read(key) if self.cache else None
+        if record is None:
+            return None
+        if record.get("how") == "malformed" and not self.settings.again_if_malformed:
+            return Reply("malformed", None, str(record.get("why")), cached=True)
+        if record.get("how") != "answered":
+            return None
+        try:
+            return Reply("answered", form.model_validate(record.get("value")), cached=True)
+        except ValueError:
+            self.cache.damaged += 1
+            return None
+
+    async def ask(self, messages: list[dict[str, Any]], form: type[Answer], version: str) -> Reply[Answer]:
+        """One question, one checked answer.
+
+        Args:
+            messages: chat messages; content as text or as a list of text and ``image_url`` parts.
+            form: the answer's fields; sent as JSON schema where the endpoint takes one.
+            version: of the prompt.
+
+        Raises:
+            RemoteError: nothing more can be asked (wrong key, endpoint down, cache not writable).
+        """
+        key = self.key(messages, form, version)
+        reply = self.stored(key, form)
+        if reply is not None:
+            self.usage.cached += 1
+            return reply
+        try:
+            reply = await self._ask(messages, form)
+        except CapReached:
+            self.usage.capped += 1
+            return Reply("spending cap", None, "the spending cap is reached")
+        except Refused as error:
+            return self._refused(str(error))
+        except Transient as error:
+            return self._failed(error)
+        self._failed_in_a_row = 0
+        if self.cache:
+            value = reply.value.model_dump(mode="json") if reply.value is not None else None
+            self.cache.write(key, {"model": self.settings.model, "how": reply.how, "why": reply.why, "value": value})
+        return reply
+
+    async def _ask(self, messages: list[dict[str, Any]], form: type[Answer]) -> Reply[Answer]:
+        limit, asked, problem = self.settings.max_tokens, messages, ""
+        for _ in range(self.settings.malformed_tries):
+            completion = await self._patient(asked, form, limit)
+            try:
+                answer = parse_answer(completion, form)
+            except MalformedReply as error:
+                problem = self._secret.scrub(str(error))
+            else:
+                self.usage.answered += 1
+                return Reply("answered", self._scrubbed(answer, form))
+            self.usage.malformed_replies += 1
+            if completion.finish == "length":
+                limit *= 2
+            correction = f"Your previous reply could not be used: {problem}. Reply with the JSON object only."
+            asked = [*messages, {"role": "user", "content": correction}]
+        self.usage.malformed += 1
+        return Reply("malformed", None, f"{self.settings.malformed_tries} unusable replies; the last one: {problem}")
+
+    def _scrubbed(self, answer: Answer, form: type[Answer]) -> Answer:
+        text = answer.model_dump_json()
+        return form.model_validate_json(self._secret.scrub(text))
+
+    async def _patient(self, messages: list[dict[str, Any]], form: type[Answer], limit: int) -> Completion:
+        def before_wait(error: Transient) -> None:
+            self.usage.retries[error.cause] += 1
+            if error.retry_after is not None:
+                loop = asyncio.get_running_loop()
+                self._not_before = max(self._not_before, loop.time() + error.retry_after)
+
+        async def attempt() -> Completion:
+            while True:
+                sent = self._form
+                try:
+                    return await self._request(messages, form, limit, sent)
+                except Refused as error:
+                    # Another request may have found out first; then this one only has to be sent again.
+                    if self._form is sent:
+                        changed = sent.without_what(str(error))
+                        if changed is None:
+                            raise
+                        self._form, said = changed
+                        self.usage.fallbacks.append(said)
+                        log.warning("%s: %s", shown_url(self.url), said)
+
+        return await with_retries(attempt, self.settings.retry, before_wait)
+
+    async def _request(
+        self, messages: list[dict[str, Any]], form: type[Answer], limit: int, sent: RequestForm
+    ) -> Completion:
+        body = sent.body(self.settings, messages, form, limit)
+        bound = input_bound(messages, form, self.settings.tokens_per_image)
+        loop = asyncio.get_running_loop()
+        async with self._free:
+            while (pause := self._not_before - loop.time()) > 0:
+                await asyncio.sleep(pause)
+            if self._stop is not None:
+                raise self._stop
+            worst = await self.budget.reserve(bound, limit)
+            tokens, charged = None, True
+            self.usage.requests += 1
+            try:
+                raw = await asyncio.wait_for(
+                    self._client.chat.completions.with_raw_response.create(**body), self.settings.timeout
+                )
+                completion = read_completion(raw.content)
+                tokens = completion.tokens
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                problem = classify(error, self._secret, shown_url(self.url), self.settings)
+                charged = isinstance(problem, Transient) and problem.charged
+                if isinstance(problem, RemoteError):
+                    self._stop = problem
+                raise problem from None
+            finally:
+                await asyncio.shield(self.budget.settle(worst, tokens, charged))
+        self._count(tokens)
+        return completion
+
+    def _count(self, tokens: tuple[int, int] | None) -> None:
+        if tokens is None:
+            self.usage.without_token_counts += 1
+        else:
+            self.usage.input_tokens += tokens[0]
+            self.usage.output_tokens += tokens[1]
+
+    def _refused(self, why: str) -> Reply[Any]:
+        self.usage.refused += 1
+        if self.usage.refused >= _REFUSALS_BEFORE_STOP and not self.usage.answered:
+            self._stop = RemoteError(
+                f"The endpoint {shown_url(self.url)} refused {self.usage.refused} requests and answered none; the last "
+                f"refusal: {why} Fix: correct the model's name or the parameters it does not take."
+            )
+            raise self._stop
+        return Reply("refused", None, why)
+
+    def _failed(self, error: Transient) -> Reply[Any]:
+        self.usage.failed += 1
+        self._failed_in_a_row += 1
+        # One request may be at fault by itself; two in a row without an answer between them mean the endpoint.
+        if self._failed_in_a_row > 1:
+            self._stop = self.down(str(error))
+            raise self._stop
+        return Reply("failed", None, str(error))
+
+    def down(self, why: str) -> RemoteError:
+        """The paragraph for an endpoint that does not answer."""
+        return RemoteError(
+            f"The endpoint {shown_url(self.url)} does not answer after {self.settings.retry.attempts} tries; "
+            f"the last failure: {why} Answers that came are kept in the cache. Fix: see that it is up and reachable, "
+            "then run the command again; it asks only what is missing."
+        )
