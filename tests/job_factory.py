@@ -33,7 +33,7 @@ def compose_job(*overrides: str) -> DictConfig:
 
 
 def write_rows(path: Path, numbers: Iterable[int], **columns: Any) -> Path:
-    """Ordinary rows in verl's columns; ``columns`` are added to every row."""
+    """Ordinary rows in verl's columns; ``columns`` are added to every row, or left out where ``...`` is given."""
     rows = [
         {
             "data_source": "test/rl",
@@ -45,7 +45,8 @@ def write_rows(path: Path, numbers: Iterable[int], **columns: Any) -> Path:
         }
         for number in numbers
     ]
-    pd.DataFrame(rows).to_parquet(path)
+    left_out = [name for name, value in columns.items() if value is ...]
+    pd.DataFrame(rows).drop(columns=left_out).to_parquet(path)
     return path
 
 

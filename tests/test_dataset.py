@@ -68,7 +68,11 @@ def test_random_orders_show_the_supporting_context_in_both_positions(batches):
 def test_the_seed_alone_decides_the_order(batches):
     first = batches("contextrl.seed=7")
     assert batches("contextrl.seed=7") == first
-    assert batches("contextrl.seed=8") != first
+    other = batches("contextrl.seed=8")
+    assert pairs_in(chain(*other)) != pairs_in(chain(*first))
+    assert [name for batch in other for name in batch if "@" not in name] != [
+        name for batch in first for name in batch if "@" not in name
+    ]
     assert batches("contextrl.seed=7", "contextrl.shuffle=false") != first
 
 
@@ -89,13 +93,14 @@ def test_pairs_over_the_limit_are_left_out_and_counted(tmp_path, verl_tokenizer,
         return max(len(verl_tokenizer(text + prefill, add_special_tokens=False)["input_ids"]) for text in texts)
 
     lengths = {pair.pair_id: longest(pair) for pair in pairs}
-    limit = sorted(lengths.values())[12]
-    kept = {name for name, length in lengths.items() if length <= limit}
-    assert 0 < len(kept) < len(pairs)
-    overrides = f"data.max_prompt_length={limit}", f"contextrl.prompt.prefill={prefill!r}"
-    dataset = verl_loaders(job_on(tmp_path, *overrides, pairs=pairs), verl_tokenizer).train_dataset
-    assert {pair.pair_id for pair in dataset.pairs} == kept
-    assert f"left out: {len(pairs) - len(kept)} pairs too long" in capsys.readouterr().out
+    some = sorted(lengths.values())[12]
+    for limit in (some, some - 1):
+        kept = {name for name, length in lengths.items() if length <= limit}
+        assert 0 < len(kept) < len(pairs)
+        overrides = f"data.max_prompt_length={limit}", f"contextrl.prompt.prefill={prefill!r}"
+        dataset = verl_loaders(job_on(tmp_path, *overrides, pairs=pairs), verl_tokenizer).train_dataset
+        assert {pair.pair_id for pair in dataset.pairs} == kept
+        assert f"left out: {len(pairs) - len(kept)} pairs too long" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("objective", "agent", "n"), [("context_awareness", CARRIER, 1), ("selection_reward", "", 4)])
@@ -160,7 +165,9 @@ def test_column_and_prompt_of_a_pair_agree(tmp_path, verl_tokenizer, prefill):
 
 
 @pytest.mark.parametrize(
-    "extra", [{}, {"difficulty": 3, "agent_name": "my_loop"}, {"images": None, "extra_info": None}]
+    "extra",
+    [{}, {"difficulty": 3, "agent_name": "my_loop"}, {"images": None, "extra_info": None}, {"ability": ...}],
+    ids=["same", "more", "empty", "fewer"],
 )
 def test_pairs_have_the_columns_of_ordinary_rows(tmp_path, verl_tokenizer, extra):
     loaders = verl_loaders(job_on(tmp_path, pairs=SIX, held_out=SIX[:1], **extra), verl_tokenizer)
@@ -168,7 +175,8 @@ def test_pairs_have_the_columns_of_ordinary_rows(tmp_path, verl_tokenizer, extra
         assert len({tuple(sorted(dataset[item])) for item in range(len(dataset))}) == 1
     batch = next(iter(loaders.train_dataloader))
     assert {name: len(values) for name, values in batch.items()} == dict.fromkeys(batch, 5)
-    assert set(extra) - {"images"} <= set(batch)
+    assert set(extra) - {"images", "ability"} <= set(batch)
+    assert ("ability" in batch) == ("ability" not in extra)
     batch["uid"] = np.array(list("abcde"), dtype=object)
     table = tu.get_tensordict(batch)
     assert table.batch_size == torch.Size([5])
