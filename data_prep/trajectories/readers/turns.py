@@ -8,7 +8,6 @@ returns is a turn of the user, as in text-based runs. So later steps need to kno
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from data_prep.trajectories.readers.types import UnusableError
@@ -23,12 +22,16 @@ _SHELL_TOOLS = {"bash", "execute_bash", "shell", "terminal", "run_command", "exe
 _COMMAND_NAMES = ("command", "cmd", "keystrokes", "code")
 _MULTILINE = {"old_str", "new_str", "file_text", "old_string", "new_string", "content", "insert_text", "patch"}
 
+# What stands around the issue in the first turn of the user, by harness.
 _ISSUES = (
-    re.compile(r"<pr_description>\s*(?:Consider the following PR description:\s*)?(.*?)\s*</pr_description>", re.S),
-    re.compile(r"<(issue|issue_description|problem_statement)>\s*(?P<text>.*?)\s*</\1>", re.S),
-    re.compile(r"^ISSUE:\s*\n(.*?)\s*\n+INSTRUCTIONS:", re.S | re.M),
-    re.compile(r"Please solve (?:this|the following) issue:\s*(.*?)\s*\n\s*\nYou can execute", re.S),
+    ("<pr_description>", "</pr_description>"),
+    ("<issue_description>", "</issue_description>"),
+    ("<problem_statement>", "</problem_statement>"),
+    ("<issue>", "</issue>"),
+    ("ISSUE:\n", "\nINSTRUCTIONS:"),
+    ("Please solve this issue:", "\n\nYou can execute"),
 )
+_INTRODUCTION = "Consider the following PR description:"
 
 
 def plain_turns(messages: object) -> tuple[Message, ...]:
@@ -149,10 +152,11 @@ def issue_of(turns: tuple[Message, ...], stated: object = None) -> str:
     for turn in turns:
         if turn.role == "assistant":
             break
-        for shape in _ISSUES if turn.role == "user" else ():
-            found = shape.search(turn.content)
-            if found:
-                return found.groupdict().get("text") or found.group(1)
+        for opening, closing in _ISSUES if turn.role == "user" else ():
+            _, found, rest = turn.content.partition(opening)
+            text, closed, _ = rest.partition(closing)
+            if found and closed:
+                return text.strip().removeprefix(_INTRODUCTION).strip()
     return ""
 
 
