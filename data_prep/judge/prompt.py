@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from contextrl_verl.pairs import ContrastivePair, ImageRef
 from contextrl_verl.prompting import option_order
+from data_prep.judge.rules import content_of
 from data_prep.remote.errors import RemoteError
 
 # Part of the cache key: raise it whenever the template or the way it is filled changes.
@@ -42,7 +42,7 @@ def judge_messages(pair: ContrastivePair) -> list[dict[str, Any]]:
     order = shown_order(pair)
     kind = pair.supporting.kind
     # Contexts are data, whatever they say; a fence drawn from them cannot be guessed and closed inside them.
-    fence = hashlib.sha256(pair.model_dump_json(exclude={"provenance"}).encode()).hexdigest()[:12]
+    fence = content_of(pair)
     rules = _templates.get_template("system.jinja").render(kind=kind)
     head = _templates.get_template("question.jinja").render(
         query=pair.query, answer=pair.answer, count=len(order), fence=fence, supporting=order.index(0) + 1

@@ -56,6 +56,14 @@ def context_digest(context: Context) -> str:
     return state.hexdigest()
 
 
+def content_of(pair: ContrastivePair) -> str:
+    """A digest of what a judge or person sees of a pair."""
+    state = hashlib.blake2b(digest_size=12)
+    for part in (pair.query, pair.answer, *map(context_digest, pair.contexts)):
+        state.update(part.encode("utf-8", "surrogatepass") + b"\0")
+    return state.hexdigest()
+
+
 def couple_of(pair: ContrastivePair) -> str:
     """The same for all directions of a couple: a digest of its contexts in any order."""
     digests = sorted(context_digest(context) for context in pair.contexts)

@@ -121,7 +121,7 @@ class ChatEndpoint:
         environ: where the key is read from.
 
     Raises:
-        RemoteError: no key, no URL, or the client library is not installed.
+        RemoteError: the address is none; on entry, no key, or the client library is not installed.
     """
 
     def __init__(
@@ -134,9 +134,9 @@ class ChatEndpoint:
         self.settings, self.cache, self.budget = settings, cache, budget or Budget()
         self.usage = Usage()
         self.url = endpoint_url(settings.base_url, environ)
-        self._secret = read_key(
-            settings.key_variable, None if self.url.startswith("https://api.openai.com") else self.url, environ
-        )
+        self.shown = shown_url(self.url)
+        self._environ = environ
+        self._secret: Any = None
         self._form = RequestForm()
         self._free = asyncio.Semaphore(settings.concurrency)
         self._not_before = 0.0
@@ -152,6 +152,8 @@ class ChatEndpoint:
             raise RemoteError(
                 f"Asking an endpoint needs the package {error.name!r}. Fix: pip install 'contextrl-verl[judge]'."
             ) from None
+        own = None if self.url.startswith("https://api.openai.com") else self.url
+        self._secret = read_key(self.settings.key_variable, own, self._environ)
         # Retries are ours: they know about the cap, and they are counted.
         self._client = AsyncOpenAI(
             api_key=self._secret.reveal(), base_url=self.url, max_retries=0, timeout=self.settings.timeout
@@ -263,7 +265,7 @@ class ChatEndpoint:
                             raise
                         self._form, said = changed
                         self.usage.fallbacks.append(said)
-                        log.warning("%s: %s", shown_url(self.url), said)
+                        log.warning("%s: %s", self.shown, said)
 
         return await with_retries(attempt, self.settings.retry, before_wait)
 
@@ -290,7 +292,7 @@ class ChatEndpoint:
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                problem = classify(error, self._secret, shown_url(self.url), self.settings)
+                problem = classify(error, self._secret, self.shown, self.settings)
                 charged = isinstance(problem, Transient) and problem.charged
                 if isinstance(problem, RemoteError):
                     self._stop = problem
@@ -311,7 +313,7 @@ class ChatEndpoint:
         self.usage.refused += 1
         if self.usage.refused >= _REFUSALS_BEFORE_STOP and not self.usage.answered:
             self._stop = RemoteError(
-                f"The endpoint {shown_url(self.url)} refused {self.usage.refused} requests and answered none; the last "
+                f"The endpoint {self.shown} refused {self.usage.refused} requests and answered none; the last "
                 f"refusal: {why} Fix: correct the model's name or the parameters it does not take."
             )
             raise self._stop
@@ -329,7 +331,7 @@ class ChatEndpoint:
     def down(self, why: str) -> RemoteError:
         """The paragraph for an endpoint that does not answer."""
         return RemoteError(
-            f"The endpoint {shown_url(self.url)} does not answer after {self.settings.retry.attempts} tries; "
+            f"The endpoint {self.shown} does not answer after {self.settings.retry.attempts} tries; "
             f"the last failure: {why} Answers that came are kept in the cache. Fix: see that it is up and reachable, "
             "then run the command again; it asks only what is missing."
         )
