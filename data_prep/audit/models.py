@@ -1,0 +1,195 @@
+"""Two simple classifiers that pick the supporting context: a linear one and shallow boosted trees.
+
+Both score every context of a pair and pick the best; ties share the credit. So the order in which contexts are given
+cannot matter, and guessing is right with probability 1/N exactly. Where both directions of a couple show the same
+contexts, a score of the contexts alone is right in exactly one of the two.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+_LEAST_TRAINING_PAIRS = 15
+
+
+@dataclass
+class Features:
+    """One group's numbers for all pairs, contexts laid one after the other.
+
+    Attributes:
+        owner: [contexts] the pair of each context; the first of a pair supports.
+        columns: [contexts, d] or None.
+        crossed: [contexts, e] or None; to be multiplied with ``of_pair``.
+        of_pair: [pairs, k] or None.
+        wide: hashed columns: no ranks, linear only.
+    """
+
+    owner: np.ndarray
+    columns: np.ndarray | None
+    crossed: np.ndarray | None
+    of_pair: np.ndarray | None
+    wide: bool
+
+
+class Layout:
+    """Which contexts belong to which pair.
+
+    Args:
+        sizes: [pairs] number of contexts of each pair.
+    """
+
+    def __init__(self, sizes: np.ndarray) -> None:
+        self.sizes = np.asarray(sizes, int)
+        self.owner = np.repeat(np.arange(len(sizes)), self.sizes)
+        self.start = np.concatenate([[0], np.cumsum(self.sizes)[:-1]]).astype(int)
+        self.supports = np.zeros(len(self.owner), bool)
+        self.supports[self.start] = True
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing."""
+        return float(np.mean(1 / self.sizes))
+
+    def ranks(self, columns: np.ndarray) -> np.ndarray:
+        """[contexts, d] rank of each value within its pair, -1 to 1; ties in the middle."""
+        above = np.zeros(columns.shape, np.float32)
+        for size in np.unique(self.sizes):
+            rows = self.start[self.sizes == size][:, None] + np.arange(size)
+            block = columns[rows]
+            for one in range(size):
+                above[rows[:, one]] = np.sign(block[:, one : one + 1] - block).sum(1) / max(size - 1, 1)
+        return above
+
+    def centred(self, columns: np.ndarray) -> np.ndarray:
+        """[contexts, d] each value less the mean of its pair."""
+        return columns - (np.add.reduceat(columns, self.start) / self.sizes[:, None])[self.owner]
+
+    def credit(self, scores: np.ndarray) -> np.ndarray:
+        """[pairs] 1 if the supporting context has the highest score, 0 if not, 1/ties if it shares it."""
+        best = np.maximum.reduceat(scores, self.start)
+        tolerance = 1e-9 * np.maximum(1, np.abs(best))
+        top = scores >= (best - tolerance)[self.owner]
+        ties = np.add.reduceat(top.astype(float), self.start)
+        return np.where(top[self.start], 1 / ties, 0.0)
+
+
+def _standard(columns: np.ndarray) -> np.ndarray:
+    scale = columns.std(0)
+    return ((columns - columns.mean(0)) / np.where(scale > 1e-9, scale, 1)).astype(np.float32)
+
+
+def linear_design(features: Features, layout: Layout) -> np.ndarray:
+    """[contexts, columns] what the linear model weighs: columns, their ranks, products with the pair's numbers."""
+    parts = []
+    if features.columns is not None:
+        columns = features.columns.astype(np.float32)
+        parts += [columns] if features.wide else [_standard(columns), layout.ranks(columns)]
+    if features.crossed is not None:
+        crossed = features.crossed.astype(np.float32)
+        crossed = np.concatenate([layout.centred(_standard(crossed)), layout.ranks(crossed)], 1)
+        of_pair = _standard(features.of_pair.astype(np.float32))[layout.owner]
+        parts.append((crossed[:, :, None] * of_pair[:, None, :]).reshape(len(crossed), -1))
+    return np.concatenate(parts, 1)
+
+
+def tree_design(features: Features, layout: Layout) -> np.ndarray:
+    """[contexts, columns] what the trees split on: columns, the same less the pair's mean, and ranks."""
+    columns = features.columns.astype(np.float32)
+    return np.concatenate([columns, layout.centred(columns), layout.ranks(columns)], 1)
+
+
+# (design, layout, [contexts] bool of training, rng) -> [contexts] scores
+Scorer = Callable[[np.ndarray, Layout, np.ndarray, np.random.Generator], np.ndarray]
+
+
+def linear_scores(design: np.ndarray, layout: Layout, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Scores of a logistic regression (L2, no intercept) on differences supporting - confounding, signs at random."""
+    from sklearn.linear_model import LogisticRegression
+
+    rows = np.flatnonzero(train & ~layout.supports)
+    owners = layout.owner[rows]
+    differences = design[layout.start[owners]] - design[rows]
+    scale = np.sqrt(np.mean(np.square(differences, dtype=np.float64), 0))
+    scale = np.where(scale > 1e-9, scale, np.inf).astype(np.float32)
+    # Hashed columns are rare and many: scaled by their own size they would all weigh as much as the common ones.
+    scale = np.maximum(scale, np.median(scale[np.isfinite(scale)]) if np.isfinite(scale).any() else 1)
+    differences = differences / scale
+    signs = rng.permutation(np.arange(len(rows)) % 2)
+    flipped = differences * (2 * signs[:, None] - 1).astype(np.float32)
+    model = LogisticRegression(C=_penalty(design.shape[1]), fit_intercept=False, max_iter=200, tol=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(flipped, signs, sample_weight=1 / (layout.sizes[owners] - 1))
+    return design @ (model.coef_[0] / scale)
+
+
+def _penalty(columns: int) -> float:
+    """Inverse strength of L2: columns are of unit size, so the prior of a score is of unit size too."""
+    return min(1.0, 3.0 / columns)
+
+
+def tree_scores(design: np.ndarray, layout: Layout, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Scores of shallow boosted trees: the probability that a context by itself supports its pair."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model = HistGradientBoostingClassifier(
+        max_iter=40,
+        learning_rate=0.1,
+        max_leaf_nodes=6,
+        min_samples_leaf=10,
+        max_bins=63,
+        l2_regularization=1.0,
+        early_stopping=False,
+        random_state=int(rng.integers(2**31)),
+    )
+    model.fit(design[train], layout.supports[train])
+    return model.predict_proba(design)[:, 1]
+
+
+MODELS: dict[str, tuple[Callable[[Features, Layout], np.ndarray], Scorer]] = {
+    "linear": (linear_design, linear_scores),
+    "trees": (tree_design, tree_scores),
+}
+
+
+def models_for(features: Features) -> list[str]:
+    """Names of the models that take these features.
+
+    Trees grow one split at a time and a product shows no gain in either factor alone, so crossed columns are left to
+    the linear model, which is given the products.
+    """
+    return ["linear"] if features.wide or features.columns is None or features.crossed is not None else list(MODELS)
+
+
+def all_equal(features: Features, layout: Layout) -> bool:
+    """Whether the contexts of every pair have the same numbers, so that there is nothing to tell them apart by."""
+    given = [columns for columns in (features.columns, features.crossed) if columns is not None]
+    return all(bool((columns == columns[layout.start][layout.owner]).all()) for columns in given)
+
+
+def cross_validated(
+    model: str, features: Features, layout: Layout, splits: list[tuple[np.ndarray, np.ndarray]], seed: int
+) -> np.ndarray:
+    """[pairs] credit of each pair when its fold was held out, mean over repeats; NaN where no fold could be trained.
+
+    Args:
+        splits: (training, test) masks of pairs of all repeats.
+    """
+    from threadpoolctl import threadpool_limits
+
+    build, scorer = MODELS[model]
+    design = build(features, layout)
+    total, times = np.zeros(len(layout.sizes)), np.zeros(len(layout.sizes))
+    rng = np.random.default_rng(seed)
+    with threadpool_limits(1):
+        for train, test in splits:
+            if train.sum() < _LEAST_TRAINING_PAIRS:
+                continue
+            credit = layout.credit(scorer(design, layout, train[layout.owner], rng))
+            total[test] += credit[test]
+            times[test] += 1
+    return np.divide(total, times, out=np.full(len(total), np.nan), where=times > 0)

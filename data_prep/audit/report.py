@@ -1,0 +1,132 @@
+"""The audit for people and programs: a table on the terminal, ``audit.json`` and ``audit.png``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data_prep.audit.result import AuditResult, GroupRow
+
+_STYLES = {"shortcut": "bold red", "overlap": "bold red", "weak": "yellow", "at chance": "green", "all equal": "green"}
+_COLOURS = {"shortcut": "#c0392b", "overlap": "#c0392b", "weak": "#e0a100", "evidence": "#7f8c8d"}
+_AT_CHANCE = "#2e7d5b"
+
+
+def _per_cent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def conclusion(result: AuditResult) -> list[str]:
+    """What the audit comes to, in sentences."""
+    lines = []
+    for row in result.shortcuts:
+        lines.append(
+            f"{row.domain}: '{row.group}' tells the supporting context in {_per_cent(row.accuracy)} of the pairs "
+            f"(guessing: {_per_cent(row.chance)}, limit: {_per_cent(row.limit or 0)})."
+        )
+    if result.all_contain_chance:
+        lines.append("Every interval of a group that sees no evidence contains guessing.")
+    elif result.passed:
+        lines.append("No group beats the limit, but not every interval contains guessing.")
+    if weak := [row.group for row in result.rows if row.verdict == "weak"]:
+        lines.append(f"Above guessing by themselves, not beyond doubt among {result.tests} tests: {', '.join(weak)}.")
+    lines.append(
+        f"Intervals hold at 95 % for all {result.tests} tests at once (Bonferroni); they are the wider of Wilson's and a "
+        "bootstrap over couples and over runs that hang together."
+    )
+    return lines
+
+
+def print_result(result: AuditResult, console: Console) -> None:
+    """One table for each domain, then notes and conclusion."""
+    for domain in result.domains:
+        found = domain.directions
+        table = Table(title=escape(f"{domain.domain}: {domain.pairs} pairs of {found.couples} couples"))
+        for name in ("group", "sees", "accuracy", "interval", "guessing", "pairs", "model", "verdict"):
+            table.add_column(name, justify="right" if name in ("accuracy", "interval", "guessing", "pairs") else "left")
+        for row in result.rows:
+            if row.domain == domain.domain:
+                table.add_row(*map(escape, _cells(row)), style=_STYLES.get(row.verdict, ""))
+        console.print(table)
+        console.print(
+            f"all directions in {found.both:.0%} of the couples, balanced in {found.balanced:.0%}, equal contexts in "
+            f"{found.same_contexts:.0%}; {domain.linked} groups of linked pairs, the largest with "
+            f"{domain.largest_component:.0%} of the pairs",
+            highlight=False,
+        )
+    for line in (*result.notes, *conclusion(result)):
+        console.print(line, markup=False, highlight=False)
+
+
+def _cells(row: GroupRow) -> list[str]:
+    tested = row.n > 0
+    return [
+        row.group,
+        row.sees,
+        _per_cent(row.accuracy) if tested else "",
+        f"{100 * row.low:.1f} - {100 * row.high:.1f}" if tested else "",
+        _per_cent(row.chance),
+        str(row.n),
+        row.model,
+        row.verdict,
+    ]
+
+
+def write_json(result: AuditResult, path: Path) -> None:
+    """The result with its verdict, atomically."""
+    record = {
+        "passed": result.passed,
+        "all_contain_chance": result.all_contain_chance,
+        "shortcuts": [{"domain": row.domain, "group": row.group} for row in result.shortcuts],
+        **result.model_dump(),
+    }
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    _atomically(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
+
+
+def write_chart(result: AuditResult, path: Path) -> None:
+    """Bars of accuracy with intervals, one panel for each domain, atomically."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [[r for r in result.rows if r.domain == d.domain and r.n] for d in result.domains]
+    heights = [max(len(rows), 1) for rows in panels]
+    figure = Figure(figsize=(8.5, 1.2 * len(panels) + 0.28 * sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+    for axis, rows, domain in zip(axes, panels, result.domains, strict=True):
+        places = range(len(rows))
+        values = [100 * row.accuracy for row in rows]
+        errors = [
+            [100 * max(0.0, row.accuracy - row.low) for row in rows],
+            [100 * max(0.0, row.high - row.accuracy) for row in rows],
+        ]
+        colours = [_COLOURS.get(row.verdict, _AT_CHANCE) for row in rows]
+        axis.barh(places, values, xerr=errors, color=colours, height=0.65, error_kw={"lw": 1, "capsize": 2})
+        axis.set_yticks(list(places), [row.group for row in rows], fontsize=8, parse_math=False)
+        axis.invert_yaxis()
+        axis.axvline(100 * domain.chance, color="black", lw=1, label="guessing")
+        limit = next((row.limit for row in rows if row.limit is not None and row.sees != "evidence"), None)
+        if limit is not None:
+            axis.axvline(100 * limit, color="#c0392b", lw=1, ls="--", label="limit")
+        axis.set_xlim(0, 100)
+        axis.set_xlabel("pairs whose supporting context is told (%)")
+        axis.set_title(f"{domain.domain}: {domain.pairs} pairs", fontsize=10, loc="left", parse_math=False)
+        axis.legend(loc="lower right", fontsize=7)
+    _atomically(path, lambda scratch: figure.savefig(scratch, dpi=130, format="png"))
+
+
+def _atomically(path: Path, write: Callable[[Path], object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(scratch)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
