@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from contextrl_verl.cpu.environment import cpu_selected
 from contextrl_verl.dataset import describe_plan, make_plan
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pair_source import PairSource
@@ -68,9 +69,14 @@ def _check_keys(settings: Settings) -> None:
             "model write its whole reply. "
             "Fix: contextrl.prompt.prefill=''."
         )
+    extra = run.model_extra or {}
+    if cpu_selected() and extra.get("strategy") == "fsdp":
+        raise ConfigError(
+            "actor_rollout_ref.actor.strategy is 'fsdp' and VERL_PLATFORM is cpu: verl loads FSDP1 by a device index, "
+            "which a CPU has not. Fix: actor_rollout_ref.actor.strategy=fsdp2."
+        )
     if settings.objective != "context_awareness":
         return
-    extra = run.model_extra or {}
     ulysses = "ulysses_sequence_parallel_size"
     # Key, its value, the values that will do; the first of these is the fix.
     for key, value, good in (

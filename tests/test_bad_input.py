@@ -146,6 +146,11 @@ CASES = {
         ["actor_rollout_ref.actor.ulysses_sequence_parallel_size is 2"],
         "ulysses_sequence_parallel_size=1",
     ),
+    "FSDP1 on a CPU": (
+        {"actor_rollout_ref.actor.strategy": "fsdp"},
+        ["actor_rollout_ref.actor.strategy is 'fsdp'", "VERL_PLATFORM is cpu"],
+        "strategy=fsdp2",
+    ),
     "async trainer": (
         {"trainer.v1.trainer_mode": "separate_async"},
         ["trainer.v1.trainer_mode is 'separate_async'"],
