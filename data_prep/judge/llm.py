@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -109,8 +109,8 @@ class OpenAIJudge:
     def summary(self) -> dict[str, Any]:
         """Requests, answers, tokens and money as plain values."""
         budget = self.endpoint.budget
-        counts = asdict(self.endpoint.usage)
-        counts["retries"] = dict(counts["retries"])
+        usage = self.endpoint.usage
+        counts = {**vars(usage), "retries": dict(usage.retries), "fallbacks": list(usage.fallbacks)}
         cache = self.endpoint.cache
         counts |= {"model": self.endpoint.settings.model, "damaged_cache_files": cache.damaged if cache else 0}
         if budget.prices is not None:

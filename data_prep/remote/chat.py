@@ -135,7 +135,8 @@ class ChatEndpoint:
         self.usage = Usage()
         self.url = endpoint_url(settings.base_url, environ)
         self.shown = shown_url(self.url)
-        self._environ = environ
+        own = None if self.url.startswith("https://api.openai.com") else self.url
+        self._read_key = lambda: read_key(settings.key_variable, own, environ)
         self._secret: Any = None
         self._form = RequestForm()
         self._free = asyncio.Semaphore(settings.concurrency)
@@ -152,8 +153,7 @@ class ChatEndpoint:
             raise RemoteError(
                 f"Asking an endpoint needs the package {error.name!r}. Fix: pip install 'contextrl-verl[judge]'."
             ) from None
-        own = None if self.url.startswith("https://api.openai.com") else self.url
-        self._secret = read_key(self.settings.key_variable, own, self._environ)
+        self._secret = self._read_key()
         # Retries are ours: they know about the cap, and they are counted.
         self._client = AsyncOpenAI(
             api_key=self._secret.reveal(), base_url=self.url, max_retries=0, timeout=self.settings.timeout

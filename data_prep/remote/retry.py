@@ -42,8 +42,8 @@ async def with_retries(
     """
     import tenacity
 
-    backoff = tenacity.wait_exponential_jitter(
-        initial=policy.first_wait, max=policy.longest_wait, jitter=policy.first_wait
+    backoff = tenacity.wait_exponential(multiplier=policy.first_wait, max=policy.longest_wait) + tenacity.wait_random(
+        0, policy.first_wait
     )
 
     def wait(state: tenacity.RetryCallState) -> float:
