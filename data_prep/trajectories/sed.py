@@ -12,7 +12,38 @@ from itertools import combinations
 from data_prep.trajectories.sed_pattern import compile_pattern
 from data_prep.trajectories.texts import MAX_LINES, LostError, Text
 
+_OPTIONS = re.compile(r"-[nsuzErie]+(?:\.\w+)?|--in-place\S*|--regexp-extended")
 _ADDRESS = re.compile(r"\s*(?:(?P<number>\d+)|(?P<last>\$)|(?P<slash>/)|\\(?P<other>.))", re.S)
+
+
+def sed_arguments(words: list[str | None]) -> tuple[list[str], list[str | None], bool]:
+    """Programs, files and whether patterns are extended, of a `sed -i`; raises LostError."""
+    programs: list[str] = []
+    files: list[str | None] = []
+    extended = False
+    waiting = False
+    for word in words:
+        if waiting or (not programs and not files and word is not None and not word.startswith("-") and word):
+            if word is None:
+                raise LostError("a sed program that depends on the shell")
+            programs.append(word)
+            waiting = False
+        elif word in ("-e", "--expression"):
+            waiting = True
+        elif word is not None and _OPTIONS.fullmatch(word):
+            short = not word.startswith("--")
+            letters = word.split(".")[0]
+            extended = extended or word == "--regexp-extended" or (short and ("E" in letters or "r" in letters))
+            if short and "n" in letters:
+                raise LostError("sed -n -i is not known here")
+            waiting = short and word.endswith("e")
+        elif word is None and not programs:
+            raise LostError("a sed program that depends on the shell")
+        elif word:
+            files.append(word)
+        elif word is None:
+            files.append(None)
+    return programs, files, extended
 
 
 @dataclass
@@ -284,7 +315,8 @@ def _block_text(rest: str) -> str:
             rest = stripped[1:]
     if not rest:
         raise LostError("sed has no text to put in")
-    rest = rest.removesuffix("\n")
+    if rest.endswith("\n") and not rest.endswith("\\\n"):
+        rest = rest[:-1]
     lines: list[str] = []
     for found in re.split(r"(\\.|\n)", rest, flags=re.S):
         if found == "\n":

@@ -1,0 +1,164 @@
+"""Which lines of which file a command showed: cat, nl, head, tail, sed -n, grep -n, alone or in a row of pipes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from data_prep.trajectories.actions import Output
+from data_prep.trajectories.quoting import exact_value
+from data_prep.trajectories.shell import Command
+
+_NUMBERED = re.compile(r" *(\d{1,7})\t(.*)")
+_FOUND = re.compile(r"(\d{1,7})[:-](.*)")
+_FOUND_IN = re.compile(r"([\w./+-]+\.\w+):(\d{1,7}):(.*)")
+_RANGE = re.compile(r"(\d{1,7})(?:,(\d{1,7}|\$))?p")
+_END = 10**7
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Consecutive lines of a file from ``start`` (from 1); ``to_end`` if the file ends with them."""
+
+    path: str
+    start: int
+    lines: tuple[str, ...]
+    to_end: bool = False
+
+
+@dataclass
+class _View:
+    path: str
+    start: int = 1
+    end: int = _END
+    numbers: str = ""  # "tab" of nl and cat -n, "grep", or none
+    sifted: bool = False  # only numbers tell which lines are left
+
+
+def shown_by(pipeline: list[Command], output: Output) -> Iterator[Shown]:
+    """What a pipeline's output shows, if the pipeline only shows a file."""
+    words = [[exact_value(word.raw) for word in command.words] for command in pipeline]
+    if any(None in command for command in words) or any(command.outputs for command in pipeline):
+        return
+    stages = [[word for word in command if word is not None] for command in words]
+    view = _first(stages[0]) if stages and stages[0] else None
+    for stage in stages[1:]:
+        view = _narrow(view, stage) if view is not None else None
+    if view is not None:
+        yield from _lines(view, output)
+
+
+def _first(words: list[str]) -> _View | None:
+    program, *arguments = words
+    options = [word for word in arguments if word.startswith("-") and len(word) > 1]
+    files = [word for word in arguments if word not in options]
+    if program == "cat":
+        if len(files) != 1 or any(option not in ("-n", "--number") for option in options):
+            return None
+        return _View(files[0], numbers="tab" if options else "")
+    if program == "nl":
+        if options == ["-b"] and files[:1] == ["a"]:
+            return _View(files[1], numbers="tab") if len(files) == 2 else None
+        return _View(files[0], numbers="tab") if options == ["-ba"] and len(files) == 1 else None
+    if program == "sed":
+        match = _RANGE.fullmatch(files[0].strip()) if len(files) == 2 and options == ["-n"] else None
+        return _narrow_to(_View(files[1]), match) if match else None
+    if program in ("head", "tail") and arguments:
+        return _narrow(_View(arguments[-1]), [program, *arguments[:-1]])
+    if program in ("grep", "egrep", "fgrep", "rg"):
+        letters = "".join(option.lstrip("-") for option in options if not option.startswith("--"))
+        if "n" in letters and not re.search(r"[clLoqvhzZ]", letters):
+            return _View(files[-1] if len(files) == 2 else "", numbers="grep", sifted=True)
+    return None
+
+
+def _narrow_to(view: _View, match: re.Match[str]) -> _View:
+    first = int(match[1])
+    last = first if match[2] is None else _END if match[2] == "$" else int(match[2])
+    view.end = min(view.end, view.start + last - 1)
+    view.start += first - 1
+    return view
+
+
+def _narrow(view: _View, words: list[str]) -> _View | None:
+    """The view behind one more pipe; None where what is left cannot be told."""
+    program, *arguments = words
+    text = " ".join(arguments)
+    if program == "cat" and not arguments:
+        return view
+    if program == "sed":
+        match = _RANGE.fullmatch(arguments[1].strip()) if len(arguments) == 2 and arguments[0] == "-n" else None
+        if match is None or view.sifted:
+            return view if match is not None and view.numbers else None
+        return _narrow_to(view, match)
+    count = re.fullmatch(r"(?:-n ?|--lines=|-)(\+?\d{1,7})|", text)
+    if program == "head" and count:
+        if not view.sifted:
+            view.end = min(view.end, view.start + int(count[1] or 10) - 1)
+        return view
+    if program == "tail" and count:
+        if (count[1] or "").startswith("+"):
+            view.start += int(count[1]) - 1
+            return view
+        view.sifted = True
+        return view if view.numbers else None
+    if program in ("grep", "egrep") and view.numbers and not re.search(r"(?:^| )-\w*[coln]", text):
+        view.sifted = True
+        return view
+    return None
+
+
+def _lines(view: _View, output: Output) -> Iterator[Shown]:
+    head = _split(output.head)
+    if output.cut:
+        head = head[:-1]  # its last line may be cut as well
+    if view.numbers == "grep":
+        yield from _found(view.path, head)
+        return
+    if view.numbers == "tab":
+        whole = not output.cut and not view.sifted and view.start == 1 and view.end == _END
+        yield from _runs(view.path, head, whole)
+        if output.cut and output.tail:
+            yield from _runs(view.path, _split(output.tail)[1:], False)
+        return
+    if view.sifted or not head or view.start > view.end:
+        return
+    if len(head) > view.end - view.start + 1:
+        return  # something else was printed too
+    ends = not output.cut and (view.end == _END or len(head) < view.end - view.start + 1)
+    yield Shown(view.path, view.start, tuple(head), ends)
+
+
+def _split(text: str) -> list[str]:
+    lines = text.split("\n")
+    return lines[:-1] if lines and not lines[-1] else lines
+
+
+def _runs(path: str, lines: list[str], whole: bool) -> Iterator[Shown]:
+    """Runs of consecutive numbers; a line without a number ends the reading."""
+    start, run = 0, []
+    for line in lines:
+        match = _NUMBERED.fullmatch(line)
+        if match is None:
+            whole = False
+            break
+        number = int(match[1])
+        if not run or number != start + len(run):
+            if run:
+                yield Shown(path, start, tuple(run))
+            start, run = number, []
+        run.append(match[2])
+    if run and start > 0:
+        yield Shown(path, start, tuple(run), whole and start == 1)
+
+
+def _found(path: str, lines: list[str]) -> Iterator[Shown]:
+    for line in lines:
+        match = _FOUND_IN.fullmatch(line)
+        if match and int(match[2]):
+            yield Shown(match[1], int(match[2]), (match[3],))
+            continue
+        match = _FOUND.fullmatch(line) if path else None
+        if match and int(match[1]):
+            yield Shown(path, int(match[1]), (match[2],))
