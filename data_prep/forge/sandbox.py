@@ -6,6 +6,7 @@ import contextlib
 import os
 import py_compile
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data_prep.forge.library import ForgeError
 
@@ -47,14 +49,14 @@ class Finished:
 
 
 class Sandbox:
-    """``root/testbed`` is where commands run; home, temporary files and byte code lie beside it."""
+    """``root/testbed`` is where commands run; home and temporary files lie beside it."""
 
     def __init__(self, root: Path, limits: Limits | None = None) -> None:
         self.root = root.resolve()
         self.limits = limits or Limits()
         self.work = self.root / "testbed"
         self._captured = self.root / "captured"
-        for name in ("testbed", "home", "tmp", "bin", "inside", "bytecode"):
+        for name in ("testbed", "home", "tmp", "bin", "inside"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         for script in _INSIDE.glob("*.py"):
             shutil.copyfile(script, self.root / "inside" / script.name)
@@ -82,7 +84,6 @@ class Sandbox:
             "PYTHONPATH": str(self.root / "inside"),
             "PYTHONNOUSERSITE": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPYCACHEPREFIX": str(self.root / "bytecode"),
             "FORGE_ROOT": str(self.root),
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
@@ -95,6 +96,20 @@ class Sandbox:
             "GIT_COMMITTER_DATE": _DATE,
         }
 
+    def start(self, command: str) -> subprocess.Popen[bytes]:
+        """Start a shell command in the working folder, talking through pipes; ``end`` it when done."""
+        return self._popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """End a command and whatever it left behind in the background."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        process.wait()
+
     def run(self, command: str, given: str = "") -> Finished:
         """Run one shell command in the working folder with ``given`` on standard input."""
         timed_out = False
@@ -102,27 +117,25 @@ class Sandbox:
         source.write_text(given, encoding="utf-8")
         # Into a file, not a pipe: the size limit then bounds the output as well.
         with open(self._captured, "wb") as output, open(source, "rb") as standard_input:
-            process = subprocess.Popen(
-                ["bash", "-c", command],
-                cwd=self.work,
-                env=self.environment(),
-                stdin=standard_input,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=self._limit,
-            )
+            process = self._popen(command, stdin=standard_input, stdout=output, stderr=subprocess.STDOUT)
             try:
-                returncode = process.wait(self.limits.seconds)
+                returncode = _wait(process, self.limits.seconds)
             except subprocess.TimeoutExpired:
                 timed_out, returncode = True, 124
             finally:
-                # Also ends what the command left behind in the background.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                self.end(process)
         text = self._captured.read_bytes().decode("utf-8", "replace").replace("\0", "")
         return Finished(returncode if returncode >= 0 else 128 - returncode, self.renamed(text), timed_out)
+
+    def _popen(self, command: str, **streams: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=self.work,
+            env=self.environment(),
+            start_new_session=True,
+            preexec_fn=self._limit,
+            **streams,
+        )
 
     def renamed(self, text: str) -> str:
         """``text`` without the names of this machine's folders."""
@@ -146,7 +159,7 @@ class Sandbox:
         """
         for path in paths:
             source = self.work / path
-            target = self.root / "bytecode" / str(source.parent).lstrip("/") / f"{source.stem}.{_TAG}.pyc"
+            target = source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
             with contextlib.suppress(py_compile.PyCompileError, SyntaxError, ValueError):
                 py_compile.compile(
                     str(source),
@@ -157,7 +170,7 @@ class Sandbox:
 
     def restore(self) -> None:
         """Back to the commit, and empty home and temporary folders."""
-        done = self.run("git reset -q --hard && git clean -fdxq")
+        done = self.run("git reset -q --hard && git clean -fdq")
         if done.returncode:
             raise ForgeError(f"{self.work} cannot be restored: {done.output.strip()}; is the disk full?")
         for name in ("home", "tmp"):
@@ -172,7 +185,17 @@ class Sandbox:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-_TAG = sys.implementation.cache_tag
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> int:
+    """Like ``process.wait(seconds)``, which looks only twenty times a second, but at once where the system can."""
+    if hasattr(os, "pidfd_open"):
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            if not select.select([descriptor], [], [], seconds)[0]:
+                raise subprocess.TimeoutExpired(process.args, seconds)
+        finally:
+            os.close(descriptor)
+        return process.wait()
+    return process.wait(seconds)
 
 
 def _renamed_folders(work: Path, root: Path) -> list[tuple[str, str]]:
