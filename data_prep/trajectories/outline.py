@@ -73,7 +73,7 @@ def walk_up(lines: Mapping[int, str], start: int, indent: int) -> Around:
                     continue
             else:
                 continue
-        elif quotes and quotes.count(quotes[-1]) % 2 and not _opens(line, quotes[-1]):
+        elif quotes and quotes.count(quotes[-1]) % 2 and not _opens(line, quotes[-1], lines.get(number, "")):
             in_string = quotes[-1]
             continue
         depth = indent_of(line)
@@ -88,10 +88,12 @@ def walk_up(lines: Mapping[int, str], start: int, indent: int) -> Around:
     return Around(tuple(names), indent, number + 1)
 
 
-def _opens(line: str, quote: str) -> bool:
-    """Whether a triple quote seems to open a string that goes on below: text, or a prefix or an operator, before it."""
+def _opens(line: str, quote: str, above: str) -> bool:
+    """Whether a triple quote opens a string that goes on below: a docstring right under its definition, text behind the
+    quotes and none before them, or an operator or bracket before them."""
     before, _, after = line.rpartition(quote)
-    return (bool(after.strip()) and not before.strip().strip("rRbBfFuU")) or before.rstrip().endswith(("=", "(", ","))
+    before = before.strip().strip("rRbBfFuU")
+    return (not before and (bool(after.strip()) or above.rstrip().endswith(":"))) or before.endswith(("=", "(", ","))
 
 
 class Outline:

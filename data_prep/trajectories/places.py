@@ -7,7 +7,7 @@ run showed it, by indentation; else, where the run showed the whole file, by par
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,9 @@ from data_prep.trajectories.texts import Text
 How = Literal["ast", "lines", "heading", "file"]
 NOT_EDITED: frozenset[PathKind] = frozenset({"test", "docs", "lock", "changelog", "binary"})
 
+# Lines above a change by which it is found again in what was shown, and how long one of them must be.
+_CONTEXT = 3
+_DISTINCTIVE = 12
 _HEADING = re.compile(r"\s*(?:async\s+)?(def|class)\s+(\w+)")
 
 
@@ -80,15 +83,17 @@ def touched(
         if len(part) and not part.is_binary_file and (created or not part.is_added_file) and _kind_counts(part, ignore)
     ]
     found: list[tuple[PatchedFile, list[_Change]]] = [(part, _changes(part)) for part in parts]
-    texts: Mapping[str, Text] = {}
+    workspace = None
     if run is not None:
         wanted = {_old_path(part) for part, changes in found if exact or not all(one.settled for one in changes)}
         wanted = {path for path in wanted if path.endswith(".py")}
-        texts = Workspace(run, only=wanted).files if wanted else {}
+        workspace = Workspace(run, only=wanted) if wanted else None
     places: dict[tuple[str, str, Kind], Place] = {}
     for part, changes in found:
         path = _old_path(part)
-        for place in _places(path, changes, texts.get(path), exact):
+        text = workspace.text(path) if workspace is not None else None
+        shown = workspace.shown.get(path, []) if workspace is not None else []
+        for place in _places(path, changes, text, shown, exact):
             key = place.file, place.symbol, place.kind
             known = places.get(key)
             places[key] = place if known is None else _joined(known, place)
@@ -198,7 +203,9 @@ def _with_heading(around: Around, heading: str) -> tuple[Symbol, bool]:
     return whole.symbol(), whole.names[0][0] == "def"
 
 
-def _places(path: str, changes: list[_Change], text: Text | None, exact: bool) -> Iterable[Place]:
+def _places(
+    path: str, changes: list[_Change], text: Text | None, shown: Sequence[tuple[str, ...]], exact: bool
+) -> Iterable[Place]:
     if not path.endswith((".py", ".pyi")):
         for change in changes:
             yield Place(path, "", "module", change.start, change.end, "file")
@@ -217,11 +224,30 @@ def _places(path: str, changes: list[_Change], text: Text | None, exact: bool) -
         if exact or not change.settled:
             if outline is not None:
                 symbol, how = outline.at(change.start, change.indent), "ast"
-            elif lines and change.around.indent > 0:
+            elif change.around.indent > 0:
                 wider = walk_up({**lines, **change.lines}, change.above, change.indent)
+                if wider.indent > 0 and len(wider.names) == len(change.around.names):
+                    wider = _in_pieces(change, shown)
                 if wider.indent == 0 or len(wider.names) > len(change.around.names):
                     symbol, how = _with_heading(wider, change.heading)[0], "lines"
         yield Place(path, symbol.name, symbol.kind, change.start, change.end, how)  # type: ignore[arg-type]
+
+
+def _in_pieces(change: _Change, shown: Sequence[tuple[str, ...]]) -> Around:
+    """The same from any piece of the file that holds the lines right above the change, whatever their numbers are now;
+    the piece that says most."""
+    context = [change.lines.get(change.above - back) for back in range(_CONTEXT - 1, -1, -1)]
+    known = tuple(line for line in context if line is not None)
+    best = change.around
+    if len(known) < 2 or max(len(line.strip()) for line in known) < _DISTINCTIVE:
+        return best
+    for piece in shown:
+        for index in range(len(known), len(piece) + 1):
+            if piece[index - 1] == known[-1] and piece[index - len(known) : index] == known:
+                found = walk_up(dict(enumerate(piece, 1)), index, change.indent)
+                if (len(found.names), -found.indent) > (len(best.names), -best.indent):
+                    best = found
+    return best
 
 
 def _joined(one: Place, two: Place) -> Place:

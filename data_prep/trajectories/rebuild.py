@@ -23,10 +23,10 @@ from data_prep.trajectories.views import shown_by
 
 _WRITES = re.compile(r"open\([^)\n]{0,200}['\"][wax]\+?b?\+?['\"]|write_text|\.write\(|os\.re(?:name|place)|fileinput")
 _MANY = re.compile(r"\bglob|os\.walk|sys\.argv|rglob")
-_ALWAYS = re.compile(r"\bgit (?:checkout|stash|reset|restore|apply|clean)|\bpatch\b|python3? [\w./-]+\.py|\bcd /")
+_EVERYWHERE = re.compile(r"git (?:checkout|stash|reset|restore|apply|clean)|\bpatch [-<]|\bcd /")
 _TEMPORARY = re.compile(r"git stash|git reset --hard|git clean|git checkout \.|git checkout -- \.|git apply|\bpatch\b")
 _SETTING = re.compile(r"[A-Za-z_]\w*=")
-_VIEW_TITLE = re.compile(r"Here's the result of running `cat -n` on [^\n]*:\n")
+_VIEW_TITLE = re.compile(r"Here's the result of running `cat -n` on [^\n]{0,300}:\n")
 _HARMLESS = {
     *("cat", "nl", "head", "tail", "grep", "egrep", "fgrep", "rg", "ls", "find", "wc", "git", "pytest", "diff", "cmp"),
     *(
@@ -71,6 +71,7 @@ class Workspace:
 
     Attributes:
         files: texts by path below the repository.
+        shown: every piece of two lines and more that was shown of a file, before and after edits, by path.
         shown_diff: the last whole `git diff` that was printed, if nothing was edited since; else empty.
     """
 
@@ -81,18 +82,25 @@ class Workspace:
             only: follow these files and no others; much faster, as turns that cannot matter are not parsed.
         """
         self.files: dict[str, Text] = {}
+        self.shown: dict[str, list[tuple[str, ...]]] = {}
         self.shown_diff = ""
         self._only = frozenset(only) if only is not None else None
         self._scripts: dict[str, str] = {}
         self._run = run
         self._folders = Folders(run)
-        names = None if only is None else {posixpath.basename(path) for path in only}
-        for action in actions_of(run, None if names is None else lambda text: _matters(text, names)):
+        self._names = {posixpath.basename(path) for path in only or ()}
+        for action in actions_of(run, None if only is None else self._matters):
             self._follow(action)
 
     def text(self, path: str) -> Text | None:
         """The text followed under a path of the repository."""
         return self.files.get(path)
+
+    def _matters(self, text: str) -> bool:
+        """Whether a turn can show or change one of the files; scripts that write to them join their names."""
+        return any(name in text for name in self._names) or (
+            ("git " in text or "patch " in text or "cd /" in text) and _EVERYWHERE.search(text) is not None
+        )
 
     def _follow(self, action: Action) -> None:
         if action.name != "bash":
@@ -105,13 +113,15 @@ class Workspace:
         printing = [pipeline for pipeline in found if not _silent(pipeline)]
         for pipeline in found:
             self._edit(pipeline, action, ok)
-        if len(printing) == 1 and action.output is not None and (ok or printing[0][0].words[0].raw == "grep"):
+        if len(printing) == 1 and action.output is not None and (ok or _program_of(printing[0]) == "grep"):
             self._see(printing[0], action.output)
 
     def _see(self, pipeline: list[Command], output: Output) -> None:
         for shown in shown_by(pipeline, output):
             text = self._find(shown.path)
             if text is not None:
+                if len(shown.lines) > 1:
+                    self.shown.setdefault(self._folders.below(shown.path) or "", []).append(shown.lines)
                 text.see(shown.start, shown.lines, shown.to_end)
         if not output.cut and output.head.startswith("diff --git ") and _prints_diff(pipeline):
             self.shown_diff = output.head
@@ -171,6 +181,8 @@ class Workspace:
         from_cat = bool(command.words) and command.words[0].raw in ("cat", "tee") and len(command.words) <= 2
         if below is not None and body is not None and from_cat and ok and not append:
             self._scripts[below] = body
+            if self._only is not None and _WRITES.search(body):
+                self._names.add(posixpath.basename(below))
         text = self._find(path, create=False)
         if text is None:
             text = self._find(path)
@@ -313,21 +325,20 @@ class Workspace:
                 text.lose(why)
 
 
-def _matters(text: str, names: set[str]) -> bool:
-    return any(name in text for name in names) or _ALWAYS.search(text) is not None
-
-
 def _silent(pipeline: list[Command]) -> bool:
     """Whether a pipeline prints nothing when it works."""
-    last = pipeline[-1]
-    first = pipeline[0].words[0].raw if pipeline[0].words else ""
-    if last.outputs:
+    first = _program_of(pipeline)
+    if pipeline[-1].outputs:
         return True
     if first == "sed":
         return any(word.raw.startswith(("-i", "--in-place")) for word in pipeline[0].words)
     if first == "git":
         return len(pipeline[0].words) > 1 and pipeline[0].words[1].raw == "add"
     return first in ("cd", "export", "mkdir", "rm", "mv", "cp", "touch", "chmod", "true", "sleep", "set")
+
+
+def _program_of(pipeline: list[Command]) -> str:
+    return pipeline[0].words[0].raw if pipeline[0].words else ""
 
 
 def _prints_diff(pipeline: list[Command]) -> bool:

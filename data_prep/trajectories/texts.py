@@ -96,12 +96,13 @@ class Text:
         """Make places for unknown lines up to this one."""
         if count > MAX_LINES:
             raise LostError(f"line {count} is beyond any file")
-        while len(self.lines) < count:
+        more = count - len(self.lines)
+        if more > 0:
             if self.whole:
                 raise LostError("a line behind the file's end")
-            self.lines.append(None)
-            self.origin.append(len(self.first))
-            self.first.append(None)
+            self.lines += [None] * more
+            self.origin += range(len(self.first), len(self.first) + more)
+            self.first += [None] * more
 
     def write(self, lines: Sequence[str]) -> None:
         """All of it is replaced."""

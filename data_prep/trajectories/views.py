@@ -39,7 +39,7 @@ class _View:
 def shown_by(pipeline: list[Command], output: Output) -> Iterator[Shown]:
     """What a pipeline's output shows, if the pipeline only shows a file."""
     words = [[exact_value(word.raw) for word in command.words] for command in pipeline]
-    if any(None in command for command in words) or any(command.outputs for command in pipeline):
+    if any(None in command or not command for command in words) or any(command.outputs for command in pipeline):
         return
     stages = [[word for word in command if word is not None] for command in words]
     view = _first(stages[0]) if stages and stages[0] else None

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from pydantic import ValidationError
+
 from data_prep.trajectories.readers import atif, klear, mini_swe_agent, swe_agent, swe_smith
 from data_prep.trajectories.readers.files import file_records, list_files, resolve
 from data_prep.trajectories.readers.json_text import loads
@@ -103,6 +105,9 @@ def parse_record(
         return with_patch(run, tasks, replay)
     except UnusableError as error:
         return Rejected(raw.location, error.reason, error.detail)
+    except ValidationError as error:  # a field that no reader checks by itself
+        problem = error.errors(include_input=False, include_url=False)[0]
+        return Rejected(raw.location, "wrong types", f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}")
 
 
 def _format_of(record: dict[str, Any], format: str) -> _Format:

@@ -124,7 +124,7 @@ def with_patch(run: AgentRun, tasks: Mapping[str, str] | None, replay: bool) -> 
     if run.patch.strip():
         return run
     if replay:
-        from data_prep.trajectories.replay import replayed_patch
+        from data_prep.trajectories.replay import replayed_patch  # needs unidiff, which plain reading does not
 
         patch = replayed_patch(run).patch
         if patch:
