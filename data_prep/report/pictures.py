@@ -1,0 +1,70 @@
+"""Images as small data URLs, and what differs between two of them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+from PIL import Image, ImageChops
+
+from contextrl_verl.errors import ConfigError
+from contextrl_verl.pairs import ImageRef
+from contextrl_verl.prompting import open_image
+from data_prep.report.text import shortened, visible
+
+LONGEST_SIDE = 448
+# One picture in the page; a larger one is encoded anew at lower quality, then left out.
+MAX_BYTES = 200_000
+# Larger images are compared at this size.
+_COMPARED = 2048
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image to show; ``url`` is empty if it cannot be, then ``note`` says why."""
+
+    url: str
+    width: int = 0
+    height: int = 0
+    note: str = ""
+
+
+def picture(image: ImageRef) -> Picture:
+    """A thumbnail, decoded and encoded anew, so that nothing of the file but its pixels gets into the page."""
+    try:
+        return _encoded(open_image(image))
+    except ConfigError as error:
+        return Picture("", note=shortened(visible(str(error)), 300))
+
+
+def difference(left: ImageRef, right: ImageRef) -> Picture | None:
+    """Where two images of one size differ, brightened; None if they cannot be compared."""
+    try:
+        one, other = open_image(left), open_image(right)
+    except ConfigError:
+        return None
+    if one.size != other.size:
+        return None
+    for image in (one, other):
+        image.thumbnail((_COMPARED, _COMPARED))
+    apart = ImageChops.difference(one, other)
+    most = max(high for _, high in apart.getextrema())
+    share = sum(apart.convert("L").point(lambda value: value > 8).histogram()[1:]) / (one.width * one.height)
+    if most:
+        apart = apart.point(lambda value: min(255, value * 255 // most))
+    shown = _encoded(ImageChops.invert(apart))
+    return Picture(shown.url, shown.width, shown.height, f"{share:.1%} of the pixels differ")
+
+
+def _encoded(image: Image.Image) -> Picture:
+    size = f"{image.width} × {image.height}"
+    small = image.copy()
+    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    for kind, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": 85}), ("JPEG", {"quality": 40})):
+        stream = io.BytesIO()
+        small.save(stream, kind, **options)
+        if stream.tell() <= MAX_BYTES:
+            data = base64.b64encode(stream.getvalue()).decode("ascii")
+            return Picture(f"data:image/{kind.lower()};base64,{data}", small.width, small.height, size)
+    return Picture("", note=f"{size}: too large to show")
