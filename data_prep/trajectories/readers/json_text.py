@@ -34,13 +34,18 @@ def loads(data: bytes) -> Any:
             raise UnusableError("truncated", "ends within a character; copy the file again") from error
         raise UnusableError("undecodable bytes", f"{error.reason} at byte {error.start:,}; write UTF-8") from error
     try:
-        return _without_surrogates(json.loads(text))
+        return _without_surrogates(json.loads(text, parse_int=_integer))
     except json.JSONDecodeError as error:
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
             raise UnusableError("truncated", f"ends within the record ({error}); copy the file again") from error
         raise UnusableError("not JSON", str(error)) from error
     except (ValueError, RecursionError) as error:
         raise UnusableError("not JSON", f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _integer(digits: str) -> int | float:
+    """Python refuses to read longer numbers exactly; nothing that is used here is one."""
+    return int(digits) if len(digits) < 4000 else float(digits)
 
 
 def _without_surrogates(value: Any) -> Any:
