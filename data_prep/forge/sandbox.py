@@ -146,7 +146,10 @@ class Sandbox:
     def commit(self, message: str) -> str:
         """Make the working folder's state the one commit of a new repository; its hash is returned."""
         shutil.rmtree(self.work / ".git", ignore_errors=True)
-        done = self.run(f"git init -q -b main . && git add -A && git commit -q -m '{message}' && git rev-parse HEAD")
+        done = self.run(
+            "git init -q -b main . && mkdir -p .git/info && echo '__pycache__/' > .git/info/exclude && "
+            f"git add -A && git commit -q -m '{message}' && git rev-parse HEAD"
+        )
         if done.returncode:
             raise ForgeError(f"git could not make a repository: {done.output.strip()}; install git 2.28 or newer")
         return done.output.strip()

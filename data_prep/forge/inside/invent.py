@@ -186,7 +186,9 @@ class Inventor:
                     arguments += [self.value(parameter, depth) for _ in range(self.random.randrange(4))]
                 by_name = True
                 continue
-            if parameter.default is not parameter.empty and self.random.random() < (self.sparse if depth == 0 else 0.85):
+            if parameter.default is not parameter.empty and self.random.random() < (
+                self.sparse if depth == 0 else 0.85
+            ):
                 by_name = True
                 continue
             text = self.value(parameter, depth)
