@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from data_prep.atomic import write_whole
 from data_prep.audit.result import AuditResult, GroupRow
 
 _STYLES = {"shortcut": "bold red", "overlap": "bold red", "weak": "yellow", "at chance": "green", "all equal": "green"}
@@ -37,10 +37,22 @@ def conclusion(result: AuditResult) -> list[str]:
     if weak := [row.group for row in result.rows if row.verdict == "weak"]:
         lines.append(f"Above guessing by themselves, not beyond doubt among {result.tests} tests: {', '.join(weak)}.")
     lines.append(
-        f"Intervals hold at 95 % for all {result.tests} tests at once (Bonferroni); they are the wider of Wilson's and a "
-        "bootstrap over couples and over runs that hang together."
+        f"Intervals hold at 95 % for all {result.tests} tests at once (Bonferroni); they are the wider of Wilson's and "
+        "a bootstrap over couples and over runs that hang together."
     )
+    for domain in result.domains:
+        least = smallest_seen(result, domain.domain)
+        lines.append(
+            f"{domain.domain}: with {domain.pairs} pairs, a shortcut below about {_per_cent(least)} may go unseen."
+        )
     return lines
+
+
+def smallest_seen(result: AuditResult, domain: str) -> float:
+    """The accuracy a typical row of the domain needs to fail: the limit, or half an interval above guessing."""
+    rows = [r for r in result.rows if r.domain == domain and r.n and r.sees != "evidence"]
+    halves = sorted(row.chance + (row.high - row.low) / 2 for row in rows)
+    return max([row.limit or 0 for row in rows] + halves[len(halves) // 2 :][:1], default=1.0)
 
 
 def print_result(result: AuditResult, console: Console) -> None:
@@ -87,7 +99,7 @@ def write_json(result: AuditResult, path: Path) -> None:
         **result.model_dump(),
     }
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    _atomically(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
+    write_whole(path, text)
 
 
 def write_chart(result: AuditResult, path: Path) -> None:
@@ -118,15 +130,7 @@ def write_chart(result: AuditResult, path: Path) -> None:
         axis.set_xlim(0, 100)
         axis.set_xlabel("pairs whose supporting context is told (%)")
         axis.set_title(f"{domain.domain}: {domain.pairs} pairs", fontsize=10, loc="left", parse_math=False)
-        axis.legend(loc="lower right", fontsize=7)
-    _atomically(path, lambda scratch: figure.savefig(scratch, dpi=130, format="png"))
-
-
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(scratch)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+        axis.legend(loc="upper right", fontsize=7)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=130, format="png")
+    write_whole(path, drawn.getvalue())

@@ -15,7 +15,7 @@ from data_prep.audit.links import directions
 from data_prep.audit.models import Features, Layout, all_equal, cross_validated, models_for
 from data_prep.audit.registry import FeatureGroup, Sees, chosen_groups
 from data_prep.audit.result import AuditResult, DomainSummary, GroupRow, ModelScore, Verdict
-from data_prep.audit.stats import Spread, z_of
+from data_prep.audit.stats import Spread, cross_validation_factor, z_of
 from data_prep.audit.table import Table, read_table
 from data_prep.audit.view import AuditError
 
@@ -120,7 +120,7 @@ class _Domain:
         self.domain = domain
         self.layout: Layout = table.layout()
         self.grouping = Grouping([row.link for row in table.rows])
-        self._seed = seed
+        self._seed, self._folds = seed, folds
         largest = int(np.bincount(self.grouping.component).max()) / len(table.rows)
         self.summary = DomainSummary(
             domain=domain,
@@ -220,7 +220,8 @@ class _Domain:
 
     def _model(self, model: str, credit: np.ndarray, usable: np.ndarray, tests: int, name: str) -> ModelScore:
         rng = np.random.default_rng(self._seed_of(name, model))
-        spread = Spread(credit, [self.grouping.couple[usable], self.grouping.component[usable]], rng)
+        factor = 1.0 if model == "score" else cross_validation_factor(self._folds)
+        spread = Spread(credit, [self.grouping.couple[usable], self.grouping.component[usable]], rng, factor)
         low, high = spread.interval(z_of(tests))
         low_alone, high_alone = spread.interval(z_of(1))
         return ModelScore(
