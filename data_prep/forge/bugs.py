@@ -20,7 +20,7 @@ from data_prep.forge.sandbox import Sandbox
 # A function is given up when none of its first mutations shows: its calls then miss what it does.
 MUTATIONS_TRIED, FRUITLESS = 40, 8
 MOST_BUGS, FEWEST_BUGS = 4, 2
-MOST_BATCHES = 3
+MOST_BATCHES = 4
 FEWEST_MUTATIONS = 4
 _TRIES, _CALLS = 480, 80
 _CHECKS = 5
@@ -83,8 +83,10 @@ def screen(sandbox: Sandbox, function: Function, mutations: list[Mutation], text
                 result.mutations.drop(reason, {"function": function.qualname, "old": mutation.old, "new": mutation.new})
             else:
                 shown.append((mutation, differing))
+        # Bugs that few calls show first: one that shows in every call hides all others.
+        shown.sort(key=lambda item: len(item[1]))
         while len(result.batches) < MOST_BATCHES:
-            group = _group(shown, draw.randint(FEWEST_BUGS, MOST_BUGS))
+            group = _group(shown, draw.randint(3, MOST_BUGS))
             if len(group) < FEWEST_BUGS:
                 break
             shown = [item for item in shown if item[0] not in group]
