@@ -19,7 +19,7 @@ from data_prep.trajectories.run import AgentRun
 from data_prep.trajectories.sed import run_sed, sed_arguments
 from data_prep.trajectories.shell import Command, pipelines
 from data_prep.trajectories.texts import LostError, Text
-from data_prep.trajectories.views import shown_by
+from data_prep.trajectories.views import printed_diff, program_of, shown_by, silent
 
 _WRITES = re.compile(r"open\([^)\n]{0,200}['\"][wax]\+?b?\+?['\"]|write_text|\.write\(|os\.re(?:name|place)|fileinput")
 _MANY = re.compile(r"\bglob|os\.walk|sys\.argv|rglob")
@@ -110,10 +110,10 @@ class Workspace:
             self._folders.home()
         ok = action.output is None or action.output.code in (0, None)
         found = pipelines(action.script)
-        printing = [pipeline for pipeline in found if not _silent(pipeline)]
+        printing = [pipeline for pipeline in found if not silent(pipeline)]
         for pipeline in found:
             self._edit(pipeline, action, ok)
-        if len(printing) == 1 and action.output is not None and (ok or _program_of(printing[0]) == "grep"):
+        if len(printing) == 1 and action.output is not None and (ok or program_of(printing[0]) == "grep"):
             self._see(printing[0], action.output)
 
     def _see(self, pipeline: list[Command], output: Output) -> None:
@@ -123,7 +123,7 @@ class Workspace:
                 if len(shown.lines) > 1:
                     self.shown.setdefault(self._folders.below(shown.path) or "", []).append(shown.lines)
                 text.see(shown.start, shown.lines, shown.to_end)
-        if not output.cut and output.head.startswith("diff --git ") and _prints_diff(pipeline):
+        if not output.cut and output.head.startswith("diff --git ") and printed_diff(pipeline):
             self.shown_diff = output.head
 
     def _find(self, path: str, create: bool = True) -> Text | None:
@@ -285,7 +285,7 @@ class Workspace:
         if verb == "view":
             title = _VIEW_TITLE.search(reply)
             if title and action.output is not None:
-                self._see(pipelines(f"cat -n '{path}'"), Output(None, reply[title.end() :], cut=True))
+                self._see(pipelines(f"cat -n '{path}'")[0], Output(None, reply[title.end() :], cut=True))
             return
         if verb in ("str_replace", "insert", "create", "undo_edit") and not re.search(
             r"has been edited|created successfully|Successfully|replaced|undone", reply
@@ -323,30 +323,3 @@ class Workspace:
             if everything or posixpath.basename(path) in code:
                 self._changed(path)
                 text.lose(why)
-
-
-def _silent(pipeline: list[Command]) -> bool:
-    """Whether a pipeline prints nothing when it works."""
-    first = _program_of(pipeline)
-    if pipeline[-1].outputs:
-        return True
-    if first == "sed":
-        return any(word.raw.startswith(("-i", "--in-place")) for word in pipeline[0].words)
-    if first == "git":
-        return len(pipeline[0].words) > 1 and pipeline[0].words[1].raw == "add"
-    return first in ("cd", "export", "mkdir", "rm", "mv", "cp", "touch", "chmod", "true", "sleep", "set")
-
-
-def _program_of(pipeline: list[Command]) -> str:
-    return pipeline[0].words[0].raw if pipeline[0].words else ""
-
-
-def _prints_diff(pipeline: list[Command]) -> bool:
-    words = [word.value for word in pipeline[0].words]
-    if len(pipeline) > 1:
-        return False
-    if words[:1] == ["cat"]:
-        return len(words) == 2 and words[1].endswith((".txt", ".patch", ".diff"))
-    plain = [word for word in words if word != "--no-pager"]
-    known = ("--cached", "--staged", "HEAD", "--no-color", "--", ".")
-    return plain[:2] == ["git", "diff"] and all(word in known or not word.startswith("-") for word in plain[2:])

@@ -47,6 +47,7 @@ class Text:
         return self.existed and self._first_ends and None not in self.first
 
     _first_ends = False
+    _anew = False  # whether all of it was replaced, so that lines now cannot be told from lines before
 
     def lose(self, why: str) -> None:
         """From here on the text is unknown, until all of it is shown again."""
@@ -90,7 +91,7 @@ class Text:
     def _see_afresh(self, shown: Sequence[str]) -> None:
         self.lines = list(shown)
         self.origin = [None] * len(shown)
-        self.whole, self.lost, self.edited = True, "", True
+        self.whole, self.lost, self.edited, self._anew = True, "", True, True
 
     def _reach(self, count: int) -> None:
         """Make places for unknown lines up to this one."""
@@ -107,7 +108,7 @@ class Text:
     def write(self, lines: Sequence[str]) -> None:
         """All of it is replaced."""
         self.lines, self.origin = list(lines), [None] * len(lines)
-        self.whole, self.lost, self.edited = True, "", True
+        self.whole, self.lost, self.edited, self._anew = True, "", True, True
 
     def splice(self, start: int, end: int, new: Sequence[str]) -> None:
         """Lines ``start`` to ``end`` (from 1, both included) become new; with ``end = start - 1`` new ones come in."""
@@ -161,6 +162,7 @@ class Text:
         self.lines = list(self.first)
         self.origin = list(range(len(self.first)))
         self.whole, self.lost, self.edited = self._first_ends or not self.existed, "", False
+        self._anew = False
 
     def diff(self, path: str, context: int = 3) -> str:
         """A unified diff from before to now; empty if they are the same; raises LostError if it cannot be known."""
@@ -173,12 +175,9 @@ class Text:
         now = [
             line if line is not None else f"\0{origin}" for line, origin in zip(self.lines, self.origin, strict=True)
         ]
-        if self.existed and not known_before and self._origins_gone():
+        if self._anew and not known_before:
             raise LostError("the file was written anew and its text before was not shown")
         return _unified(path, before, now, context, new_file=not self.existed)
-
-    def _origins_gone(self) -> bool:
-        return all(origin is None for origin in self.origin)
 
 
 def _unified(path: str, before: list[str], now: list[str], context: int, new_file: bool) -> str:

@@ -162,3 +162,32 @@ def _found(path: str, lines: list[str]) -> Iterator[Shown]:
         match = _FOUND.fullmatch(line) if path else None
         if match and int(match[1]):
             yield Shown(path, int(match[1]), (match[2],))
+
+
+def silent(pipeline: list[Command]) -> bool:
+    """Whether a pipeline prints nothing when it works."""
+    first = program_of(pipeline)
+    if pipeline[-1].outputs:
+        return True
+    if first == "sed":
+        return any(word.raw.startswith(("-i", "--in-place")) for word in pipeline[0].words)
+    if first == "git":
+        return len(pipeline[0].words) > 1 and pipeline[0].words[1].raw == "add"
+    return first in ("cd", "export", "mkdir", "rm", "mv", "cp", "touch", "chmod", "true", "sleep", "set")
+
+
+def program_of(pipeline: list[Command]) -> str:
+    """The name of the first program."""
+    return pipeline[0].words[0].raw if pipeline[0].words else ""
+
+
+def printed_diff(pipeline: list[Command]) -> bool:
+    """Whether a pipeline prints all of a `git diff`, or a file that one was written to."""
+    words = [word.value for word in pipeline[0].words]
+    if len(pipeline) > 1:
+        return False
+    if words[:1] == ["cat"]:
+        return len(words) == 2 and words[1].endswith((".txt", ".patch", ".diff"))
+    plain = [word for word in words if word != "--no-pager"]
+    known = ("--cached", "--staged", "HEAD", "--no-color", "--", ".")
+    return plain[:2] == ["git", "diff"] and all(word in known or not word.startswith("-") for word in plain[2:])
