@@ -25,7 +25,9 @@ _TOKEN = re.compile(
     re.S,
 )
 _DOUBLE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.S)
-_HERE_IN_DOUBLE = re.compile(r"\"\$\(\s*cat\s*<<-?[ \t]*(?:'([^'\n]*)'|\"([^\"\n]*)\"|\\?([A-Za-z_][\w.-]*))[^\n]*\n")
+_HERE_IN_DOUBLE = re.compile(
+    r"\"\$\(\s*cat\s*<<-?[ \t]*(?:'([^'\n]{0,99})'|\"([^\"\n]{0,99})\"|\\?([A-Za-z_][\w.-]*))[^\n]{0,99}\n"
+)
 _CLOSE_SUBSTITUTION = re.compile(r'\s*\)?"?')
 _BACKSLASH = re.compile(r"\\(.)", re.S)
 
@@ -61,6 +63,14 @@ class Word:
         quote = raw[skip - 1]
         closed = len(raw) > skip and raw[-1] == quote
         return self.start + skip, self.end - closed
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the word does not end inside a quote that it opened (looked for where that is common: a line break)."""
+        raw = self.raw
+        if raw[:1] not in ("'", '"', "$") or "\n" not in raw:
+            return True
+        return raw[-1] in "'\")" and len(raw) > 1
 
     @property
     def is_quoted(self) -> bool:
@@ -120,15 +130,11 @@ def pipelines(text: str) -> list[list[Command]]:
         if match is None:  # pragma: no cover - the last alternative takes any character
             break
         kind = match.lastgroup
-        if kind in ("h1", "h2", "h3"):
-            kind = "here"
         if kind in ("mask", "quoted", "bare", "double") or (kind == "comment" and word_start >= 0):
             if word_start < 0:
                 word_start = position
             position = _end_of_double(text, position) if kind == "double" else match.end()
             continue
-        if kind == "redirect" and word_start >= 0 and match.group()[0].isdigit():
-            kind = "redirect"  # a digit inside a word is taken by the word, so this one opens its own
         close_word(position)
         position = match.end()
         if kind == "comment":
@@ -144,8 +150,8 @@ def pipelines(text: str) -> list[list[Command]]:
         elif kind == "line":
             redirect = ""
             for owner, delimiter in waiting:
-                stop, position = _heredoc(text, position, delimiter)
-                owner.heredocs.append((position if stop is None else stop[0], position if stop is None else stop[1]))
+                body, position = _heredoc(text, position, delimiter)
+                owner.heredocs.append(body)
             waiting.clear()
             if not (current and not command.words and not command.heredocs):
                 close_command(False)
@@ -156,9 +162,7 @@ def pipelines(text: str) -> list[list[Command]]:
 
 def _heredoc(text: str, start: int, delimiter: str) -> tuple[tuple[int, int], int]:
     """The body's span and where the text goes on behind the line that ends it."""
-    position = start
-    needle = re.compile(r"^\t*" + re.escape(delimiter) + r"[ \t\r]*$", re.M)
-    match = needle.search(text, position)
+    match = re.compile(r"^\t*" + re.escape(delimiter) + r"[ \t\r]*$", re.M).search(text, start)
     if match is None:
         return (start, len(text)), len(text)
     return (start, max(start, match.start() - 1)), min(match.end() + 1, len(text))

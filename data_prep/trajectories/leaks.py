@@ -1,0 +1,199 @@
+"""Finds lines of a patch in a run's text, however they got there.
+
+An added line counts as distinctive when it has at least 12 characters besides white space and when neither the patch's
+own old lines, nor the issue, nor anything the run saw before it first wrote something contains it. Text is compared
+without white space, quotes and backslashes, so that printed diffs, numbered views, JSON strings and shell quoting all
+look the same; an added line is found inside longer text as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from data_prep.trajectories.edits import first_write
+from data_prep.trajectories.marks import PATCH_MASKED
+from data_prep.trajectories.patch_lines import patch_lines
+from data_prep.trajectories.run import Message
+
+MIN_CHARS = 12
+MIN_CANONICAL = 6
+MIN_FRAGMENT = 16
+LONGEST_LINE = 600
+
+_SPACES = "".join(map(chr, filter(lambda code: chr(code).isspace(), range(0x3001))))
+_IGNORED = _SPACES + "\\'\"`"
+_IGNORED_BYTES = "".join(filter(str.isascii, _IGNORED)).encode()
+_IGNORED_TABLE = dict.fromkeys(map(ord, _IGNORED))
+_KEPT = re.compile("[^" + re.escape(_IGNORED) + "]+")
+_QUOTED = re.compile(r"`([^`\n]{12,400})`")
+_FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.M | re.S)
+_EXPRESSION = re.compile(r"[^\w.\s]")
+_NUMBERING = re.compile(r"[ \t]*(?:\d+[ \t:|-]*)?[+>|]?")
+
+
+@dataclass(frozen=True, order=True)
+class Leak:
+    """One place that shows a line of the patch: what to mask is ``messages[message].content[start:end]``."""
+
+    message: int
+    start: int
+    end: int
+    line: str
+    whole_lines: bool = False
+
+
+def tight(text: str) -> str:
+    """The text without white space."""
+    return "".join(text.split())
+
+
+def canonical(text: str) -> str:
+    """The text without white space, quotes and backslashes."""
+    if text.isascii():
+        return text.encode().translate(None, _IGNORED_BYTES).decode()
+    return text.translate(_IGNORED_TABLE)
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What of some patches must not show in a run.
+
+    Attributes:
+        needles: canonical form of each distinctive added line, and the line.
+        lines: canonical form of every added line; these are masked only next to a needle.
+        seen: tight text of everything that was there before the agent wrote anything.
+    """
+
+    needles: dict[str, str]
+    lines: frozenset[str]
+    seen: str
+
+
+def secrets_of(messages: Sequence[Message], patches: Iterable[str], issue: str = "", first: int | None = None) -> Secrets:
+    """The secrets of the patches in this run; ``first`` is the turn of its first write if known."""
+    first = first_write(messages) if first is None else first
+    original = "\0".join([issue, *(turn.content for turn in messages[:first] if turn.role != "assistant")])
+    parsed = [patch_lines(patch) for patch in patches]
+    known = tight(original)
+    needles: dict[str, str] = {}
+    lines: set[str] = set()
+    for patch in parsed:
+        old = {tight(line) for line in patch.original}
+        old_text = "\0".join(old)
+        for line in patch.added:
+            bare = tight(line)
+            key = canonical(bare)
+            if key:
+                lines.add(key)
+            if len(bare) < MIN_CHARS or bare in old_text or bare in known:
+                continue
+            needles.setdefault(key if len(key) >= MIN_CANONICAL else bare, line.strip())
+    return Secrets(needles, frozenset(lines), known)
+
+
+def find_leaks(messages: Sequence[Message], patch: str | Sequence[str], issue: str = "") -> list[Leak]:
+    """Every place of the run that shows a distinctive added line of the patch or patches, in order."""
+    first = first_write(messages)
+    patches = [patch] if isinstance(patch, str) else patch
+    return leaks_of(messages, secrets_of(messages, patches, issue, first), first)
+
+
+def leaks_of(messages: Sequence[Message], secrets: Secrets, first: int) -> list[Leak]:
+    """As `find_leaks`, with what is already known about the run."""
+    if not secrets.needles:
+        return []
+    fragments = "\0".join(secrets.needles)
+    leaks: list[Leak] = []
+    for index, turn in enumerate(messages):
+        if index < first and turn.role != "assistant":
+            continue
+        text = turn.content
+        found = _hits(text, secrets.needles)
+        spans = [_widened(text, start, end, turn.role == "assistant") for start, end, _ in found]
+        leaks += [
+            Leak(index, start, end, line, whole) for (start, end, whole), (*_, line) in zip(spans, found, strict=True)
+        ]
+        if turn.role == "assistant":
+            leaks += [Leak(index, *place) for place in _partial(text, fragments, secrets)]
+    return sorted(leaks)
+
+
+def _hits(text: str, needles: dict[str, str]) -> list[tuple[int, int, str]]:
+    """Where the needles stand in the text: start, end, line."""
+    form = canonical(text)
+    present = [needle for needle in needles if needle in form]
+    if not present:
+        return []
+    # Places of the kept pieces: in the canonical form and in the text.
+    kept, origin, total = [], [], 0
+    for match in _KEPT.finditer(text):
+        kept.append(total)
+        origin.append(match.start())
+        total += match.end() - match.start()
+    hits = []
+    for needle in present:
+        at = form.find(needle)
+        while at >= 0:
+            stop = at + len(needle) - 1
+            first, last = _piece(kept, at), _piece(kept, stop)
+            hits.append((origin[first] + at - kept[first], origin[last] + stop - kept[last] + 1, needles[needle]))
+            at = form.find(needle, at + len(needle))
+    return hits
+
+
+def _piece(kept: list[int], place: int) -> int:
+    low, high = 0, len(kept) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if kept[middle] <= place:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _widened(text: str, start: int, end: int, prose: bool) -> tuple[int, int, bool]:
+    """The span grown to whole lines where that costs little, else to the quotes right around it."""
+    line_start = text.rfind("\n", 0, start) + 1
+    line_end = text.find("\n", end)
+    line_end = len(text) if line_end < 0 else line_end
+    before, after = text[line_start:start], text[end:line_end]
+    beside = len(before[_NUMBERING.match(before).end() :].strip()) + len(after.strip())
+    if beside <= 4 or (not prose and line_end - line_start <= LONGEST_LINE + end - start):
+        if not _tag(before) and not _tag(after):
+            return line_start, line_end, True
+    while start > line_start and text[start - 1] in "`'\"\\" and end < line_end and text[end] in "`'\"\\":
+        start, end = start - 1, end + 1
+    return start, end, False
+
+
+def _tag(text: str) -> bool:
+    """Whether the rest of a line holds a mark or a tag such as ``<output>`` or a fence, which must stay."""
+    return "<output>" in text or "</output>" in text or "```" in text or PATCH_MASKED in text
+
+
+def _partial(text: str, fragments: str, secrets: Secrets) -> list[tuple[int, int, str, bool]]:
+    """Quoted code in the agent's own words, and lines of its code blocks, that are a good part of an added line."""
+    places = [(match.start(1), match.end(1)) for match in _QUOTED.finditer(text)] if "`" in text else []
+    if "```" in text:
+        for block in _FENCED.finditer(text):
+            at = block.start(1)
+            for line in block[1].splitlines(keepends=True):
+                bare = line.strip()
+                if len(bare) >= MIN_FRAGMENT:
+                    start = at + line.index(bare[0])
+                    places.append((start, start + len(bare)))
+                at += len(line)
+    found = []
+    for start, end in places:
+        piece = text[start:end]
+        form = canonical(piece)
+        if len(form) < MIN_FRAGMENT or form not in fragments or not _EXPRESSION.search(piece):
+            continue
+        if tight(piece) in secrets.seen:
+            continue
+        owner = next(line for needle, line in secrets.needles.items() if form in needle)
+        found.append((start, end, owner, False))
+    return found

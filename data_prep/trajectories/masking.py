@@ -1,0 +1,164 @@
+"""Takes a patch out of a run: the content of its edits, printed diffs, and every line of it that shows elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from data_prep.trajectories.edits import Edit, find_edits, first_write, writes_of
+from data_prep.trajectories.leaks import Leak, Secrets, canonical, leaks_of, secrets_of
+from data_prep.trajectories.marks import PATCH_MASKED
+from data_prep.trajectories.patch_lines import patch_lines
+from data_prep.trajectories.run import AgentRun, Message
+
+_SHOWS_DIFF = re.compile(r"\bdiff\b|git stash show|MINI_SWE_AGENT_FINAL_OUTPUT|COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT")
+_DIFF_START = re.compile(r"^(?:diff --git |diff -[a-zA-Z]+ |--- (?=[^\n]*\n\+\+\+ ))", re.M)
+_DIFF_LINE = ("+", "-", " ", "@@", "\\", "diff ", "index ", "new file", "deleted file", "old mode", "new mode")
+_DIFF_LINES = (*_DIFF_LINE, "similarity ", "rename ", "copy ", "Binary ", "GIT binary")
+_NUMBERING = re.compile(r"[ \t]*(?:\d+[ \t:|-]*)?[+>|]?")
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A run's turns without the patches.
+
+    Attributes:
+        messages: as many turns as the run has, in its order.
+        masked_spans: how many pieces were masked, by kind of edit; ``diff`` for printed diffs.
+        leaked_lines_masked: places that showed an added line besides the edits and diffs.
+        first_write: turn of the run's first write; views before it are untouched.
+    """
+
+    messages: tuple[Message, ...]
+    masked_spans: Counter[str] = field(default_factory=Counter)
+    leaked_lines_masked: int = 0
+    first_write: int = 0
+
+
+def mask_run(run: AgentRun, *patches: str) -> Masked:
+    """The run without the patches (its own alone if none is given).
+
+    To compare two runs, give both runs' patches for each of them, so that what is masked does not tell them apart.
+    """
+    patches = patches or (run.patch,)
+    files = dict.fromkeys(path for patch in patches for path in patch_lines(patch).files)
+    writes = writes_of(run.messages)
+    first = first_write(run.messages, writes)
+    counts: Counter[str] = Counter()
+    spans = find_edits(run.messages, files, writes)
+    spans += _printed_diffs(run.messages, first)
+    messages = _replaced(run.messages, spans, counts)
+    secrets = secrets_of(run.messages, patches, run.issue, first)
+    leaks = leaks_of(messages, secrets, first)
+    messages = _without(messages, leaks, secrets)
+    return Masked(messages, counts, len(leaks), first)
+
+
+def _printed_diffs(messages: Sequence[Message], first: int) -> list[Edit]:
+    """Diffs in what the environment printed after the first write, when the turn before asked for one."""
+    found = []
+    asked = False
+    for index, message in enumerate(messages):
+        if message.role == "assistant":
+            asked = bool(_SHOWS_DIFF.search(message.content))
+            continue
+        if index <= first or not (asked or index == len(messages) - 1):
+            continue
+        text = message.content
+        position = 0
+        while (start := _DIFF_START.search(text, position)) is not None:
+            position = _diff_end(text, start.end())
+            found.append(Edit(index, start.start(), position, "diff"))
+    return found
+
+
+def _diff_end(text: str, position: int) -> int:
+    """The end of the diff's last line."""
+    end = text.find("\n", position)
+    end = len(text) if end < 0 else end
+    while end < len(text):
+        stop = text.find("\n", end + 1)
+        stop = len(text) if stop < 0 else stop
+        line = text[end + 1 : stop]
+        if not line.startswith(_DIFF_LINES):
+            following = text[stop + 1 : stop + 3]
+            if line or not following.startswith(("+", "-", " ", "@", "di")):
+                break
+        end = stop
+    return end
+
+
+def _replaced(messages: Sequence[Message], spans: Iterable[Edit], counts: Counter[str]) -> tuple[Message, ...]:
+    """The turns with a mark for every span; a span that is a mark already stays one and is not counted."""
+    by_message: dict[int, list[Edit]] = {}
+    for span in spans:
+        by_message.setdefault(span.message, []).append(span)
+    result = list(messages)
+    for index, edits in by_message.items():
+        text = messages[index].content
+        pieces, position = [], 0
+        for edit in sorted(edits):
+            content = text[edit.start : edit.end].strip()
+            if edit.start < position or not content or content == PATCH_MASKED:
+                continue
+            counts[edit.kind] += 1
+            pieces += [text[position : edit.start], PATCH_MASKED]
+            position = edit.end
+        result[index] = Message(role=messages[index].role, content="".join([*pieces, text[position:]]))
+    return tuple(result)
+
+
+def _without(messages: tuple[Message, ...], leaks: list[Leak], secrets: Secrets) -> tuple[Message, ...]:
+    """The turns with a mark for every leak; leaks in lines that follow each other share one."""
+    by_message: dict[int, list[Leak]] = {}
+    for leak in leaks:
+        by_message.setdefault(leak.message, []).append(leak)
+    result = list(messages)
+    for index, found in by_message.items():
+        text = messages[index].content
+        spans = [(leak.start, leak.end) for leak in found if not leak.whole_lines]
+        spans += _grown(text, [(leak.start, leak.end) for leak in found if leak.whole_lines], secrets.lines)
+        pieces, position = [], 0
+        for start, end in _joined(spans, text):
+            pieces += [text[position:start], PATCH_MASKED]
+            position = end
+        result[index] = Message(role=messages[index].role, content="".join([*pieces, text[position:]]))
+    return tuple(result)
+
+
+def _grown(text: str, spans: list[tuple[int, int]], lines: frozenset[str]) -> list[tuple[int, int]]:
+    """Whole-line spans grown over neighbouring lines that are added lines too, however short."""
+    grown = []
+    for start, end in spans:
+        while start > 0:
+            before = text.rfind("\n", 0, start - 1) + 1
+            if not _is_added(text[before : start - 1], lines):
+                break
+            start = before
+        while end < len(text):
+            after = text.find("\n", end + 1)
+            after = len(text) if after < 0 else after
+            if not _is_added(text[end + 1 : after], lines):
+                break
+            end = after
+        grown.append((start, end))
+    return grown
+
+
+def _is_added(line: str, lines: frozenset[str]) -> bool:
+    return len(line) < 200 and canonical(line[_NUMBERING.match(line).end() :]) in lines
+
+
+def _joined(spans: list[tuple[int, int]], text: str) -> list[tuple[int, int]]:
+    """Spans in order; those that overlap or have only white space and line numbers between them become one."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if joined:
+            between = text[joined[-1][1] : start]
+            if start < joined[-1][1] or ("\n" in between and _NUMBERING.fullmatch(between.replace("\n", ""))):
+                joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+                continue
+        joined.append((start, end))
+    return joined
