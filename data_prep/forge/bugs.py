@@ -18,7 +18,7 @@ from data_prep.forge.probe import Call, Outcome, Probe
 from data_prep.forge.sandbox import Sandbox
 
 # A function is given up when none of its first mutations shows: its calls then miss what it does.
-MUTATIONS_TRIED, FRUITLESS = 40, 8
+MUTATIONS_TRIED, FRUITLESS = 28, 8
 MOST_BUGS, FEWEST_BUGS = 4, 2
 MOST_BATCHES = 4
 FEWEST_MUTATIONS = 4

@@ -248,7 +248,7 @@ def invent(request, module):
     name = request["qualname"].split(".")[-1]
     kept, seen, times, bad = [], set(), {}, 0
     for tried in range(request["tries"]):
-        if tried == request["tries"] // 5 and len(kept) < 5:
+        if tried == request["tries"] // 8 and len(kept) < 4:
             return []
         # Calls that leave most defaults alone tell bugs apart; calls that give everything reach further.
         inventor.sparse = (0.3, 0.7, 0.95)[tried % 3]
