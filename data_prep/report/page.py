@@ -225,4 +225,4 @@ def _text(context: Context) -> str:
 def _size(context: Context, text: str) -> str:
     turns = f"{len(context.messages):,} turns, " if context.kind == "messages" else ""
     masks = len(MASK.findall(text))
-    return f"{turns}{len(text):,} characters" + (f", {masks} masks" if masks else "")
+    return f"{turns}{len(text):,} characters" + (f", {masks} mask{'s' if masks > 1 else ''}" if masks else "")
