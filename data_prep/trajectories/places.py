@@ -26,6 +26,7 @@ NOT_EDITED: frozenset[PathKind] = frozenset({"test", "docs", "lock", "changelog"
 # Lines above a change by which it is found again in what was shown, and how long one of them must be.
 _CONTEXT = 3
 _DISTINCTIVE = 12
+_METHOD = re.compile(r"\(\s*(?:self|cls)\b")
 _HEADING = re.compile(r"\s*(?:async\s+)?(def|class)\s+(\w+)")
 
 
@@ -190,17 +191,22 @@ def _change(group: list[tuple[int, str, bool]], lines: dict[int, str], heading: 
 
 
 def _with_heading(around: Around, heading: str) -> tuple[Symbol, bool]:
-    """What hunk and heading say together, and whether that is the function itself."""
+    """What lines and heading say together, and whether nothing more is to be known.
+
+    A heading is the last line above the hunk that starts at the margin, or, where the repository's settings say that it
+    is Python, the last definition at any depth without its indentation; a parameter ``self`` shows the latter.
+    """
     if around.indent == 0:
         return around.symbol(), True
     found = _HEADING.match(heading)
     if found is None:
-        return around.symbol(), bool(around.names) and around.names[0][0] == "def"
-    if found[1] == "def" and around.names and around.names[-1][0] == "def" and not heading[:1].isspace():
-        # git writes headings without their indentation: the one above may be a neighbour, not what is around
-        return around.symbol(), True
+        return around.symbol(), False
+    method = found[1] == "def" and _METHOD.search(heading) is not None
+    if found[1] == "def" and around.names and around.names[-1][0] == "def":
+        # a function within a function at the margin, or a method's neighbour that is not around it
+        return around.symbol(), not method
     whole = Around((*around.names, (found[1], found[2])), 0, around.top)
-    return whole.symbol(), whole.names[0][0] == "def"
+    return whole.symbol(), whole.names[0][0] == "def" and not method
 
 
 def _places(
