@@ -13,7 +13,7 @@ from data_prep.remote.errors import RemoteError
 def write_and_read(folder: str, process: int) -> int:
     """Write every key and read every key over and over; the number of records that were not whole."""
     cache = ReplyCache(folder)
-    for turn in range(30):
+    for turn in range(10):
         for number in range(10):
             cache.write(digest(number), {"how": "answered", "number": number, "filler": "x" * 20_000})
             record = cache.read(digest((number + turn + process) % 10))
