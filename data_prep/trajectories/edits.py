@@ -15,7 +15,6 @@ from data_prep.trajectories.run import Message
 from data_prep.trajectories.tool_calls import find_calls, last_opened
 from data_prep.trajectories.writes import Write, shell_writes
 
-_HINT = re.compile(r"<<|>|sed|perl|ruby|python|patch|apply|tee|edit|create|insert|cp |mv |awk|str_replace|\b(?:ed|ex|vi)")
 _UNRESOLVED = re.compile(r"[$*?`{}\[\]]")
 
 
@@ -69,9 +68,7 @@ def writes_of(messages: Sequence[Message]) -> list[tuple[int, Write]]:
     found: list[tuple[int, Write]] = []
     opened = ""
     for index, message in enumerate(messages):
-        if message.role != "assistant" or not _HINT.search(message.content):
-            if message.role == "assistant":
-                opened = last_opened(message.content, opened)
+        if message.role != "assistant":
             continue
         calls = find_calls(message.content, opened)
         opened = last_opened(message.content, opened)

@@ -25,6 +25,7 @@ LONGEST_LINE = 600
 _SPACES = "".join(map(chr, filter(lambda code: chr(code).isspace(), range(0x3001))))
 _IGNORED = _SPACES + "\\'\"`"
 _IGNORED_BYTES = "".join(filter(str.isascii, _IGNORED)).encode()
+_IGNORED_BYTES_IN_LINE = _IGNORED_BYTES.replace(b"\n", b"")
 _IGNORED_TABLE = dict.fromkeys(map(ord, _IGNORED))
 _KEPT = re.compile("[^" + re.escape(_IGNORED) + "]+")
 _QUOTED = re.compile(r"`([^`\n]{12,400})`")
@@ -56,6 +57,13 @@ def canonical(text: str) -> str:
     return text.translate(_IGNORED_TABLE)
 
 
+def canonical_lines(text: str) -> list[str]:
+    """The canonical forms of the text's lines."""
+    if text.isascii():
+        return text.encode().translate(None, _IGNORED_BYTES_IN_LINE).decode().split("\n")
+    return [canonical(line) for line in text.split("\n")]
+
+
 @dataclass(frozen=True)
 class Secrets:
     """What of some patches must not show in a run.
@@ -71,7 +79,9 @@ class Secrets:
     seen: str
 
 
-def secrets_of(messages: Sequence[Message], patches: Iterable[str], issue: str = "", first: int | None = None) -> Secrets:
+def secrets_of(
+    messages: Sequence[Message], patches: Iterable[str], issue: str = "", first: int | None = None
+) -> Secrets:
     """The secrets of the patches in this run; ``first`` is the turn of its first write if known."""
     first = first_write(messages) if first is None else first
     original = "\0".join([issue, *(turn.content for turn in messages[:first] if turn.role != "assistant")])
@@ -177,15 +187,15 @@ def _tag(text: str) -> bool:
 def _partial(text: str, fragments: str, secrets: Secrets) -> list[tuple[int, int, str, bool]]:
     """Quoted code in the agent's own words, and lines of its code blocks, that are a good part of an added line."""
     places = [(match.start(1), match.end(1)) for match in _QUOTED.finditer(text)] if "`" in text else []
-    if "```" in text:
-        for block in _FENCED.finditer(text):
-            at = block.start(1)
-            for line in block[1].splitlines(keepends=True):
+    for block in _FENCED.finditer(text) if "```" in text else ():
+        at = block.start(1)
+        forms = canonical_lines(block[1])
+        for line, form in zip(block[1].split("\n"), forms, strict=True):
+            if len(form) >= MIN_FRAGMENT and form in fragments:
                 bare = line.strip()
-                if len(bare) >= MIN_FRAGMENT:
-                    start = at + line.index(bare[0])
-                    places.append((start, start + len(bare)))
-                at += len(line)
+                start = at + line.index(bare[0])
+                places.append((start, start + len(bare)))
+            at += len(line) + 1
     found = []
     for start, end in places:
         piece = text[start:end]

@@ -13,7 +13,13 @@ from data_prep.trajectories.marks import PATCH_MASKED
 from data_prep.trajectories.patch_lines import patch_lines
 from data_prep.trajectories.run import AgentRun, Message
 
-_SHOWS_DIFF = re.compile(r"\bdiff\b|git stash show|MINI_SWE_AGENT_FINAL_OUTPUT|COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT")
+_SHOWS_DIFF = (
+    "diff",
+    "git stash show",
+    "MINI_SWE_AGENT_FINAL_OUTPUT",
+    "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT",
+    "submit",
+)
 _DIFF_START = re.compile(r"^(?:diff --git |diff -[a-zA-Z]+ |--- (?=[^\n]*\n\+\+\+ ))", re.M)
 _DIFF_LINE = ("+", "-", " ", "@@", "\\", "diff ", "index ", "new file", "deleted file", "old mode", "new mode")
 _DIFF_LINES = (*_DIFF_LINE, "similarity ", "rename ", "copy ", "Binary ", "GIT binary")
@@ -62,11 +68,13 @@ def _printed_diffs(messages: Sequence[Message], first: int) -> list[Edit]:
     asked = False
     for index, message in enumerate(messages):
         if message.role == "assistant":
-            asked = bool(_SHOWS_DIFF.search(message.content))
+            asked = any(sign in message.content for sign in _SHOWS_DIFF)
             continue
         if index <= first or not (asked or index == len(messages) - 1):
             continue
         text = message.content
+        if "diff " not in text and "\n+++ " not in text:
+            continue
         position = 0
         while (start := _DIFF_START.search(text, position)) is not None:
             position = _diff_end(text, start.end())

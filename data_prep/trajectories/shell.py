@@ -66,7 +66,7 @@ class Word:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the word does not end inside a quote that it opened (looked for where that is common: a line break)."""
+        """Whether the word does not end inside a quote that it opened; looked at in words with line breaks only."""
         raw = self.raw
         if raw[:1] not in ("'", '"', "$") or "\n" not in raw:
             return True
@@ -162,10 +162,15 @@ def pipelines(text: str) -> list[list[Command]]:
 
 def _heredoc(text: str, start: int, delimiter: str) -> tuple[tuple[int, int], int]:
     """The body's span and where the text goes on behind the line that ends it."""
-    match = re.compile(r"^\t*" + re.escape(delimiter) + r"[ \t\r]*$", re.M).search(text, start)
-    if match is None:
-        return (start, len(text)), len(text)
-    return (start, max(start, match.start() - 1)), min(match.end() + 1, len(text))
+    position = start
+    while (position := text.find(delimiter, position)) >= 0:
+        line_start = text.rfind("\n", start, position) + 1 or start
+        line_end = text.find("\n", position)
+        line_end = len(text) if line_end < 0 else line_end
+        if text[line_start:line_end].strip() == delimiter and text[line_start:position].strip("\t") == "":
+            return (start, max(start, line_start - 1)), min(line_end + 1, len(text))
+        position = max(line_end, position + 1)
+    return (start, len(text)), len(text)
 
 
 def _end_of_double(text: str, start: int) -> int:

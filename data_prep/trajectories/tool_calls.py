@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from data_prep.trajectories.writes import Write, diff_targets
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n`]*\n", re.M)
-_FENCE_END = re.compile(r"^[ \t]*```[ \t]*$", re.M)
+_FENCE = re.compile(r"[ \t]*```[ \t]*([\w+-]*)[^\n`]*\n")
+_FENCE_END = re.compile(r"[ \t]*```[ \t]*$", re.M)
 _SHELLS = ("", "bash", "sh", "shell", "zsh", "console", "mswea_bash_command")
 _COMMAND_LINE = re.compile(
     r"^(?:\$ )?(?:cd|sed|cat|python3?|perl|echo|printf|patch|git|tee|ed|cp|mv|edit_via_str_replace|apply_patch"
@@ -89,8 +89,8 @@ def _fences(content: str, calls: Calls) -> bool:
     """Shell fences; a fence without a language counts only where no fence names a shell."""
     position = 0
     named, unnamed = [], []
-    while (opening := _FENCE.search(content, position)) is not None:
-        closing = _FENCE_END.search(content, opening.end())
+    while (opening := _fence(_FENCE, content, position)) is not None:
+        closing = _fence(_FENCE_END, content, opening.end())
         stop = max(opening.end(), closing.start() - 1) if closing else len(content)
         language = opening[1].lower()
         if language in _SHELLS:
@@ -98,6 +98,20 @@ def _fences(content: str, calls: Calls) -> bool:
         position = closing.end() if closing else len(content)
     calls.regions += named or unnamed
     return bool(named or unnamed)
+
+
+def _fence(pattern: re.Pattern[str], content: str, position: int) -> re.Match[str] | None:
+    """The first line at or behind the position that starts with a fence of this form."""
+    while (at := content.find("```", position)) >= 0:
+        line_start = content.rfind("\n", 0, at) + 1
+        match = pattern.match(content, line_start) if line_start >= position else None
+        if match is not None:
+            return match
+        line_end = content.find("\n", at)
+        if line_end < 0:
+            return None
+        position = line_end + 1
+    return None
 
 
 def _add_fields(fields: list[tuple[str, str, list[tuple[int, int]]]], calls: Calls) -> None:

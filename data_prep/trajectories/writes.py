@@ -1,4 +1,4 @@
-"""What one pipeline of shell commands, or a script inside it, writes: where the new text stands and into which files."""
+"""What a pipeline of shell commands, or a script inside it, writes: where the new text stands, into which files."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ _PERL_IN_PLACE = re.compile(r"-[a-zA-Z0-9]*i")
 _PYTHON = re.compile(r"python[\d.]*")
 
 _OPENS_TO_WRITE = re.compile(r"""[,=(]\s*\\?["'](?:[wax]b?t?\+?b?|r[bt]?\+b?)\\?["']""")
-_WRITES_ANYHOW = re.compile(
-    r"\.write_(?:text|bytes)\(|\bfileinput\b|\binplace\s*=|\bshutil\.(?:copy|move)|\bos\.(?:rename|replace)\("
-    r"|\bsed -i|[\"']sed[\"']|\bgit apply\b|\bpatch -p|\bFileUtils\b|\bFile\.write\b"
+_MODES = tuple(f"{quote}{mode}" for quote in "'\"" for mode in ("w", "a", "x", "r+", "rb+", "rt+"))
+_WRITES_ANYHOW = (
+    *(".write_text(", ".write_bytes(", "fileinput", "inplace=", "inplace =", "shutil.copy", "shutil.move"),
+    *("os.rename(", "os.replace(", "sed -i", "'sed'", '"sed"', "git apply", "patch -p", "FileUtils", "File.write"),
 )
 _TEMPORARY = re.compile(r"tempfile|tmp|temp_dir|StringIO", re.I)
 _PATH_LITERAL = re.compile(r"""["']([\w./~+-]{1,200}\.\w{1,5})\\?["']""")
@@ -55,7 +56,9 @@ _DIFF_HUNK = re.compile(r"^@@", re.M)
 
 def looks_like_diff(text: str) -> bool:
     """Whether the text is a diff that ``patch``, ``git apply`` or ``apply_patch`` takes."""
-    return bool(_DIFF_HUNK.search(text)) and bool(_DIFF_TARGET.search(text)) or text.startswith("*** Begin Patch")
+    if "@@" not in text or not _DIFF_HUNK.search(text):
+        return text.startswith("*** Begin Patch")
+    return bool(_DIFF_TARGET.search(text))
 
 
 def diff_targets(text: str) -> list[str]:
@@ -65,7 +68,8 @@ def diff_targets(text: str) -> list[str]:
 
 def script_writes(code: str) -> Write | None:
     """What a script writes and reads by the paths it spells out; None if it writes no file."""
-    if not ("open" in code and _OPENS_TO_WRITE.search(code)) and not _WRITES_ANYHOW.search(code):
+    opens = "open" in code and any(mode in code for mode in _MODES) and _OPENS_TO_WRITE.search(code)
+    if not opens and not any(sign in code for sign in _WRITES_ANYHOW):
         return None
     literals = _PATH_LITERAL.findall(code)
     paths = list(dict.fromkeys(literals + _PATH_LOOSE.findall(code)))
