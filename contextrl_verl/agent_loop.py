@@ -74,14 +74,23 @@ class PairCarrierLoop(_PairLoop):
 
 @register(ANSWER)
 class PairAnswerLoop(_PairLoop):
-    """Asks the model a held-out pair through the rollout server; the selection reward scores the token."""
+    """Asks the model a held-out pair through the rollout server: one token, chosen among the pair's labels.
+
+    The selection reward scores it. Selection accuracy is thus that of the options' logits, as in training; how much
+    probability the labels have at all is ``actor/contextrl/option_mass``.
+    """
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
         ids, images = await self._encode(row)
+        options = row[COLUMN].flatten().tolist()
         output = await self.server_manager.generate(
             request_id=uuid4().hex,
             prompt_ids=ids,
-            sampling_params={**sampling_params, "max_tokens": 1},
+            sampling_params={
+                **sampling_params,
+                "max_tokens": 1,
+                "allowed_token_ids": options[2 : 2 + options[0]],
+            },
             image_data=images.get("images"),
         )
         preempted = output.num_preempted if output.num_preempted is not None else -1

@@ -75,6 +75,12 @@ def _check_keys(settings: Settings) -> None:
             "actor_rollout_ref.actor.strategy is 'fsdp' and VERL_PLATFORM is cpu: verl loads FSDP1 by a device index, "
             "which a CPU has not. Fix: actor_rollout_ref.actor.strategy=fsdp2."
         )
+    if settings.pairs.val_files and settings.objective != "selection_reward" and extra.get("rollout_name") != "vllm":
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.name is {extra.get('rollout_name')!r}, and contextrl.pairs.val_files are asked "
+            "with a sampling parameter of vLLM (allowed_token_ids). Fix: actor_rollout_ref.rollout.name=vllm, or "
+            "contextrl.pairs.val_files=[]."
+        )
     if settings.objective != "context_awareness":
         return
     ulysses = "ulysses_sequence_parallel_size"

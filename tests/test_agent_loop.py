@@ -78,7 +78,9 @@ def test_held_out_pairs_are_asked_for_one_token_after_the_same_prompt(job, verl_
     (asked,) = server.asked
     expected = encode_prompt(first(rows, ANSWER)["raw_prompt"], verl_tokenizer, PromptConfig(prefill=PREFILL))
     assert asked["prompt_ids"] == output.prompt_ids == expected
-    assert asked["sampling_params"] == {"logprobs": True, "temperature": 0, "max_tokens": 1}
+    options = [verl_tokenizer.encode(f" {label}", add_special_tokens=False)[-1] for label in "AB"]
+    only = {"max_tokens": 1, "allowed_token_ids": options}
+    assert asked["sampling_params"] == {"logprobs": True, "temperature": 0, **only}
     assert output.response_ids == [21]
     assert output.response_mask == [1]
     assert output.reward_score is None, "verl's reward worker scores only what has no score"

@@ -151,6 +151,11 @@ CASES = {
         ["actor_rollout_ref.actor.strategy is 'fsdp'", "VERL_PLATFORM is cpu"],
         "strategy=fsdp2",
     ),
+    "held-out pairs without vLLM": (
+        {"actor_rollout_ref.rollout.name": "sglang", "contextrl.pairs.val_files": "[{job}/pairs.parquet]"},
+        ["actor_rollout_ref.rollout.name is 'sglang'", "contextrl.pairs.val_files"],
+        "rollout.name=vllm",
+    ),
     "async trainer": (
         {"trainer.v1.trainer_mode": "separate_async"},
         ["trainer.v1.trainer_mode is 'separate_async'"],

@@ -30,6 +30,9 @@ def draw(path: Path, learned: History, real: History | None, title: str) -> None
     axes[0].legend(frameon=False)
 
     axes[1].plot(*series(learned, "actor/contextrl/accuracy"), color="tab:blue", alpha=0.45, label="training pairs")
+    axes[1].plot(
+        *series(learned, "actor/contextrl/option_mass"), color="0.55", linestyle="--", label="probability on the labels"
+    )
     axes[1].plot(*series(learned, HELD_OUT), "o-", color="tab:red", label="held-out pairs, both orders")
     axes[1].plot(*series(learned, "critic/score/mean"), color="tab:green", alpha=0.6, label="reward (all rows)")
     axes[1].axhline(0.5, color="0.6", linestyle=":")

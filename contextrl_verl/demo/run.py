@@ -24,7 +24,7 @@ from contextrl_verl.prompting import PromptConfig, PromptRenderer
 
 TEMPLATE = "short"
 PAIRS_PER_BATCH, RL_PER_BATCH, ROLLOUTS = 128, 8, 4
-LEARNING_RATE, COEF = 2e-3, 1.0
+LEARNING_RATE, COEF = 1e-3, 1.0
 CONTEXT_CHARS, REAL_STEPS, REAL_PAIRS_PER_BATCH = 600, 12, 48
 
 
@@ -75,7 +75,7 @@ def _make_model(out: Path, seed: int, progress: Progress) -> Path:
 
     from contextrl_verl.demo import tiny_model
 
-    task = progress.add_task("a tiny Qwen2, made here and warmed up", total=None, note="")
+    task = progress.add_task("a tiny Qwen2, made here and taught to read", total=None, note="")
     torch.manual_seed(seed)
     tokenizer = tiny_model.make_tokenizer()
     model = tiny_model.make_model(None, tokenizer, seed=seed)
@@ -104,6 +104,7 @@ def _act_one(out: Path, model: Path, steps: int, seed: int, progress: Progress) 
     pd.DataFrame(rl_rows(512, seed)).to_parquet(folder / "rl.parquet")
     pd.DataFrame(rl_rows(32, seed + 1, "heldout")).to_parquet(folder / "rl_held_out.parquet")
     keys = job_keys(folder, model, seed) | {
+        "contextrl.pairs.orders": "both",
         "trainer.total_training_steps": steps,
         "trainer.test_freq": steps,
         "trainer.val_before_train": True,
@@ -195,6 +196,7 @@ def _watched(keys: dict[str, Any], folder: Path, steps: int, title: str, progres
 def _summary(learned: History, real: History | None, real_pairs: int, seconds: float, seed: int) -> dict[str, Any]:
     _, accuracy = series(learned, HELD_OUT)
     _, losses = series(learned, "actor/contextrl/loss")
+    _, masses = series(learned, "actor/contextrl/option_mass")
     _, real_losses = series(real or [], "actor/contextrl/loss")
     return {
         "contextrl_verl_version": __version__,
@@ -206,6 +208,8 @@ def _summary(learned: History, real: History | None, real_pairs: int, seconds: f
         "seed": seed,
         "selection_accuracy_before": accuracy[0],
         "selection_accuracy_after": accuracy[-1],
+        "option_mass_first": masses[0],
+        "option_mass_last": masses[-1],
         "loss_first": losses[0],
         "loss_last": losses[-1],
         "real_pairs": real_pairs,
@@ -226,6 +230,9 @@ def _show(console: Console, summary: dict[str, Any], picture: Path, trajectories
         f"{summary['selection_accuracy_after']:.3f}",
     )
     table.add_row("context-awareness loss", f"{summary['loss_first']:.3f}", f"{summary['loss_last']:.3f}")
+    table.add_row(
+        "probability on the labels", f"{summary['option_mass_first']:.3f}", f"{summary['option_mass_last']:.3f}"
+    )
     if summary["real_pairs"]:
         first, last = summary["real_loss_first"], summary["real_loss_last"]
         assert math.isfinite(first)
