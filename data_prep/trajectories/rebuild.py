@@ -212,7 +212,9 @@ class Workspace:
                 text.lose(str(error))
 
     def _replace(self, arguments: list[str | None], ok: bool) -> None:
-        given = [word for word in arguments if word is None or not re.fullmatch(r"--?[a-z][\w-]*", word)]
+        given = list(arguments)
+        while given and given[0] and given[0].startswith("-"):
+            del given[0]
         path = given[0] if given else None
         text = self._find(path) if path else None
         if text is None or path is None or not ok:

@@ -213,6 +213,8 @@ def record_with(**changes) -> dict:
         (b'{"a": 1}\n', "unknown format"),
         (b'"text"\n', "unknown format"),
         (json.dumps(mini_v1()).encode()[:-200], "truncated"),
+        (b'{"a": [1, 2]', "truncated"),
+        ('{"a": "é'.encode()[:-1], "truncated"),
         (b'{"a": "\xff\xfe"}\n', "undecodable bytes"),
         (json.dumps(record_with(messages=[])).encode(), "no messages"),
         (json.dumps(record_with(messages=None)).encode(), "no messages"),
