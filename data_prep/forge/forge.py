@@ -70,7 +70,7 @@ def forge(library: str, runs: int, out: Path, seed: int, workers: int | None = N
             finally:
                 pool.shutdown(cancel_futures=True)
     funnel.check()
-    return Forged(len(made), sum(made), sum(1 for _ in funnel) and funnel.stage("commits").left, funnel)
+    return Forged(len(made), sum(made), funnel.stage("commits", "commits").left, funnel)
 
 
 def _records(
@@ -78,8 +78,7 @@ def _records(
 ) -> Iterator[dict[str, Any]]:
     """The records in order; more functions are screened as long as there are too few."""
     waiting = _candidates(found, seed)
-    order = [path for path, _, _ in waiting]
-    if not order:
+    if not waiting:
         raise ForgeError(f"--library {found.name}: it has no function that can be mutated; name a larger library")
     numbered = iter(enumerate(waiting))
     written = tried = 0
@@ -88,8 +87,8 @@ def _records(
         tqdm(total=runs, unit="run", desc="runs", disable=not progress) as bar,
     ):
         while written < runs:
-            # One in ten is lost to other bugs of its commit.
-            need = math.ceil((runs - written) * 1.1) + 1
+            # One in six is lost to other bugs of its commit.
+            need = math.ceil((runs - written) * 1.2)
             batches: list[Batch] = []
             for result in _in_order(pool, count, _screen, ((item, f"{seed}/{n}") for n, item in numbered)):
                 screening.update()
@@ -172,16 +171,9 @@ _worker: dict[str, Any] = {}
 def _start(folder: str, found: Library) -> None:
     """Makes the worker's own scratch folder with the library in it."""
     sandbox = Sandbox(Path(tempfile.mkdtemp(dir=folder)))
-    _worker.update(sandbox=sandbox, library=found)
-    _original()
-
-
-def _original() -> None:
-    sandbox, found = _worker["sandbox"], _worker["library"]
-    shutil.rmtree(sandbox.work)
-    sandbox.work.mkdir()
     found.copy_to(sandbox.work)
     sandbox.compile(list(found.modules))
+    _worker.update(sandbox=sandbox, library=found)
 
 
 def _screen(item: tuple[tuple[str, Function, list[Mutation]], str]) -> Screened:
@@ -206,7 +198,10 @@ def _work(item: tuple[list[Batch], str]) -> _Made:
             resolved = _resolved(sandbox, issue, patch)
             made.append(record(agent.messages, patch, resolved, commit, found.name, found.version))
     finally:
-        _original()
+        sandbox.restore()
+        for path, text in originals.items():
+            (sandbox.work / path).write_bytes(text.encode("utf-8"))
+        sandbox.compile(list(originals))
     return _Made(tuple(made), stage)
 
 

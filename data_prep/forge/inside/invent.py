@@ -246,10 +246,12 @@ def invent(request, module):
         return []
     inventor = Inventor(request, module)
     name = request["qualname"].split(".")[-1]
-    kept, seen, times, bad = [], set(), {}, 0
+    kept, seen, times, bad, fresh = [], set(), {}, 0, 0
     for tried in range(request["tries"]):
         if tried == request["tries"] // 8 and len(kept) < 4:
             return []
+        if tried - fresh > request["tries"] // 6:
+            break
         # Calls that leave most defaults alone tell bugs apart; calls that give everything reach further.
         inventor.sparse = (0.3, 0.7, 0.95)[tried % 3]
         item = drawn(inventor, *place, name)
@@ -270,6 +272,8 @@ def invent(request, module):
         if outcome["kind"] == "bad" or outcome.get("misuse"):
             continue
         times[outcome["text"]] = times.get(outcome["text"], 0) + 1
+        if times[outcome["text"]] == 1:
+            fresh = tried
         if times[outcome["text"]] <= 6:
             kept.append({**item, "outcome": outcome})
         if len(kept) >= request["keep"]:
