@@ -25,6 +25,20 @@ from contextrl_verl.prompting import option_order
 
 _WORD = re.compile(r"\w+")
 _CACHED_CONTEXTS = 64
+_CACHED_WORDS = 300_000
+
+
+class _Hashes(dict[str, int]):
+    """CRC-32 of words; most words of a run are those of the runs before."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= _CACHED_WORDS:
+            self.clear()
+        value = self[word] = zlib.crc32(word.encode("utf-8", "surrogatepass"))
+        return value
+
+
+_HASHES = _Hashes()
 
 
 class AuditError(ConfigError):
@@ -58,9 +72,7 @@ class TextView:
     @cached_property
     def _words(self) -> tuple[np.ndarray, np.ndarray]:
         counted = Counter(_WORD.findall(self.text.lower()))
-        hashes = np.fromiter(
-            (zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in counted), np.uint32, len(counted)
-        )
+        hashes = np.fromiter(map(_HASHES.__getitem__, counted), np.uint32, len(counted))
         unique, inverse = np.unique(hashes, return_inverse=True)
         return unique, np.bincount(inverse, weights=list(counted.values()), minlength=len(unique))
 
