@@ -87,6 +87,11 @@ def first_write(messages: Sequence[Message], writes: list[tuple[int, Write]] | N
     return len(messages)
 
 
+def first_edit(messages: Sequence[Message], edits: Sequence[Edit]) -> int:
+    """Index of the first turn that edits; the number of turns if none does."""
+    return edits[0].message if edits else len(messages)
+
+
 def find_edits(
     messages: Sequence[Message], files: Iterable[str], writes: list[tuple[int, Write]] | None = None
 ) -> list[Edit]:

@@ -1,7 +1,8 @@
 """Finds lines of a patch in a run's text, however they got there.
 
-An added line counts as distinctive when it has at least 12 characters besides white space and when neither the patch's
-own old lines, nor the issue, nor anything the run saw before it first wrote something contains it. Text is compared
+An added line counts as distinctive when it has at least 12 characters besides white space and is not old text: neither
+the patch's own old lines, nor the issue, nor what the run saw before it first wrote something contains it, and it was
+not printed before the first edit without the agent having written it. Text is compared
 without white space, quotes and backslashes, so that printed diffs, numbered views, JSON strings and shell quoting all
 look the same; an added line is found inside longer text as well.
 """
@@ -12,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from data_prep.trajectories.edits import first_write
+from data_prep.trajectories.edits import find_edits, first_edit, first_write, writes_of
 from data_prep.trajectories.marks import PATCH_MASKED
 from data_prep.trajectories.patch_lines import patch_lines
 from data_prep.trajectories.run import Message
@@ -79,11 +80,9 @@ class Secrets:
     seen: str
 
 
-def secrets_of(
-    messages: Sequence[Message], patches: Iterable[str], issue: str = "", first: int | None = None
-) -> Secrets:
-    """The secrets of the patches in this run; ``first`` is the turn of its first write if known."""
-    first = first_write(messages) if first is None else first
+def secrets_of(messages: Sequence[Message], patches: Iterable[str], issue: str, written: int, edited: int) -> Secrets:
+    """The secrets of the patches in this run; ``written`` and ``edited`` are the turns of its first write and edit."""
+    first = written
     original = "\0".join([issue, *(turn.content for turn in messages[:first] if turn.role != "assistant")])
     parsed = [patch_lines(patch) for patch in patches]
     known = tight(original)
@@ -100,14 +99,32 @@ def secrets_of(
             if len(bare) < MIN_CHARS or bare in old_text or bare in known:
                 continue
             needles.setdefault(key if len(key) >= MIN_CANONICAL else bare, line.strip())
+    _drop_seen(messages[written:edited], needles)
     return Secrets(needles, frozenset(lines), known)
+
+
+def _drop_seen(messages: Sequence[Message], needles: dict[str, str]) -> None:
+    """Drop the lines that the environment printed before the agent wrote them, in turns before the first edit."""
+    waiting = {needle: tight(line) for needle, line in needles.items()}
+    for turn in messages:
+        if not waiting:
+            return
+        if turn.role == "assistant":
+            form = canonical(turn.content)
+            waiting = {needle: bare for needle, bare in waiting.items() if needle not in form}
+        else:
+            text = tight(turn.content)
+            for needle in [needle for needle, bare in waiting.items() if bare in text]:
+                del waiting[needle], needles[needle]
 
 
 def find_leaks(messages: Sequence[Message], patch: str | Sequence[str], issue: str = "") -> list[Leak]:
     """Every place of the run that shows a distinctive added line of the patch or patches, in order."""
-    first = first_write(messages)
     patches = [patch] if isinstance(patch, str) else patch
-    return leaks_of(messages, secrets_of(messages, patches, issue, first), first)
+    writes = writes_of(messages)
+    first = first_write(messages, writes)
+    edits = find_edits(messages, [path for patch in patches for path in patch_lines(patch).files], writes)
+    return leaks_of(messages, secrets_of(messages, patches, issue, first, first_edit(messages, edits)), first)
 
 
 def leaks_of(messages: Sequence[Message], secrets: Secrets, first: int) -> list[Leak]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from data_prep.trajectories.edits import Edit, find_edits, first_write, writes_of
+from data_prep.trajectories.edits import Edit, find_edits, first_edit, first_write, writes_of
 from data_prep.trajectories.leaks import Leak, Secrets, canonical, leaks_of, secrets_of
 from data_prep.trajectories.marks import PATCH_MASKED
 from data_prep.trajectories.patch_lines import patch_lines
@@ -53,10 +53,9 @@ def mask_run(run: AgentRun, *patches: str) -> Masked:
     writes = writes_of(run.messages)
     first = first_write(run.messages, writes)
     counts: Counter[str] = Counter()
-    spans = find_edits(run.messages, files, writes)
-    spans += _printed_diffs(run.messages, first)
-    messages = _replaced(run.messages, spans, counts)
-    secrets = secrets_of(run.messages, patches, run.issue, first)
+    edits = find_edits(run.messages, files, writes)
+    messages = _replaced(run.messages, edits + _printed_diffs(run.messages, first), counts)
+    secrets = secrets_of(run.messages, patches, run.issue, first, first_edit(run.messages, edits))
     leaks = leaks_of(messages, secrets, first)
     messages = _without(messages, leaks, secrets)
     return Masked(messages, counts, len(leaks), first)

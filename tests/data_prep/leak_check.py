@@ -1,8 +1,8 @@
 """Says whether a context still shows lines of a patch. Written on its own: it uses nothing of the masker.
 
 A line of the patch counts when it is added, has 12 or more characters besides white space, and is not old text. Old text
-is what the issue says, what the patch itself shows as old, and what the run's environment had printed before the agent
-wrote anything. Such a line must not be found in the context; both are compared with all white space taken out.
+is what the issue says, what the patch itself shows as old, what the run's environment had printed before the agent
+wrote anything, and what it printed before the first edit of a patched file without the agent having spelt it first. Such a line must not be found in the context; both are compared with all white space taken out.
 """
 
 import re
@@ -19,12 +19,15 @@ def squeezed(text):
     return re.sub(r"\s+", "", text)
 
 
-def first_write(turns):
-    """Number of turns before the agent's first command that could write anything."""
+def first_write(turns, paths=None):
+    """Number of turns before the agent's first command that could write anything, or could write one of the paths."""
+    endings = [re.escape("/".join(path.split("/")[-2:])) for path in paths or ()]
+    bare = [r"(?<![\w/.])" + re.escape(path.split("/")[-1]) for path in paths or ()]
+    named = re.compile("|".join(endings + bare))
     for number, (role, content) in enumerate(turns):
         if role == "assistant":
             commands = re.findall(r"```\w*\n(.*?)(?:\n```|\Z)", content, re.S) or [content]
-            if any(WRITES.search(command) for command in commands):
+            if any(WRITES.search(command) and named.search(command) for command in commands):
                 return number
     return len(turns)
 
@@ -41,11 +44,18 @@ def lines_to_hide(turns, patch, issue):
             old.append(squeezed(line[1:]))
     before = [content for role, content in turns[: first_write(turns)] if role != "assistant"]
     old += [squeezed(text) for text in [issue, *before]]
-    hidden = {}
+    paths = {line[6:].strip() for line in patch.split("\n") if line.startswith(("+++ b/", "--- a/"))}
+    hidden, spelt = {}, ""
     for line in added:
         key = squeezed(line)
         if len(key) >= LEAST and not any(key in text for text in old):
             hidden[key] = line
+    for role, content in turns[: first_write(turns, paths)]:
+        text = squeezed(content)
+        if role == "assistant":
+            spelt += text
+        else:
+            hidden = {key: line for key, line in hidden.items() if key not in text or key in spelt}
     return hidden
 
 
