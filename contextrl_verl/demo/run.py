@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import math
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from contextrl_verl.demo.evidence_pairs import evidence_pairs, rl_rows
 from contextrl_verl.demo.job import TRAINER, JobError, run_trainer
 from contextrl_verl.demo.picture import HELD_OUT, History, draw, series
 from contextrl_verl.pair_files import write_pairs
-from contextrl_verl.pairs import ContrastivePair
+from contextrl_verl.pairs import Context, ContrastivePair
 from contextrl_verl.prompting import PromptConfig, PromptRenderer
 
 TEMPLATE = "short"
@@ -87,13 +88,18 @@ def _make_model(out: Path, seed: int, progress: Progress) -> Path:
     return out / "model"
 
 
+@lru_cache(maxsize=1)
+def _short() -> PromptRenderer:
+    return PromptRenderer(PromptConfig(template=TEMPLATE))
+
+
 def render_short(query: str, answer: str, a: str, b: str) -> str:
     """The demonstration's prompt for two texts, through the same template the trainer will use."""
-    pair = ContrastivePair(
-        pair_id="x", domain="demo", query=query, answer=answer,
-        supporting={"kind": "text", "text": a}, confounders=[{"kind": "text", "text": b}],
-    )  # fmt: skip
-    return PromptRenderer(PromptConfig(template=TEMPLATE)).messages(pair, [0, 1])[0]["content"]
+    contexts = [Context.model_construct(kind="text", text=text, messages=None, images=None) for text in (a, b)]
+    pair = ContrastivePair.model_construct(
+        pair_id="x", domain="demo", query=query, answer=answer, supporting=contexts[0], confounders=contexts[1:]
+    )
+    return _short().messages(pair, [0, 1])[0]["content"]
 
 
 def _act_one(out: Path, model: Path, steps: int, seed: int, progress: Progress) -> History:

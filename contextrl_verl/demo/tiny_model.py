@@ -148,12 +148,15 @@ def next_token_logits(model, tokenizer, texts: Sequence[str]) -> torch.Tensor:
     return model.lm_head(hidden[torch.arange(len(texts)), last]).float()
 
 
-@torch.no_grad()
 def selection_accuracy(
     model, tokenizer, pairs: Iterable[dict], render: Render = default_render, *, prefill: str = "", batch_size: int = 64
 ) -> dict[str, float]:
     """The likelier label, every pair in both orders; and the probability on the two labels."""
-    prompts = selection_prompts(pairs, render)
+    return _accuracy_on(model, tokenizer, selection_prompts(pairs, render), prefill, batch_size)
+
+
+@torch.no_grad()
+def _accuracy_on(model, tokenizer, prompts, prefill: str, batch_size: int = 64) -> dict[str, float]:
     ids = torch.tensor([tokenizer.encode(label, add_special_tokens=False)[0] for label in LABELS])
     hits, mass = 0, 0.0
     for start in range(0, len(prompts), batch_size):
@@ -223,6 +226,7 @@ def warm_up(
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20))
     before = copy.deepcopy(model.state_dict())
+    check = selection_prompts(pairs[:100], render)
     for step in range(1, most_steps + 1):
         model.train()
         examples = [_warm_up_example(rng.choice(pairs), rng, render, copy_rate) for _ in range(batch_size)]
@@ -235,7 +239,7 @@ def warm_up(
         if step % 5 and step != most_steps:
             continue
         model.eval()
-        accuracy = selection_accuracy(model, tokenizer, pairs[:200], render, prefill=prefill)["accuracy"]
+        accuracy = _accuracy_on(model, tokenizer, check, prefill)["accuracy"]
         if log:
             log(f"step {step}: loss {loss.item():.2f}, {accuracy:.0%} selected right")
         if accuracy > AT_MOST:

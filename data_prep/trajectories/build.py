@@ -1,0 +1,159 @@
+"""Second pass: the runs of each group, masked for all its patches, become pairs; what fails drops the whole group."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contextrl_verl.pairs import ARROW_SCHEMA, Context, ContrastivePair, Message
+from data_prep.counting import Funnel, Stage
+from data_prep.redact import redact
+from data_prep.trajectories.elide import Elider, ElisionError, evidence_lines
+from data_prep.trajectories.leaks import find_leaks
+from data_prep.trajectories.masking import mask_run
+from data_prep.trajectories.readers import read_at
+from data_prep.trajectories.run import AgentRun, TrajectoryError
+
+QUERY = (
+    "A coding agent worked on an issue of {repository} and submitted a patch. The contexts are records of such work on "
+    "different issues, with the edits hidden. Which record led to the patch below?"
+)
+DOMAIN = "trajectory"
+
+
+def build_part(payload: dict[str, Any], path: Path) -> Funnel:
+    """Build the pairs of ``payload["groups"]`` and write them as Parquet, in order.
+
+    A group is ``{"runs": [{"run_id", "location", "places"}], "split", "shared"}``.
+    """
+    funnel = Funnel()
+    stages = {name: funnel.stage(name, "couples") for name in ("reread", "mask", "budget", "length")}
+    funnel.stage("masked_lines", "lines")
+    elider = Elider.load(payload["tokenizer"], payload["budget"])
+    runs = _Runs(payload)
+    with pq.ParquetWriter(path, ARROW_SCHEMA, compression="zstd") as writer:
+        for group in payload["groups"]:
+            rows = [pair.to_row() for pair in _build_group(group, runs, elider, payload, funnel, stages)]
+            if rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema=ARROW_SCHEMA))
+    return funnel
+
+
+def _build_group(
+    group: dict[str, Any],
+    runs: _Runs,
+    elider: Elider,
+    payload: dict[str, Any],
+    funnel: Funnel,
+    stages: dict[str, Stage],
+) -> list[ContrastivePair]:
+    sample = {"runs": [member["run_id"] for member in group["runs"]]}
+    try:
+        members = [runs.get(member) for member in group["runs"]]
+    except TrajectoryError as error:
+        stages["reread"].drop("the run changed since it was first read", {**sample, "detail": str(error)})
+        return []
+    stages["reread"].keep()
+    patches = [run.patch for run in members]
+    contexts, leaked = [], 0
+    for run in members:
+        masked = mask_run(run, *patches)
+        leaked += masked.leaked_lines_masked
+        if find_leaks(masked.messages, patches, run.issue):
+            stages["mask"].drop("a line of the patch is still there", sample)
+            return []
+        contexts.append(masked.messages)
+    stages["mask"].keep()
+    try:
+        elided = [
+            elider.fit(messages, evidence_lines(run, member["places"]))
+            for run, member, messages in zip(members, group["runs"], contexts, strict=True)
+        ]
+    except ElisionError as error:
+        stages["budget"].drop(error.reason, sample)
+        return []
+    stages["budget"].keep()
+    redacted: list[Context] = []
+    for messages in elided:
+        turns = [Message(role=turn.role, content=_clean(redact(turn.content).text)) for turn in messages]
+        redacted.append(Context(kind="messages", messages=turns))
+    sizes = [sum(len(turn.content) for turn in context.messages or ()) for context in redacted]
+    if max(sizes) > payload["length_ratio"] * min(sizes):
+        stages["length"].drop(f"longest over shortest context above {payload['length_ratio']:g}", sample)
+        return []
+    stages["length"].keep()
+    funnel.stage("masked_lines", "lines").keep(leaked)
+    return [_pair(group, members, redacted, index) for index in range(len(members))]
+
+
+def _pair(group: dict[str, Any], members: list[AgentRun], contexts: list[Context], index: int) -> ContrastivePair:
+    """The direction in which run ``index`` supports its own patch."""
+    run = members[index]
+    others = [number for number in range(len(members)) if number != index]
+    return ContrastivePair(
+        pair_id="+".join([run.run_id, *(members[number].run_id for number in others)]),
+        domain=DOMAIN,
+        query=QUERY.format(repository=run.repository),
+        answer=_clean(redact(run.patch).text),
+        supporting=contexts[index],
+        confounders=[contexts[number] for number in others],
+        provenance={
+            "supporting": _provenance(run),
+            "confounders": [_provenance(members[number]) for number in others],
+            "shared": group["shared"],
+        },
+        split=group["split"],
+    )
+
+
+def _provenance(run: AgentRun) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "instance_id": run.instance_id,
+        "repository": run.repository,
+        "commit": run.commit,
+        "outcome": run.outcome,
+        "source": run.source,
+        "patch_origin": run.patch_origin,
+    }
+
+
+def _clean(text: str) -> str:
+    """Without half surrogate pairs, which no UTF-8 file can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class _Runs:
+    """Runs by location; the last few stay in memory, for neighbours in the list of groups share them."""
+
+    def __init__(self, payload: dict[str, Any], keep: int = 16) -> None:
+        self._payload, self._keep = payload, keep
+        self._known: OrderedDict[str, AgentRun] = OrderedDict()
+
+    def get(self, member: dict[str, Any]) -> AgentRun:
+        name = member["run_id"]
+        if name not in self._known:
+            self._known[name] = self._read(member)
+            if len(self._known) > self._keep:
+                self._known.popitem(last=False)
+        self._known.move_to_end(name)
+        return self._known[name]
+
+    def _read(self, member: dict[str, Any]) -> AgentRun:
+        if "spool" in member:
+            with open(member["spool"], "rb") as stream:
+                stream.seek(member["offset"])
+                run = AgentRun.model_validate_json(stream.readline())
+        else:
+            options = {name: self._payload[name] for name in ("format", "max_record_bytes", "replay")}
+            run = read_at(
+                self._payload["source"], json.loads(member["location"]), tasks=self._payload["task_patches"], **options
+            )
+        if run.run_id != member["run_id"]:
+            raise TrajectoryError(f"expected the run {member['run_id']} and found {run.run_id}")
+        return run
