@@ -7,6 +7,13 @@ from typing import Annotated
 
 import typer
 
+from data_prep.audit.command import audit_command
+from data_prep.forge.command import forge
+from data_prep.judge.command import judge
+from data_prep.report.command import show
+from data_prep.tasks.command import tasks
+from data_prep.trajectories.command import trajectories
+
 app = typer.Typer(help="ContextRL for verl: contrastive context selection next to GRPO.", no_args_is_help=True)
 
 
@@ -52,8 +59,14 @@ def doctor(
     raise typer.Exit(run_doctor(list(config or []), config_name, config_dir, with_ray=ray))
 
 
-pairs = typer.Typer(help="Look at files of contrastive pairs.", no_args_is_help=True)
+pairs = typer.Typer(help="Make and check files of contrastive pairs.", no_args_is_help=True)
+pairs.command("trajectories")(trajectories)
 app.add_typer(pairs, name="pairs")
+app.add_typer(tasks, name="tasks")
+app.command("audit")(audit_command)
+app.command("judge")(judge)
+app.command("show")(show)
+app.command("forge")(forge)
 
 
 @pairs.command()

@@ -1,8 +1,23 @@
 """Shortcut audit of contrastive pairs: can the label be told without the evidence?"""
 
-from data_prep.audit.registry import FeatureGroup, known_groups, register
-from data_prep.audit.result import AuditResult, GroupRow
-from data_prep.audit.run import audit
-from data_prep.audit.view import AuditError, PairView
+from importlib import import_module
+from typing import Any
 
-__all__ = ["AuditError", "AuditResult", "FeatureGroup", "GroupRow", "PairView", "audit", "known_groups", "register"]
+# Where each public name is; imported when asked for, so that the command line's --help needs neither scipy nor sklearn.
+_HOMES = {
+    "AuditError": "view",
+    "AuditResult": "result",
+    "FeatureGroup": "registry",
+    "GroupRow": "result",
+    "PairView": "view",
+    "audit": "run",
+    "known_groups": "registry",
+    "register": "registry",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
