@@ -261,11 +261,16 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(real, tmp_p
     few = tmp_path / "few.jsonl"
     with lzma.open(real, "rt", encoding="utf-8") as file:
         few.write_text("".join(next(file) for _ in range(12)), encoding="utf-8")
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text(few.read_text() * 2)
     made = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         trace_qa(few, tmp_path / f"{name}.parquet", Options(seed=seed), progress=False)
         made.append((tmp_path / f"{name}.parquet").read_bytes())
     assert made[0] == made[1] != made[2]
+    summary = trace_qa(twice, tmp_path / "d.parquet", Options(), progress=False)
+    assert (tmp_path / "d.parquet").read_bytes() == made[0]
+    assert summary["stages"][0]["dropped"] == {"the same run again": 12}
 
 
 # Bad input
