@@ -22,7 +22,7 @@ def squeezed(text):
 def first_write(turns, paths=None):
     """Number of turns before the agent's first command that could write anything, or could write one of the paths."""
     endings = [re.escape("/".join(path.split("/")[-2:])) for path in paths or ()]
-    bare = [r"(?<![\w/.])" + re.escape(path.split("/")[-1]) for path in paths or ()]
+    bare = [r"\bcd .*(?:\n.*){0,99}(?<![\w/.])" + re.escape(path.split("/")[-1]) for path in paths or ()]
     named = re.compile("|".join(endings + bare))
     for number, (role, content) in enumerate(turns):
         if role == "assistant":
