@@ -78,6 +78,7 @@ def _make_model(out: Path, seed: int, progress: Progress) -> Path:
 
     task = progress.add_task("a tiny Qwen2, made here and taught to read", total=None, note="")
     torch.manual_seed(seed)
+    torch.set_num_threads(1)  # for so small a model a second thread waits more than it works
     tokenizer = tiny_model.make_tokenizer()
     model = tiny_model.make_model(None, tokenizer, seed=seed)
     tiny_model.warm_up(
