@@ -189,8 +189,12 @@ def _possible(text: str) -> list[_Rule]:
 
 
 def _redacted(text: str, rules: list[_Rule], counts: Counter[str]) -> str:
+    folded = ""
     for rule in rules:
-        if not rule.fold and not any(sign in text for sign in rule.signs):
+        if rule.fold and not folded:
+            folded = text.lower()
+        where = folded if rule.fold else text
+        if not any(sign in where for sign in rule.signs):
             continue
 
         def replace(match: re.Match[str], rule: _Rule = rule) -> str:
