@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from data_prep.trajectories.edits import find_edits, first_edit, first_write, writes_of
-from data_prep.trajectories.marks import PATCH_MASKED
+from data_prep.trajectories.marks import NUMBERING, PATCH_MASKED
 from data_prep.trajectories.patch_lines import patch_lines
 from data_prep.trajectories.run import Message
 
@@ -32,7 +32,6 @@ _KEPT = re.compile("[^" + re.escape(_IGNORED) + "]+")
 _QUOTED = re.compile(r"`([^`\n]{12,400})`")
 _FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.M | re.S)
 _EXPRESSION = re.compile(r"[^\w.\s]")
-_NUMBERING = re.compile(r"[ \t]*(?:\d+[ \t:|-]*)?[+>|]?")
 
 
 @dataclass(frozen=True, order=True)
@@ -187,7 +186,7 @@ def _widened(text: str, start: int, end: int, prose: bool) -> tuple[int, int, bo
     line_end = text.find("\n", end)
     line_end = len(text) if line_end < 0 else line_end
     before, after = text[line_start:start], text[end:line_end]
-    beside = len(before[_NUMBERING.match(before).end() :].strip()) + len(after.strip())
+    beside = len(before[NUMBERING.match(before).end() :].strip()) + len(after.strip())
     if beside <= 4 or (not prose and line_end - line_start <= LONGEST_LINE + end - start):
         if not _tag(before) and not _tag(after):
             return line_start, line_end, True

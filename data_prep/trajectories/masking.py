@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from data_prep.trajectories.edits import Edit, find_edits, first_edit, first_write, writes_of
 from data_prep.trajectories.leaks import Leak, Secrets, canonical, leaks_of, secrets_of
-from data_prep.trajectories.marks import PATCH_MASKED
+from data_prep.trajectories.marks import NUMBERING, PATCH_MASKED
 from data_prep.trajectories.patch_lines import patch_lines
 from data_prep.trajectories.run import AgentRun, Message
 
@@ -23,7 +23,6 @@ _SHOWS_DIFF = (
 _DIFF_START = re.compile(r"^(?:diff --git |diff -[a-zA-Z]+ |--- (?=[^\n]*\n\+\+\+ ))", re.M)
 _DIFF_LINE = ("+", "-", " ", "@@", "\\", "diff ", "index ", "new file", "deleted file", "old mode", "new mode")
 _DIFF_LINES = (*_DIFF_LINE, "similarity ", "rename ", "copy ", "Binary ", "GIT binary")
-_NUMBERING = re.compile(r"[ \t]*(?:\d+[ \t:|-]*)?[+>|]?")
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _grown(text: str, spans: list[tuple[int, int]], lines: frozenset[str]) -> li
 
 
 def _is_added(line: str, lines: frozenset[str]) -> bool:
-    return len(line) < 200 and canonical(line[_NUMBERING.match(line).end() :]) in lines
+    return len(line) < 200 and canonical(line[NUMBERING.match(line).end() :]) in lines
 
 
 def _joined(spans: list[tuple[int, int]], text: str) -> list[tuple[int, int]]:
@@ -164,7 +163,7 @@ def _joined(spans: list[tuple[int, int]], text: str) -> list[tuple[int, int]]:
     for start, end in sorted(spans):
         if joined:
             between = text[joined[-1][1] : start]
-            if start < joined[-1][1] or ("\n" in between and _NUMBERING.fullmatch(between.replace("\n", ""))):
+            if start < joined[-1][1] or ("\n" in between and NUMBERING.fullmatch(between.replace("\n", ""))):
                 joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
                 continue
         joined.append((start, end))

@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-Counter = Callable[[Sequence[str]], list[int]]
+TokenCount = Callable[[Sequence[str]], list[int]]
 
 _PIECES = re.compile(r"[A-Za-z]{1,6}|\d{1,3}|\s+|[^\sA-Za-z\d]")
 BATCH = 2000
 
 
 class RoughTokenizer:
-    """Splits text into short pieces of words, numbers, white space and signs; about as many as real tokens, rather more.
+    """Splits text into short pieces of words, numbers, white space and signs; rather more than real tokens.
 
     Needs no files. The ids only serve to be counted.
     """
@@ -23,7 +23,7 @@ class RoughTokenizer:
         return [len(piece) for piece in _PIECES.findall(text)]
 
 
-def token_counter(tokenizer: Any = None) -> Counter:
+def token_counter(tokenizer: Any = None) -> TokenCount:
     """A function that counts the tokens of each of several texts, without special tokens.
 
     ``tokenizer`` is a Hugging Face tokenizer, anything with ``encode(text)``, or None for `RoughTokenizer`.
