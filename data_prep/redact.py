@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from data_prep.trajectories.run import Message
 
@@ -162,10 +163,17 @@ _RULES = (
 )
 
 
-def redact(text: str) -> tuple[str, Counter[str]]:
-    """The text without its secrets, and how many of each kind there were."""
+class Redacted(NamedTuple):
+    """Text without its secrets, and how many there were of each kind."""
+
+    text: str
+    counts: Counter[str]
+
+
+def redact(text: str) -> Redacted:
+    """Take the secrets out of a text."""
     counts: Counter[str] = Counter()
-    return _redacted(text, _possible(text), counts), counts
+    return Redacted(_redacted(text, _possible(text), counts), counts)
 
 
 def redact_messages(messages: Sequence[Message]) -> tuple[tuple[Message, ...], Counter[str]]:

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from data_prep.trajectories.evidence import evidence_lines
 from data_prep.trajectories.marks import elided
 from data_prep.trajectories.run import Message
-from data_prep.trajectories.tokens import token_counter
+from data_prep.trajectories.tokens import TokenCount, load_tokenizer, token_counter
+
+__all__ = ["EVIDENCE_TOO_LONG", "Elided", "Elider", "ElisionError", "elide", "evidence_lines"]
 
 SHORTEST_OBSERVATION = 160
 EVIDENCE_TOO_LONG = "the evidence alone exceeds the token budget"
@@ -39,6 +42,34 @@ class Elided:
     left_out: int = 0
     turns_left_out: int = 0
     reason: str = ""
+
+
+class ElisionError(ValueError):
+    """Turns that cannot be brought within the budget; ``reason`` is fit for counting."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Elider:
+    """A budget and a tokenizer, loaded once for many contexts."""
+
+    def __init__(self, budget: int, tokenizer: Any = None, *, per_message: int = 0) -> None:
+        self._budget, self._per_message = budget, per_message
+        self._count = token_counter(tokenizer)
+
+    @classmethod
+    def load(cls, tokenizer: str, budget: int, *, per_message: int = 0) -> Elider:
+        """With the Hugging Face tokenizer of that name or folder; an empty name takes the fast stand-in."""
+        return cls(budget, load_tokenizer(tokenizer), per_message=per_message)
+
+    def fit(self, messages: Sequence[Message], evidence: Iterable[tuple[int, str]] = ()) -> tuple[Message, ...]:
+        """The turns within the budget. Raises ElisionError if their evidence does not fit."""
+        result = _elided(messages, self._budget, evidence, self._count, self._per_message)
+        if result.reason:
+            raise ElisionError(result.reason)
+        return result.messages
 
 
 class _Turn:
@@ -88,17 +119,22 @@ class _Turn:
 def elide(
     messages: Sequence[Message],
     budget: int,
-    evidence: Iterable[tuple[int, int]] = (),
+    evidence: Iterable[tuple[int, str]] = (),
     tokenizer: Any = None,
     *,
     per_message: int = 0,
 ) -> Elided:
     """Bring the turns within ``budget`` tokens (``per_message`` more for each turn, for what a prompt puts around it).
 
-    ``evidence`` holds (message, line) indices as `evidence_lines` gives them. When the evidence with its marks does not
+    ``evidence`` holds (message index, line) as `evidence_lines` gives them. When the evidence with its marks does not
     fit, the result has no messages and says so in ``reason``.
     """
-    count = token_counter(tokenizer)
+    return _elided(messages, budget, evidence, token_counter(tokenizer), per_message)
+
+
+def _elided(
+    messages: Sequence[Message], budget: int, evidence: Iterable[tuple[int, str]], count: TokenCount, per_message: int
+) -> Elided:
     mark = count([elided(10**8) + "\n"])[0] + 1
     turns = _turns(messages, evidence, count, mark)
     if sum(turn.total for turn in turns) + per_message * len(turns) <= budget:
@@ -119,16 +155,19 @@ def elide(
     return Elided((), 0, reason=EVIDENCE_TOO_LONG)
 
 
-def _turns(messages: Sequence[Message], evidence: Iterable[tuple[int, int]], count: Any, mark: int) -> list[_Turn]:
-    by_message: dict[int, set[int]] = {}
-    for index, number in evidence:
-        by_message.setdefault(index, set()).add(number)
+def _turns(
+    messages: Sequence[Message], evidence: Iterable[tuple[int, str]], count: TokenCount, mark: int
+) -> list[_Turn]:
+    by_message: dict[int, set[str]] = {}
+    for index, line in evidence:
+        by_message.setdefault(index, set()).add(line)
     lines = [message.content.split("\n") for message in messages]
     lengths = iter(count([line + "\n" for group in lines for line in group]))
     turns = []
     for index, (message, group) in enumerate(zip(messages, lines, strict=True)):
         sums = [0, *accumulate(next(lengths) for _ in group)]
-        kept = sorted(number for number in by_message.get(index, ()) if 0 <= number < len(group))
+        wanted = by_message.get(index)
+        kept = [number for number, line in enumerate(group) if line in wanted] if wanted else []
         turns.append(_Turn(message, group, sums, kept, mark))
     return turns
 

@@ -19,23 +19,27 @@ MOST_NAMING_LINES = 20
 _FILE_NAME = re.compile(r"\.\w{1,5}$")
 _TEST_SIGNS = ("Traceback", "Error", "FAIL", "failed", "passed", "assert", "\nOK")
 
-Line = tuple[int, int]
+Evidence = set[tuple[int, str]]
 
 
-def evidence_lines(run: AgentRun | Sequence[Message], places: Iterable[str], patch: str = "") -> set[Line]:
-    """The (message, line) indices of the evidence; lines are those of ``content.split("\\n")``.
+def evidence_lines(
+    run: AgentRun | Sequence[Message], places: Iterable[str | Sequence[str]], patch: str | None = None
+) -> Evidence:
+    """The evidence as (message index, line without its line break).
 
     ``places`` are names of patched files (with a ``/`` or an ending) and of functions or classes (``Class.method`` is
-    looked for as ``method``). In what a command printed that names such a file, the evidence is the old lines of the
-    patch and the body of each such function as far as 40 lines; in the output of tests, up to 20 lines that name one.
-    The turns may be masked already: a line stays in its place only if nothing was masked above it, so pass the turns
-    that are to be shortened, not the run as recorded.
+    looked for as ``method``), one by one or as (file, symbol); ``patch`` is the run's own if not given. In what a
+    command printed that names such a file, the evidence is the old lines of the patch and the body of each such
+    function as far as 40 lines; in the output of tests, up to 20 lines that name one. Lines are told by their text, so
+    the evidence of a run as recorded holds for the same run masked: a line that was masked is then simply not there.
     """
     messages = run.messages if isinstance(run, AgentRun) else run
-    files, symbols = _sorted(places)
+    if patch is None:
+        patch = run.patch if isinstance(run, AgentRun) else ""
+    files, symbols = _sorted(name for place in places for name in ([place] if isinstance(place, str) else place))
     old = {form for line in patch_lines(patch).original if len(form := tight(line)) >= MIN_CHARS}
     named = re.compile(r"\b(?:" + "|".join(map(re.escape, symbols)) + r")\b") if symbols else None
-    found: set[Line] = set()
+    found: Evidence = set()
     command, issue_seen = "", False
     for index, message in enumerate(messages):
         if message.role == "assistant":
@@ -47,14 +51,13 @@ def evidence_lines(run: AgentRun | Sequence[Message], places: Iterable[str], pat
         text = message.content
         view = any(name in command for name in files)
         naming = [symbol for symbol in symbols if symbol in text]
-        if not (view and (old or naming)) and not naming:
+        if not (view and old) and not naming:
             continue
         lines = text.split("\n")
-        if view:
-            found |= {(index, number) for number in _view_lines(lines, old, naming)}
+        numbers = set(_view_lines(lines, old, naming)) if view else set()
         if naming and named is not None and any(sign in text for sign in _TEST_SIGNS):
-            numbers = [number for number, line in enumerate(lines) if named.search(line)]
-            found |= {(index, number) for number in numbers[-MOST_NAMING_LINES:]}
+            numbers.update([number for number, line in enumerate(lines) if named.search(line)][-MOST_NAMING_LINES:])
+        found |= {(index, lines[number]) for number in numbers if lines[number].strip()}
     return found
 
 
@@ -97,4 +100,5 @@ def _depth(line: str) -> int:
     """Columns in front of the code, with what a viewer put there."""
     width = re.match(r"[ \t]*(?:\d+[:\t|-])?", line).end()
     rest = line[width:]
-    return line[:width].expandtabs().__len__() * (width == 0 or line[:width].isspace()) + len(rest) - len(rest.lstrip())
+    before = len(line[:width].expandtabs()) if line[:width].isspace() else 0
+    return before + len(rest) - len(rest.lstrip())

@@ -46,3 +46,23 @@ def token_counter(tokenizer: Any = None) -> TokenCount:
             "Face tokenizer, an object with encode(text), or None"
         )
     return lambda texts: [len(tokenizer.encode(text)) for text in texts]
+
+
+def load_tokenizer(name: str) -> Any:
+    """The Hugging Face tokenizer of that name or folder; None, for the stand-in, if the name is empty."""
+    if not name:
+        return None
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ImportError(
+            f"tokenizer {name!r} needs the package transformers, which is not installed; install it, or leave the "
+            "tokenizer empty to count approximately"
+        ) from error
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"tokenizer {name!r} cannot be loaded ({error}); give a folder that holds tokenizer.json, or leave it empty "
+            "to count approximately"
+        ) from error
