@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from contextrl_verl.pairs import ARROW_SCHEMA, Context, ContrastivePair, Message
 from data_prep.counting import Funnel, Stage
-from data_prep.redact import redact
-from data_prep.trajectories.elide import Elider, ElisionError, evidence_lines
+from data_prep.redact import redact, redact_messages
+from data_prep.trajectories.elide import elide
+from data_prep.trajectories.evidence import evidence_lines
 from data_prep.trajectories.leaks import find_leaks
 from data_prep.trajectories.masking import mask_run
-from data_prep.trajectories.readers import read_at
+from data_prep.trajectories.readers import load_task_patches, read_at
 from data_prep.trajectories.run import AgentRun, TrajectoryError
 
 QUERY = (
@@ -24,6 +25,8 @@ QUERY = (
     "different issues, with the edits hidden. Which record led to the patch below?"
 )
 DOMAIN = "trajectory"
+# What a prompt puts around a turn: its role and line breaks.
+TURN_TOKENS = 6
 
 
 def build_part(payload: dict[str, Any], path: Path) -> Funnel:
@@ -34,11 +37,11 @@ def build_part(payload: dict[str, Any], path: Path) -> Funnel:
     funnel = Funnel()
     stages = {name: funnel.stage(name, "couples") for name in ("reread", "mask", "budget", "length")}
     funnel.stage("masked_lines", "lines")
-    elider = Elider.load(payload["tokenizer"], payload["budget"])
+    tokenizer = _tokenizer(payload["tokenizer"])
     runs = _Runs(payload)
     with pq.ParquetWriter(path, ARROW_SCHEMA, compression="zstd") as writer:
         for group in payload["groups"]:
-            rows = [pair.to_row() for pair in _build_group(group, runs, elider, payload, funnel, stages)]
+            rows = [pair.to_row() for pair in _build_group(group, runs, tokenizer, payload, funnel, stages)]
             if rows:
                 writer.write_table(pa.Table.from_pylist(rows, schema=ARROW_SCHEMA))
     return funnel
@@ -47,7 +50,7 @@ def build_part(payload: dict[str, Any], path: Path) -> Funnel:
 def _build_group(
     group: dict[str, Any],
     runs: _Runs,
-    elider: Elider,
+    tokenizer: Any,
     payload: dict[str, Any],
     funnel: Funnel,
     stages: dict[str, Stage],
@@ -69,26 +72,35 @@ def _build_group(
             return []
         contexts.append(masked.messages)
     stages["mask"].keep()
-    try:
-        elided = [
-            elider.fit(messages, evidence_lines(run, member["places"]))
-            for run, member, messages in zip(members, group["runs"], contexts, strict=True)
-        ]
-    except ElisionError as error:
-        stages["budget"].drop(error.reason, sample)
-        return []
+    names = {name for member in group["runs"] for place in member["places"] for name in place if name}
+    shortened: list[Context] = []
+    for messages in contexts:
+        # Secrets first: a mark must not be cut in two, and the evidence's line numbers must be those of the text cut.
+        messages, _ = redact_messages(messages)
+        evidence = {line for patch in patches for line in evidence_lines(messages, names, patch)}
+        fitted = elide(messages, payload["budget"], evidence, tokenizer, per_message=TURN_TOKENS)
+        if fitted.reason:
+            stages["budget"].drop(fitted.reason, sample)
+            return []
+        turns = [Message(role=turn.role, content=_clean(turn.content)) for turn in fitted.messages]
+        shortened.append(Context(kind="messages", messages=turns))
     stages["budget"].keep()
-    redacted: list[Context] = []
-    for messages in elided:
-        turns = [Message(role=turn.role, content=_clean(redact(turn.content).text)) for turn in messages]
-        redacted.append(Context(kind="messages", messages=turns))
-    sizes = [sum(len(turn.content) for turn in context.messages or ()) for context in redacted]
+    sizes = [sum(len(turn.content) for turn in context.messages or ()) for context in shortened]
     if max(sizes) > payload["length_ratio"] * min(sizes):
         stages["length"].drop(f"longest over shortest context above {payload['length_ratio']:g}", sample)
         return []
     stages["length"].keep()
     funnel.stage("masked_lines", "lines").keep(leaked)
-    return [_pair(group, members, redacted, index) for index in range(len(members))]
+    return [_pair(group, members, shortened, index) for index in range(len(members))]
+
+
+def _tokenizer(name: str) -> Any:
+    """A Hugging Face tokenizer by name or folder; None for the built-in estimate."""
+    if not name:
+        return None
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name)
 
 
 def _pair(group: dict[str, Any], members: list[AgentRun], contexts: list[Context], index: int) -> ContrastivePair:
@@ -99,7 +111,7 @@ def _pair(group: dict[str, Any], members: list[AgentRun], contexts: list[Context
         pair_id="+".join([run.run_id, *(members[number].run_id for number in others)]),
         domain=DOMAIN,
         query=QUERY.format(repository=run.repository),
-        answer=_clean(redact(run.patch).text),
+        answer=_clean(redact(run.patch)[0]),
         supporting=contexts[index],
         confounders=[contexts[number] for number in others],
         provenance={
@@ -129,10 +141,11 @@ def _clean(text: str) -> str:
 
 
 class _Runs:
-    """Runs by location; the last few stay in memory, for neighbours in the list of groups share them."""
+    """Runs by where they lie; the last few stay in memory, for neighbours in the list of groups share them."""
 
     def __init__(self, payload: dict[str, Any], keep: int = 16) -> None:
         self._payload, self._keep = payload, keep
+        self._tasks = load_task_patches(payload["tasks"]) if payload["tasks"] else None
         self._known: OrderedDict[str, AgentRun] = OrderedDict()
 
     def get(self, member: dict[str, Any]) -> AgentRun:
@@ -151,9 +164,7 @@ class _Runs:
                 run = AgentRun.model_validate_json(stream.readline())
         else:
             options = {name: self._payload[name] for name in ("format", "max_record_bytes", "replay")}
-            run = read_at(
-                self._payload["source"], json.loads(member["location"]), tasks=self._payload["task_patches"], **options
-            )
+            run = read_at(self._payload["source"], json.loads(member["location"]), tasks=self._tasks, **options)
         if run.run_id != member["run_id"]:
             raise TrajectoryError(f"expected the run {member['run_id']} and found {run.run_id}")
         return run

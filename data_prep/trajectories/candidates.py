@@ -29,8 +29,7 @@ class CascadeSettings:
 
     Attributes:
         commit: ``same`` base commit; ``near``: instance numbers at most ``near`` apart; ``any``.
-        level: what must be shared: a ``file``, a ``class``, or a ``function`` (a class counts where a patch edits
-            its body outside functions).
+        level: what must be shared: a ``file``; a function or ``class`` (the paper's stage); the very ``function``.
         related: band of the issues' similarity; below it issues are unrelated, above it nearly the same.
         alike: patches with this share of added lines in common (of the smaller patch) are the same answer.
         bucket: most runs compared for one file; beyond it, runs are drawn from ``seed``.
@@ -38,7 +37,7 @@ class CascadeSettings:
 
     commit: CommitRule = "same"
     near: int = 500
-    level: Level = "function"
+    level: Level = "class"
     related: tuple[float, float] = (0.02, 0.8)
     alike: float = 0.5
     bucket: int = 400
@@ -68,7 +67,7 @@ def find_couples(lights: Sequence[Light], settings: CascadeSettings, funnel: Fun
 
     couples = _keep(couples, lights, funnel.stage("other issue", "couples"), _same_issue)
     if settings.level != "file":
-        stage = funnel.stage(f"same {settings.level}", "couples")
+        stage = funnel.stage("same function or class" if settings.level == "class" else "same function", "couples")
         couples = _keep(couples, lights, stage, lambda a, b: None if shared_place(a, b, settings.level) else "other")
     similarity = IssueSimilarity(lights[index] for couple in couples for index in couple)
     low, high = settings.related
@@ -160,13 +159,11 @@ def shared_place(a: Light, b: Light, level: Level) -> tuple[str, str] | None:
         for other_file, other, other_kind, _ in b.places:
             if file != other_file or "module" in (kind, other_kind):
                 continue
+            short = min(symbol, other, key=len)
+            long = other if short == symbol else symbol
+            same = kind == other_kind and (long == short or ("." not in short and long.endswith("." + short)))
             if level == "class":
-                symbol_, other_ = symbol.split(".")[0], other.split(".")[0]
-                same = symbol_ == other_
-            else:
-                short = min(symbol, other, key=len)
-                long = other if short == symbol else symbol
-                same = kind == other_kind and (long == short or ("." not in short and long.endswith("." + short)))
+                same |= symbol.split(".")[0] == other.split(".")[0]
             if same:
                 return file, max(symbol, other, key=len)
     return None

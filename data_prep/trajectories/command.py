@@ -20,11 +20,11 @@ def trajectories(
         str, typer.Option(help="same: one base commit; near: close numbers of one repository; any.")
     ] = "same",
     near: Annotated[int, typer.Option(min=0, help="Largest distance of instance numbers for --commit near.")] = 500,
-    level: Annotated[str, typer.Option(help="What both patches edit: file, class or function.")] = "function",
+    level: Annotated[str, typer.Option(help="What both edit: file; class: a function or class; function.")] = "class",
     related: Annotated[tuple[float, float], typer.Option(help="Band of the issues' similarity.")] = (0.02, 0.8),
     alike: Annotated[float, typer.Option(help="Share of added lines from which two patches are the same.")] = 0.5,
     options: Annotated[int, typer.Option(min=2, help="Contexts of a pair: one supports, the others confound.")] = 2,
-    per_run: Annotated[int, typer.Option(min=1, help="Groups that one run may be in.")] = 2,
+    per_run: Annotated[int, typer.Option(min=1, help="Groups that one run may be in.")] = 4,
     per_file: Annotated[int, typer.Option(min=1, help="Groups around one file.")] = 200,
     limit: Annotated[int | None, typer.Option(min=1, help="Groups in all.")] = None,
     budget: Annotated[int, typer.Option(min=256, help="Tokens of a context at most.")] = 12_000,

@@ -30,7 +30,7 @@ class GroupSettings:
     """
 
     options: int = 2
-    per_run: int = 2
+    per_run: int = 4
     per_file: int = 200
     limit: int | None = None
     seed: int = 1

@@ -96,6 +96,8 @@ def test_the_cascade_equals_brute_force_and_its_counts_add_up(seed, commit, leve
         (("a.py", "A.f", "function"), ("a.py", "B.f", "function"), "function", False),
         (("a.py", "A.f", "function"), ("a.py", "A.g", "function"), "function", False),
         (("a.py", "A.f", "function"), ("a.py", "A.g", "function"), "class", True),
+        (("a.py", "A.f", "function"), ("a.py", "f", "function"), "class", True),
+        (("a.py", "A.f", "function"), ("a.py", "A", "class"), "class", True),
         (("a.py", "A", "class"), ("a.py", "A", "class"), "function", True),
         (("a.py", "A.f", "function"), ("b.py", "A.f", "function"), "function", False),
         (("a.py", "", "module"), ("a.py", "", "module"), "function", False),
