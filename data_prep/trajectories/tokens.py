@@ -63,6 +63,6 @@ def load_tokenizer(name: str) -> Any:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"tokenizer {name!r} cannot be loaded ({error}); give a folder that holds tokenizer.json, or leave it empty "
+            f"tokenizer {name!r} cannot be loaded ({error}); give a folder with a tokenizer.json, or leave it empty "
             "to count approximately"
         ) from error
