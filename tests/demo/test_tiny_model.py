@@ -7,6 +7,14 @@ from contextrl_verl.demo import tiny_model  # noqa: E402
 from contextrl_verl.demo.evidence_pairs import DIGITS, evidence_pairs  # noqa: E402
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return tiny_model.make_tokenizer()
