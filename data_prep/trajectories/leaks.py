@@ -98,7 +98,7 @@ def secrets_of(messages: Sequence[Message], patches: Iterable[str], issue: str, 
             if len(bare) < MIN_CHARS or bare in old_text or bare in known:
                 continue
             needles.setdefault(key if len(key) >= MIN_CANONICAL else bare, line.strip())
-    _drop_seen(messages[written:edited], needles)
+    _drop_seen(messages[:edited], needles)
     return Secrets(needles, frozenset(lines), known)
 
 
@@ -181,7 +181,7 @@ def _piece(kept: list[int], place: int) -> int:
 
 
 def _widened(text: str, start: int, end: int, prose: bool) -> tuple[int, int, bool]:
-    """The span grown to whole lines where that costs little, else to the quotes right around it."""
+    """The span, grown to whole lines where that costs little."""
     line_start = text.rfind("\n", 0, start) + 1
     line_end = text.find("\n", end)
     line_end = len(text) if line_end < 0 else line_end
@@ -190,8 +190,6 @@ def _widened(text: str, start: int, end: int, prose: bool) -> tuple[int, int, bo
     if beside <= 4 or (not prose and line_end - line_start <= LONGEST_LINE + end - start):
         if not _tag(before) and not _tag(after):
             return line_start, line_end, True
-    while start > line_start and text[start - 1] in "`'\"\\" and end < line_end and text[end] in "`'\"\\":
-        start, end = start - 1, end + 1
     return start, end, False
 
 

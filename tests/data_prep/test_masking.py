@@ -1,0 +1,282 @@
+"""What masking takes out and what it leaves, on small runs, by properties, and on real runs by an independent check."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import leak_check
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.trajectories.leaks import find_leaks
+from data_prep.trajectories.marks import PATCH_MASKED
+from data_prep.trajectories.masking import mask_run
+from data_prep.trajectories.patch_lines import patch_lines
+from data_prep.trajectories.readers import open_source
+from data_prep.trajectories.run import AgentRun, Message
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "swebench_trajectories_dev.jsonl.xz"
+SOURCE = Path(os.environ.get("CONTEXTRL_TRAJECTORIES", SHARED))
+
+NEW = "    return self.read(limit, retries=3, strict=True)"
+PATCH = f"""diff --git a/pkg/core/base.py b/pkg/core/base.py
+index 1111111..2222222 100644
+--- a/pkg/core/base.py
++++ b/pkg/core/base.py
+@@ -10,4 +10,6 @@ class Reader:
+ def load(self, limit):
+     \"\"\"Load it all at once.\"\"\"
+-    return self.read(limit)
++    if limit is None:
++        limit = self.default_limit()
++{NEW}
++    pass
+"""
+VIEW = "<returncode>0</returncode>\n<output>\n    10\tdef load(self, limit):\n    12\t    return self.read(limit)\n"
+
+
+def run_of(*turns, patch=PATCH, issue="Loading is flaky"):
+    roles = itertools.cycle(["assistant", "user"])
+    messages = [Message(role="system", content="You are an agent."), Message(role="user", content=issue)]
+    messages += [Message(role=next(roles), content=turn) for turn in turns]
+    return AgentRun(instance_id="a__b-1", repository="a/b", issue=issue, messages=messages, patch=patch, source="test")
+
+
+def shell(command, thought="Next."):
+    return f"THOUGHT: {thought}\n\n```bash\n{command}\n```"
+
+
+def output(text):
+    return f"<returncode>0</returncode>\n<output>\n{text}\n</output>"
+
+
+SED = shell(f"sed -i 's/    return self.read(limit)/{NEW}/' pkg/core/base.py")
+
+
+def shown(run, *patches):
+    return [message.content for message in mask_run(run, *patches).messages]
+
+
+def test_views_before_the_edit_and_reasoning_stay():
+    run = run_of(shell("nl -ba pkg/core/base.py", "The reader ignores failures."), VIEW, SED, output(""))
+    texts = shown(run)
+    assert texts[:4] == [message.content for message in run.messages[:4]]
+    assert texts[4] == shell(f"sed -i '{PATCH_MASKED}' pkg/core/base.py")
+    assert texts[5] == output("")
+
+
+SHOWN_AFTER = {
+    "view": (f"def load(self, limit):\n{NEW}\nprint(1)", f"def load(self, limit):\n{PATCH_MASKED}\nprint(1)"),
+    "nl": (f"    12\tx = 1\n    13\t{NEW}\n    14\ty = 2", f"    12\tx = 1\n{PATCH_MASKED}\n    14\ty = 2"),
+    "grep -n": (f"pkg/core/base.py:13:{NEW}", PATCH_MASKED),
+    "json": (
+        '{"text": "x = 1\\n    return self.read(limit, retries=3, strict=True)\\ny = 2"}',
+        PATCH_MASKED,
+    ),
+    "several lines": (
+        f"a\n    if limit is None:\n        limit = self.default_limit()\n{NEW}\n    pass\nb",
+        f"a\n{PATCH_MASKED}\nb",
+    ),
+    "traceback": (
+        f'  File "base.py", line 13\n  {NEW}\nValueError: 3',
+        f'  File "base.py", line 13\n{PATCH_MASKED}\nValueError: 3',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN_AFTER)
+def test_lines_shown_after_the_edit(name):
+    before, after = SHOWN_AFTER[name]
+    masked = mask_run(run_of(SED, output(""), shell("cat pkg/core/base.py"), output(before)))
+    assert masked.messages[5].content == output(after)
+    assert masked.leaked_lines_masked >= 1
+
+
+def test_printed_diffs_go_whole_and_the_rest_of_the_output_stays():
+    run = run_of(SED, output(""), shell("git diff && echo checked"), output(PATCH + "checked"), shell("submit"), PATCH)
+    masked = mask_run(run)
+    assert masked.messages[5].content == output(f"{PATCH_MASKED}\nchecked")
+    assert masked.messages[7].content.strip() == PATCH_MASKED
+    assert masked.masked_spans == Counter({"diff": 2, "sed -i": 1})
+
+
+QUOTED = {
+    "whole line": ("I add `return self.read(limit, retries=3, strict=True)` there.", f"I add `{PATCH_MASKED}` there."),
+    "other quotes": ('Use "return self.read(limit, retries=3, strict=True)".', f'Use "{PATCH_MASKED}".'),
+    "without return": ("I call `self.read(limit, retries=3, strict=True)` now.", f"I call `{PATCH_MASKED}` now."),
+    "name only": ("I call `self.read` with `retries=3` and `self.default_limit`.",) * 2,
+    "code block": (
+        f"The fix:\n```python\ndef load(self, limit):\n{NEW}\n```\nGood.",
+        f"The fix:\n```python\ndef load(self, limit):\n{PATCH_MASKED}\n```\nGood.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUOTED)
+def test_plans_that_quote_the_patch(name):
+    before, after = QUOTED[name]
+    texts = shown(run_of(shell("nl -ba pkg/core/base.py"), VIEW, shell("ls", before), output("")))
+    assert texts[4] == shell("ls", after)
+
+
+def test_old_text_is_no_leak():
+    moved = PATCH.replace("    return self.read(limit)\n", f"{NEW.strip()}\n", 1)
+    assert f"-{NEW.strip()}" in moved
+    for run in (
+        run_of(shell("cat pkg/core/base.py"), output(NEW), SED, output(""), shell("cat a.py"), output(NEW)),
+        run_of(SED, output(""), shell("cat a.py"), output(NEW), issue=f"Please write\n{NEW}"),
+        run_of(SED, output(""), shell("cat a.py"), output(NEW), patch=moved),
+        run_of(shell("cat > t.py <<'E'\n1\nE"), "", shell("cat a.py"), output(NEW), SED, "", shell("ls"), output(NEW)),
+    ):
+        assert mask_run(run).leaked_lines_masked == 0
+        assert NEW in mask_run(run).messages[-1].content
+    spelt = run_of(shell("ls", NEW.strip()), "", shell("cat > t.py <<'E'\n1\nE"), "", shell("cat t.py"), output(NEW))
+    assert "retries" not in "".join(shown(spelt))
+
+
+def test_reproduction_scripts_stay_but_for_the_patch():
+    script = f"from pkg.core import base\nclass Fixed(base.Reader):\n  def load(self, limit):\n{NEW}\nprint(Fixed())"
+    run = run_of(
+        shell(f"cat > reproduce.py <<'EOF'\n{script}\nEOF\npython reproduce.py"), output("ok"), SED, output("")
+    )
+    assert shown(run)[2] == run.messages[2].content.replace(NEW, PATCH_MASKED)
+
+
+def test_the_other_patch_is_masked_as_well():
+    other = PATCH.replace("retries=3", "attempts=9").replace("core/base.py", "core/other.py")
+    run = run_of(
+        shell("nl -ba pkg/core/base.py"),
+        VIEW,
+        SED,
+        "",
+        shell("sed -i 's/a/b/' pkg/core/other.py"),
+        output("    return self.read(limit, attempts=9, strict=True)"),
+    )
+    assert "attempts" in "".join(shown(run))
+    assert "s/a/b/" in "".join(shown(run))
+    both = "".join(shown(run, PATCH, other))
+    assert "attempts" not in both
+    assert "retries" not in both
+    assert "s/a/b/" not in both
+    assert shown(run, PATCH, other) == shown(run, other, PATCH)
+
+
+def test_find_leaks_names_place_and_line():
+    run = run_of(SED, output(""), shell("cat pkg/core/base.py"), output(NEW))
+    leaks = find_leaks(run.messages, PATCH)
+    assert {(leak.message, leak.line) for leak in leaks} == {(2, NEW.strip()), (5, NEW.strip())}
+    for leak in leaks:
+        assert "retries=3" in run.messages[leak.message].content[leak.start : leak.end]
+    assert find_leaks(mask_run(run).messages, PATCH) == []
+
+
+def test_patch_lines_reads_signs_in_the_text():
+    patch = "--- a/x.sql\n+++ b/x.sql\n@@ -1,2 +1,3 @@\n--- old comment\n+++ strange\n+-- new comment\n kept\n"
+    lines = patch_lines(patch)
+    assert (lines.files, lines.added, lines.original) == (
+        ("x.sql",),
+        ("++ strange", "-- new comment"),
+        ("-- old comment", "kept"),
+    )
+
+
+TEXTS = st.lists(
+    st.sampled_from(
+        [
+            *[NEW, NEW.strip(), "limit = self.default_limit()", "return self.read(limit)", PATCH, PATCH_MASKED],
+            *[
+                "\n",
+                "\n```",
+                "```bash\n",
+                "```python\n",
+                "\u00e9\u00a0",
+                "EOF",
+                "pass",
+                " ",
+                "`",
+                "'",
+                '"',
+                "\\",
+                "\\n",
+            ],
+            *["text", "sed -i '", "' pkg/core/base.py", "cat > pkg/core/base.py <<'EOF'\n", "git diff", "13\t", "+"],
+            *["python - <<'EOF'\n", "open('a.py', 'w')"],
+        ]
+    ),
+    max_size=25,
+).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=6))
+def test_masking_by_properties(turns):
+    run = run_of(*turns)
+    masked = mask_run(run)
+    assert [message.role for message in masked.messages] == [message.role for message in run.messages]
+    for before, after in zip(run.messages, masked.messages, strict=True):
+        if before != after:
+            # Between the marks stands text of the original, in its order.
+            position = 0
+            for piece in after.content.split(PATCH_MASKED):
+                found = before.content.find(piece, position)
+                assert found >= 0
+                position = found + len(piece)
+    context = [(message.role, message.content) for message in masked.messages]
+    recorded = [(message.role, message.content) for message in run.messages]
+    if leak_check.first_write(recorded) == masked.first_write:
+        assert leak_check.leaks_left(context, recorded, PATCH, run.issue) == []
+    again = mask_run(run.model_copy(update={"messages": masked.messages}))
+    assert again.leaked_lines_masked == 0
+
+
+@pytest.fixture(scope="module")
+def runs():
+    if not SOURCE.exists():
+        pytest.skip(f"{SOURCE} is not here; set CONTEXTRL_TRAJECTORIES to a file of real runs")
+    return [one.run for one in open_source(SOURCE)]
+
+
+def pairs_of(messages):
+    return [(message.role, message.content) for message in messages]
+
+
+def test_real_runs_show_nothing_of_their_patch(runs):
+    leaks, spans, at_first = 0, Counter(), 0
+    for run in runs:
+        masked = mask_run(run)
+        leaks += masked.leaked_lines_masked
+        spans += masked.masked_spans
+        recorded = pairs_of(run.messages)
+        assert leak_check.leaks_left(pairs_of(masked.messages), recorded, run.patch, run.issue) == [], run.run_id
+        at_first += bool(leak_check.leaks_left(recorded, recorded, run.patch, run.issue))
+        again = mask_run(run.model_copy(update={"messages": masked.messages}))
+        assert again.messages == masked.messages, run.run_id
+        before = [message for message in run.messages[: masked.first_write] if message.role != "assistant"]
+        assert before == [m for m in masked.messages[: masked.first_write] if m.role != "assistant"], run.run_id
+    assert at_first > 0.9 * len(runs), "the check finds the leaks of unmasked runs"
+    assert spans["diff"] >= len(runs)
+    assert leaks > 0
+    print(f"{len(runs)} runs: masked by syntax {dict(spans)}, besides {leaks} leaked lines")
+
+
+def test_real_couples_show_nothing_of_either_patch(runs):
+    by_file = defaultdict(list)
+    for run in runs:
+        for file in patch_lines(run.patch).files:
+            by_file[run.repository, file].append(run)
+    couples = [
+        couple
+        for _, members in sorted(by_file.items())
+        for couple in itertools.combinations(members, 2)
+        if couple[0].instance_id != couple[1].instance_id
+    ]
+    for one, two in couples[:: max(1, len(couples) // 100)]:
+        for run in (one, two):
+            masked = pairs_of(mask_run(run, one.patch, two.patch).messages)
+            for patch in (one.patch, two.patch):
+                left = leak_check.leaks_left(masked, pairs_of(run.messages), patch, run.issue)
+                assert left == [], (one.run_id, two.run_id)
