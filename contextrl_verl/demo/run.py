@@ -26,7 +26,7 @@ from contextrl_verl.prompting import PromptConfig, PromptRenderer
 TEMPLATE = "short"
 PAIRS_PER_BATCH, RL_PER_BATCH, ROLLOUTS = 128, 8, 4
 LEARNING_RATE, COEF = 1e-3, 1.0
-CONTEXT_CHARS, REAL_STEPS, REAL_PAIRS_PER_BATCH = 600, 12, 48
+CONTEXT_CHARS, ANSWER_CHARS, REAL_STEPS, REAL_PAIRS_PER_BATCH = 400, 200, 12, 32
 
 
 class DemoError(RuntimeError):
@@ -129,7 +129,7 @@ def _act_two(out: Path, model: Path, trajectories: Path, seed: int, progress: Pr
     folder = out / "act2"
     folder.mkdir(exist_ok=True)
     try:
-        rows, counts = simple_pairs(read_runs(trajectories), CONTEXT_CHARS, seed, max_chars_answer=300)
+        rows, counts = simple_pairs(read_runs(trajectories), CONTEXT_CHARS, seed, max_chars_answer=ANSWER_CHARS)
     except TrajectoryError as error:
         raise DemoError(str(error)) from None
     (folder / "pairing.json").write_text(json.dumps(counts, indent=2, sort_keys=True) + "\n")
@@ -148,8 +148,8 @@ def _act_two(out: Path, model: Path, trajectories: Path, seed: int, progress: Pr
         "contextrl.pairs.orders": "both",
         "data.train_batch_size": REAL_PAIRS_PER_BATCH + RL_PER_BATCH,
         "actor_rollout_ref.actor.ppo_mini_batch_size": (REAL_PAIRS_PER_BATCH + RL_PER_BATCH * ROLLOUTS) // ROLLOUTS,
-        "data.max_prompt_length": 3072,
-        "actor_rollout_ref.rollout.max_model_len": 3200,
+        "data.max_prompt_length": 2048,
+        "actor_rollout_ref.rollout.max_model_len": 2112,
         "actor_rollout_ref.actor.optim.lr": 5e-4,
     }
     return _watched(keys, folder, REAL_STEPS, "act 2: real agent runs", progress), count
