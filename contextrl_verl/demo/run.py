@@ -65,6 +65,7 @@ def run_demo(out: Path, trajectories: Path | None, *, steps: int = 60, seed: int
         learned,
         real,
         f"contextrl-verl {__version__}: GRPO + context awareness through {TRAINER} (seed {seed})",
+        RL_PER_BATCH * ROLLOUTS / (RL_PER_BATCH * ROLLOUTS + PAIRS_PER_BATCH),
     )
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     _show(console, summary, picture, trajectories)
@@ -113,7 +114,7 @@ def _act_one(out: Path, model: Path, steps: int, seed: int, progress: Progress) 
     keys = job_keys(folder, model, seed) | {
         "contextrl.pairs.orders": "both",
         "trainer.total_training_steps": steps,
-        "trainer.test_freq": steps,
+        "trainer.test_freq": max(1, steps // 3),
         "trainer.val_before_train": True,
         "contextrl.pairs.val_files": [str(folder / "held_out.parquet")],
         "data.max_prompt_length": 128,
