@@ -25,14 +25,14 @@ class GroupSettings:
         options: contexts of a pair; 2 is one confounder.
         per_run: groups that one run may be in.
         per_file: groups whose runs have a file of one repository in common.
-        limit: groups in all; None for no limit.
+        limit: groups in all; None for no limit. The paper keeps 1,000 pairs of 66,000 runs.
         seed: decides which couples come first.
     """
 
     options: int = 2
     per_run: int = 4
     per_file: int = 200
-    limit: int | None = None
+    limit: int | None = 2500
     seed: int = 1
 
 

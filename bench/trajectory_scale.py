@@ -1,0 +1,78 @@
+"""`contextrl pairs trajectories` on many runs: seconds and peak memory, and how both grow when the runs double.
+
+    python bench/trajectory_scale.py RUNS.jsonl[.xz] [--runs 66000] [--folder DIR]
+
+RUNS are real runs; they are written again and again under new ids and repositories until there are enough, as one
+JSONL file of about 90 kB a run. The command runs on half of them and on all of them, each in its own process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from data_prep.trajectories.readers import raw_records
+from data_prep.trajectories.readers.json_text import loads
+
+
+def multiply(source: Path, target: Path, runs: int) -> None:
+    """Write ``runs`` records: copies of the source's, each round under another repository's name."""
+    records = [loads(raw.data) for raw in raw_records(source) if isinstance(raw.data, bytes)]
+    with target.open("w") as stream:
+        for number in range(runs):
+            record = records[number % len(records)]
+            copy, (owner, rest) = number // len(records), record["instance_id"].split("__", 1)
+            stream.write(json.dumps({**record, "instance_id": f"{owner}{copy}__{rest}"}) + "\n")
+
+
+def measure(source: Path, out: Path, arguments: list[str]) -> tuple[float, float, str]:
+    """Seconds, peak MiB of all processes together (shared pages once), and the command's last line."""
+    command = [sys.executable, "-m", "contextrl_verl.cli", "pairs", "trajectories", "--input", str(source)]
+    command += ["--out", str(out), "--commit", "any", *arguments]
+    started, peak = time.monotonic(), 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
+        watched = psutil.Process(job.pid)
+        while job.poll() is None:
+            total = 0
+            try:
+                for process in [watched, *watched.children(recursive=True)]:
+                    total += process.memory_full_info().pss
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                pass
+            peak = max(peak, total)
+            time.sleep(0.5)
+        output = job.stdout.read()
+    if job.returncode:
+        raise SystemExit(output)
+    return time.monotonic() - started, peak / 2**20, output.strip().splitlines()[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--runs", type=int, default=66_000)
+    parser.add_argument("--folder", type=Path, help="for the multiplied runs (about 6 GB); default a temporary one")
+    parser.add_argument("rest", nargs="*", help="options for the command, after --")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        results = []
+        for runs in (arguments.runs // 2, arguments.runs):
+            source = Path(folder) / "runs.jsonl"
+            multiply(arguments.source, source, runs)
+            size = source.stat().st_size / 2**30
+            seconds, peak, line = measure(source, Path(folder) / "pairs.parquet", arguments.rest)
+            results.append((seconds, peak))
+            print(f"{runs:,} runs, {size:.2f} GiB: {seconds:.0f} s, {peak:.0f} MiB; {line}", flush=True)
+        (half, half_peak), (whole, whole_peak) = results
+        print(f"twice the runs: {whole / half:.2f} times the seconds, {whole_peak / half_peak:.2f} times the memory")
+
+
+if __name__ == "__main__":
+    main()
