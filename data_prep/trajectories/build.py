@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import pyarrow.parquet as pq
 
 from contextrl_verl.pairs import ARROW_SCHEMA, Context, ContrastivePair, Message
 from data_prep.counting import Funnel, Stage
+from data_prep.judge.rules import RuleSettings, distinctive_lines
 from data_prep.redact import redact, redact_messages
 from data_prep.trajectories.elide import elide
 from data_prep.trajectories.evidence import evidence_lines
 from data_prep.trajectories.leaks import find_leaks
+from data_prep.trajectories.marks import PATCH_MASKED
 from data_prep.trajectories.masking import mask_run
 from data_prep.trajectories.readers import load_task_patches, read_at
 from data_prep.trajectories.run import AgentRun, TrajectoryError
+from data_prep.trajectories.run import Message as Turn
 
 QUERY = (
     "A coding agent worked on an issue of {repository} and submitted a patch. The contexts are records of such work on "
@@ -27,6 +31,7 @@ QUERY = (
 DOMAIN = "trajectory"
 # What a prompt puts around a turn: its role and line breaks.
 TURN_TOKENS = 6
+PATCH_LINE = RuleSettings().patch_line
 
 
 def build_part(payload: dict[str, Any], path: Path) -> Funnel:
@@ -70,7 +75,9 @@ def _build_group(
         if find_leaks(masked.messages, patches, run.issue):
             stages["mask"].drop("a line of the patch is still there", sample)
             return []
-        contexts.append(masked.messages)
+        messages, hidden = _hide(masked.messages, patches)
+        leaked += hidden
+        contexts.append(messages)
     stages["mask"].keep()
     names = {name for member in group["runs"] for place in member["places"] for name in place if name}
     shortened: list[Context] = []
@@ -92,6 +99,25 @@ def _build_group(
     stages["length"].keep()
     funnel.stage("masked_lines", "lines").keep(leaked)
     return [_pair(group, members, shortened, index) for index in range(len(members))]
+
+
+def _hide(messages: Sequence[Turn], patches: Sequence[str]) -> tuple[tuple[Turn, ...], int]:
+    """The turns without any distinctive added line, also where it is older than the patch.
+
+    Such a line stood in the issue or in other code the run saw. It is no leak, but it matches the answer word for word,
+    so it goes in all contexts of the group alike.
+    """
+    lines = sorted({line for patch in patches for line in distinctive_lines(patch, PATCH_LINE)}, key=len, reverse=True)
+    count = 0
+    shown = []
+    for message in messages:
+        text = message.content
+        for line in lines:
+            if line in text:
+                count += text.count(line)
+                text = text.replace(line, PATCH_MASKED)
+        shown.append(message if text == message.content else Turn(role=message.role, content=text))
+    return tuple(shown), count
 
 
 def _tokenizer(name: str) -> Any:

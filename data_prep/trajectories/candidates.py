@@ -32,6 +32,8 @@ class CascadeSettings:
         level: what must be shared: a ``file``; a function or ``class`` (the paper's stage); the very ``function``.
         related: band of the issues' similarity; below it issues are unrelated, above it nearly the same.
         alike: patches with this share of added lines in common (of the smaller patch) are the same answer.
+        patch_ratio: longer over shorter patch, in added lines, at most; beyond it the number of masks in a context
+            would tell which patch is its own.
         bucket: most runs compared for one file; beyond it, runs are drawn from ``seed``.
     """
 
@@ -40,6 +42,7 @@ class CascadeSettings:
     level: Level = "class"
     related: tuple[float, float] = (0.02, 0.8)
     alike: float = 0.5
+    patch_ratio: float = 2.0
     bucket: int = 400
     seed: int = 1
 
@@ -77,12 +80,14 @@ def find_couples(lights: Sequence[Light], settings: CascadeSettings, funnel: Fun
         return "unrelated issues" if value < low else "nearly the same issue" if value > high else None
 
     couples = _keep(couples, lights, funnel.stage("related issue", "couples"), unrelated)
-    return _keep(
-        couples,
-        lights,
-        funnel.stage("different patch", "couples"),
-        lambda a, b: "patches alike" if patch_overlap(a, b) >= settings.alike else None,
-    )
+
+    def patches(a: Light, b: Light) -> str | None:
+        if patch_overlap(a, b) >= settings.alike:
+            return "patches alike"
+        sizes = sorted((max(1, len(a.added)), max(1, len(b.added))))
+        return "one patch much longer" if sizes[1] > settings.patch_ratio * sizes[0] else None
+
+    return _keep(couples, lights, funnel.stage("different patch", "couples"), patches)
 
 
 def _count(stage: Stage, entered: int, left: int, reason: str) -> None:

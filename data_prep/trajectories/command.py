@@ -23,6 +23,7 @@ def trajectories(
     level: Annotated[str, typer.Option(help="What both edit: file; class: a function or class; function.")] = "class",
     related: Annotated[tuple[float, float], typer.Option(help="Band of the issues' similarity.")] = (0.02, 0.8),
     alike: Annotated[float, typer.Option(help="Share of added lines from which two patches are the same.")] = 0.5,
+    patch_ratio: Annotated[float, typer.Option(min=1, help="Longer over shorter patch, in lines, at most.")] = 2.0,
     options: Annotated[int, typer.Option(min=2, help="Contexts of a pair: one supports, the others confound.")] = 2,
     per_run: Annotated[int, typer.Option(min=1, help="Groups that one run may be in.")] = 4,
     per_file: Annotated[int, typer.Option(min=1, help="Groups around one file.")] = 200,
@@ -67,7 +68,9 @@ def trajectories(
             tasks=str(tasks) if tasks else None,
             replay=replay,
             outcome=outcome,
-            cascade=CascadeSettings(commit=commit, near=near, level=level, related=related, alike=alike, seed=seed),
+            cascade=CascadeSettings(
+                commit=commit, near=near, level=level, related=related, alike=alike, patch_ratio=patch_ratio, seed=seed
+            ),
             groups=GroupSettings(options=options, per_run=per_run, per_file=per_file, limit=limit or None, seed=seed),
             budget=budget,
             tokenizer=tokenizer,

@@ -51,7 +51,7 @@ def random_lights(seed: int, count: int = 30) -> list[Light]:
                 commit=draw.choice(["", "c1", "c2"]),
                 places=tuple(sorted(places)),
                 words=issue_words(" ".join(draw.choices(WORDS, k=8))),
-                added=frozenset(draw.choices(range(30), k=5)),
+                added=frozenset(draw.choices(range(60), k=draw.randint(0, 12))),
             )
         )
     return made
@@ -69,7 +69,8 @@ def brute_force(lights, rules: CascadeSettings) -> list[tuple[int, int]]:
             continue
         if rules.level != "file" and not shared_place(a, b, rules.level):
             continue
-        if patch_overlap(a, b) < rules.alike:
+        sizes = sorted(max(1, len(run.added)) for run in (a, b))
+        if patch_overlap(a, b) < rules.alike and sizes[1] <= rules.patch_ratio * sizes[0]:
             kept.append((one, other))
     return kept
 
