@@ -80,23 +80,16 @@ def writes_of(messages: Sequence[Message]) -> list[tuple[int, Write]]:
     return found
 
 
-def first_write(messages: Sequence[Message], writes: list[tuple[int, Write]] | None = None) -> int:
-    """Index of the first turn that puts text of the agent's own into the world: until then every view is original."""
-    for index, _ in writes_of(messages) if writes is None else writes:
-        return index
-    return len(messages)
+def first_turn(writes: list[tuple[int, Write]], messages: Sequence[Message]) -> int:
+    """Index of the first turn among the writes; the number of turns if there are none.
+
+    With all writes of a run this is where text of the agent's own enters the world: until then every view is original.
+    """
+    return writes[0][0] if writes else len(messages)
 
 
-def first_edit(messages: Sequence[Message], edits: Sequence[Edit]) -> int:
-    """Index of the first turn that edits; the number of turns if none does."""
-    return edits[0].message if edits else len(messages)
-
-
-def find_edits(
-    messages: Sequence[Message], files: Iterable[str], writes: list[tuple[int, Write]] | None = None
-) -> list[Edit]:
-    """The content of the edits of the given files, in order and without overlap."""
-    writes = writes_of(messages) if writes is None else writes
+def edits_of(writes: list[tuple[int, Write]], files: Iterable[str]) -> list[tuple[int, Write]]:
+    """Those of the writes that end up in the given files."""
     hot = Paths(files)
     for _, write in reversed(writes):
         if _touches(write, hot):
@@ -105,8 +98,17 @@ def find_edits(
             if write.script:
                 for path in write.targets:
                     hot.add(path)
-    spans = [Edit(index, *span) for index, write in writes if _touches(write, hot) for span in write.spans]
-    return _apart(spans)
+    return [(index, write) for index, write in writes if _touches(write, hot)]
+
+
+def contents_of(edits: list[tuple[int, Write]]) -> list[Edit]:
+    """Where the edits' contents stand, in order and without overlap."""
+    return _apart([Edit(index, *span) for index, write in edits for span in write.spans])
+
+
+def find_edits(messages: Sequence[Message], files: Iterable[str]) -> list[Edit]:
+    """The content of the edits of the given files, in order and without overlap."""
+    return contents_of(edits_of(writes_of(messages), files))
 
 
 def _touches(write: Write, hot: Paths) -> bool:

@@ -137,10 +137,11 @@ def _elided(
 ) -> Elided:
     mark = count([elided(10**8) + "\n"])[0] + 1
     turns = _turns(messages, evidence, count, mark)
-    if sum(turn.total for turn in turns) + per_message * len(turns) <= budget:
-        whole = sum(count([message.content for message in messages])) + per_message * len(messages)
-        if whole <= budget:
-            return Elided(tuple(messages), whole)
+    # Lines apart take a little more than the whole text, so a close call is settled by counting the whole.
+    if sum(turn.total for turn in turns) + per_message * len(turns) <= budget + budget // 8:
+        whole = _whole(messages, budget, count, per_message)
+        if whole is not None:
+            return whole
     aim = budget
     for _ in range(_ROUNDS):
         plan = _plan(turns, messages, aim, per_message, mark)
@@ -152,7 +153,13 @@ def _elided(
             return Elided(shown, tokens, left_out, gone)
         # Pieces joined to one text can take more tokens than apart; such a tokenizer gets a lower aim.
         aim -= tokens - budget + 1
-    return Elided((), 0, reason=EVIDENCE_TOO_LONG)
+    return _whole(messages, budget, count, per_message) or Elided((), 0, reason=EVIDENCE_TOO_LONG)
+
+
+def _whole(messages: Sequence[Message], budget: int, count: TokenCount, per_message: int) -> Elided | None:
+    """The turns as they are, if they fit."""
+    tokens = sum(count([message.content for message in messages])) + per_message * len(messages)
+    return Elided(tuple(messages), tokens) if tokens <= budget else None
 
 
 def _turns(

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from data_prep.trajectories.edits import find_edits, first_edit, first_write, writes_of
+from data_prep.trajectories.edits import edits_of, first_turn, writes_of
 from data_prep.trajectories.marks import NUMBERING, PATCH_MASKED
 from data_prep.trajectories.patch_lines import patch_lines
 from data_prep.trajectories.run import Message
@@ -103,27 +103,38 @@ def secrets_of(messages: Sequence[Message], patches: Iterable[str], issue: str, 
 
 
 def _drop_seen(messages: Sequence[Message], needles: dict[str, str]) -> None:
-    """Drop the lines that the environment printed before the agent wrote them, in turns before the first edit."""
+    """Drop the lines that the environment printed before the agent wrote them, in turns before the first edit.
+
+    Output that shows a line of the agent's own proves nothing about the other lines in it, and neither does a printed
+    diff.
+    """
     waiting = {needle: tight(line) for needle, line in needles.items()}
+    written: list[str] = []
     for turn in messages:
         if not waiting:
             return
+        form = canonical(turn.content)
         if turn.role == "assistant":
-            form = canonical(turn.content)
+            written += [needle for needle in waiting if needle in form]
             waiting = {needle: bare for needle, bare in waiting.items() if needle not in form}
-        else:
+            continue
+        if "diff --git " in turn.content or "\n+++ " in turn.content:
+            continue
+        printed = [needle for needle in waiting if needle in form]
+        if printed and not any(needle in form for needle in written):
             text = tight(turn.content)
-            for needle in [needle for needle, bare in waiting.items() if bare in text]:
-                del waiting[needle], needles[needle]
+            for needle in printed:
+                if waiting[needle] in text:
+                    del waiting[needle], needles[needle]
 
 
 def find_leaks(messages: Sequence[Message], patch: str | Sequence[str], issue: str = "") -> list[Leak]:
     """Every place of the run that shows a distinctive added line of the patch or patches, in order."""
     patches = [patch] if isinstance(patch, str) else patch
     writes = writes_of(messages)
-    first = first_write(messages, writes)
-    edits = find_edits(messages, [path for patch in patches for path in patch_lines(patch).files], writes)
-    return leaks_of(messages, secrets_of(messages, patches, issue, first, first_edit(messages, edits)), first)
+    first = first_turn(writes, messages)
+    edits = edits_of(writes, [path for patch in patches for path in patch_lines(patch).files])
+    return leaks_of(messages, secrets_of(messages, patches, issue, first, first_turn(edits, messages)), first)
 
 
 def leaks_of(messages: Sequence[Message], secrets: Secrets, first: int) -> list[Leak]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from data_prep.trajectories.edits import Edit, find_edits, first_edit, first_write, writes_of
+from data_prep.trajectories.edits import Edit, contents_of, edits_of, first_turn, writes_of
 from data_prep.trajectories.leaks import Leak, Secrets, canonical, leaks_of, secrets_of
 from data_prep.trajectories.marks import NUMBERING, PATCH_MASKED
 from data_prep.trajectories.patch_lines import patch_lines
@@ -50,11 +50,11 @@ def mask_run(run: AgentRun, *patches: str) -> Masked:
     patches = patches or (run.patch,)
     files = dict.fromkeys(path for patch in patches for path in patch_lines(patch).files)
     writes = writes_of(run.messages)
-    first = first_write(run.messages, writes)
+    first = first_turn(writes, run.messages)
     counts: Counter[str] = Counter()
-    edits = find_edits(run.messages, files, writes)
-    messages = _replaced(run.messages, edits + _printed_diffs(run.messages, first), counts)
-    secrets = secrets_of(run.messages, patches, run.issue, first, first_edit(run.messages, edits))
+    edits = edits_of(writes, files)
+    messages = _replaced(run.messages, contents_of(edits) + _printed_diffs(run.messages, first), counts)
+    secrets = secrets_of(run.messages, patches, run.issue, first, first_turn(edits, run.messages))
     leaks = leaks_of(messages, secrets, first)
     messages = _without(messages, leaks, secrets)
     return Masked(messages, counts, len(leaks), first)

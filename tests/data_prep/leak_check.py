@@ -1,15 +1,17 @@
 """Says whether a context still shows lines of a patch. Written on its own: it uses nothing of the masker.
 
-A line of the patch counts when it is added, has 12 or more characters besides white space, and is not old text. Old text
-is what the issue says, what the patch itself shows as old, what the run's environment had printed before the agent
-wrote anything, and what it printed before the first edit of a patched file without the agent having spelt it first. Such a line must not be found in the context; both are compared with all white space taken out.
+A line of the patch counts when it is added, has 12 or more characters besides white space, and is not old text. Old
+text is what the issue says, what the patch itself shows as old, what the run's environment had printed before the agent
+wrote anything, and what it printed before the first edit of a patched file without the agent having spelt it first.
+Such a line must not be found in the context; both are compared with all white space taken out.
 """
 
 import re
 
 LEAST = 12
 WRITES = re.compile(
-    r"<<|\bsed\b.* -\w*i|\bsed -i|\bperl -|python[\d.]* (?:-[a-zA-Z] )*-(?:c|[ \n]|$)|\btee |\bpatch |git apply|\b(?:cp|mv) "
+    r"<<|\bsed\b.* -\w*i|\bsed -i|\bperl -|python[\d.]* (?:-[a-zA-Z] )*-(?:c|[ \n]|$)|\btee |\bpatch |git apply"
+    r"|\b(?:cp|mv) "
     r"|(?:echo|printf|cat)\b.*>|[^-=<>0-9&]>>? ?[\w./-]*\.\w+|str_replace|\bedit\b|\bcreate\b|\binsert\b|Begin Patch"
 )
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.trajectories.edits import Paths, find_edits, first_write, writes_of
+from data_prep.trajectories.edits import Paths, find_edits, first_turn, writes_of
 from data_prep.trajectories.run import Message
 
 FILES = ["pkg/core/base.py", "docs/notes.txt"]
@@ -186,9 +186,10 @@ def test_what_is_no_edit(name):
 
 def test_first_write_is_the_first_text_of_the_agents_own():
     quiet = turn(READS["view"]) + turn(READS["search"]) + turn(READS["error to output"])
-    assert first_write(quiet) == len(quiet)
-    assert first_write(quiet + turn(READS["reproduction"])) == len(quiet) + 1
-    assert first_write(quiet + turn(READS["test with -c"])) == len(quiet) + 1
+    assert first_turn(writes_of(quiet), quiet) == len(quiet)
+    for name in ("reproduction", "test with -c"):
+        messages = quiet + turn(READS[name])
+        assert first_turn(writes_of(messages), messages) == len(quiet) + 1
 
 
 def test_only_shell_fences_are_commands():

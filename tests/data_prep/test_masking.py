@@ -57,6 +57,10 @@ def output(text):
 SED = shell(f"sed -i 's/    return self.read(limit)/{NEW}/' pkg/core/base.py")
 
 
+def pairs_of(messages):
+    return [(message.role, message.content) for message in messages]
+
+
 def shown(run, *patches):
     return [message.content for message in mask_run(run, *patches).messages]
 
@@ -184,35 +188,41 @@ def test_patch_lines_reads_signs_in_the_text():
     )
 
 
-TEXTS = st.lists(
-    st.sampled_from(
-        [
-            *[NEW, NEW.strip(), "limit = self.default_limit()", "return self.read(limit)", PATCH, PATCH_MASKED],
-            *[
-                "\n",
-                "\n```",
-                "```bash\n",
-                "```python\n",
-                "\u00e9\u00a0",
-                "EOF",
-                "pass",
-                " ",
-                "`",
-                "'",
-                '"',
-                "\\",
-                "\\n",
-            ],
-            *["text", "sed -i '", "' pkg/core/base.py", "cat > pkg/core/base.py <<'EOF'\n", "git diff", "13\t", "+"],
-            *["python - <<'EOF'\n", "open('a.py', 'w')"],
-        ]
-    ),
-    max_size=25,
-).map("".join)
+PIECES = [NEW, NEW.strip(), "limit = self.default_limit()", "return self.read(limit)", PATCH, PATCH_MASKED, "text"]
+PIECES += [
+    "\n",
+    "\u00e9\u00a0",
+    "EOF",
+    "pass",
+    " ",
+    "`",
+    "'",
+    '"',
+    "\\",
+    "\\n",
+    "13\t",
+    "+",
+    "git diff",
+    "open('a.py', 'w')",
+]
+PROSE = st.lists(st.sampled_from([*PIECES, "\n```python\n"]), max_size=12).map("".join)
+COMMANDS = [
+    *["sed -i 's/a/{}/' pkg/core/base.py", "cat > pkg/core/base.py <<'END'\n{}\nEND", "cat > new.py <<'END'\n{}\nEND"],
+    *["git diff", "cat pkg/core/base.py", "python test.py", 'echo "{}" >> pkg/core/base.py', "grep -n '{}' pkg/a.py"],
+    *["python - <<'END'\nopen('pkg/core/base.py', 'w').write('{}')\nEND", "cat > fix.py <<'END'\n{}"],
+]
+PARTS = st.sampled_from([NEW, NEW.strip(), "x", "limit = self.default_limit()", "if limit is None:", PATCH_MASKED])
+AGENT = st.builds(
+    lambda prose, command, part: f"{prose.replace('`', '')}\n\n```bash\n{command.format(part)}\n```",
+    PROSE,
+    st.sampled_from(COMMANDS),
+    PARTS,
+)
+TURNS = st.lists(st.tuples(AGENT, PROSE.map(output)), min_size=1, max_size=4).map(lambda turns: sum(turns, ()))
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(TEXTS, min_size=1, max_size=6))
+@given(TURNS)
 def test_masking_by_properties(turns):
     run = run_of(*turns)
     masked = mask_run(run)
@@ -225,12 +235,12 @@ def test_masking_by_properties(turns):
                 found = before.content.find(piece, position)
                 assert found >= 0
                 position = found + len(piece)
-    context = [(message.role, message.content) for message in masked.messages]
-    recorded = [(message.role, message.content) for message in run.messages]
-    if leak_check.first_write(recorded) == masked.first_write:
-        assert leak_check.leaks_left(context, recorded, PATCH, run.issue) == []
+    recorded = pairs_of(run.messages)
+    assert leak_check.leaks_left(pairs_of(masked.messages), recorded, PATCH, run.issue) == []
     again = mask_run(run.model_copy(update={"messages": masked.messages}))
+    assert again.messages == masked.messages
     assert again.leaked_lines_masked == 0
+    assert find_leaks(masked.messages, PATCH, run.issue) == []
 
 
 @pytest.fixture(scope="module")
@@ -238,10 +248,6 @@ def runs():
     if not SOURCE.exists():
         pytest.skip(f"{SOURCE} is not here; set CONTEXTRL_TRAJECTORIES to a file of real runs")
     return [one.run for one in open_source(SOURCE)]
-
-
-def pairs_of(messages):
-    return [(message.role, message.content) for message in messages]
 
 
 def test_real_runs_show_nothing_of_their_patch(runs):
