@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from data_prep.trajectories.evidence import evidence_lines
 from data_prep.trajectories.marks import elided
 from data_prep.trajectories.run import Message
-from data_prep.trajectories.tokens import TokenCount, load_tokenizer, token_counter
-
-__all__ = ["EVIDENCE_TOO_LONG", "Elided", "Elider", "ElisionError", "elide", "evidence_lines"]
+from data_prep.trajectories.tokens import TokenCount, token_counter
 
 SHORTEST_OBSERVATION = 160
 EVIDENCE_TOO_LONG = "the evidence alone exceeds the token budget"
@@ -42,34 +39,6 @@ class Elided:
     left_out: int = 0
     turns_left_out: int = 0
     reason: str = ""
-
-
-class ElisionError(ValueError):
-    """Turns that cannot be brought within the budget; ``reason`` is fit for counting."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Elider:
-    """A budget and a tokenizer, loaded once for many contexts."""
-
-    def __init__(self, budget: int, tokenizer: Any = None, *, per_message: int = 0) -> None:
-        self._budget, self._per_message = budget, per_message
-        self._count = token_counter(tokenizer)
-
-    @classmethod
-    def load(cls, tokenizer: str, budget: int, *, per_message: int = 0) -> Elider:
-        """With the Hugging Face tokenizer of that name or folder; an empty name takes the fast stand-in."""
-        return cls(budget, load_tokenizer(tokenizer), per_message=per_message)
-
-    def fit(self, messages: Sequence[Message], evidence: Iterable[tuple[int, str]] = ()) -> tuple[Message, ...]:
-        """The turns within the budget. Raises ElisionError if their evidence does not fit."""
-        result = _elided(messages, self._budget, evidence, self._count, self._per_message)
-        if result.reason:
-            raise ElisionError(result.reason)
-        return result.messages
 
 
 class _Turn:

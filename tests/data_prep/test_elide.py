@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_families import FAMILIES
 
-from data_prep.trajectories.elide import EVIDENCE_TOO_LONG, Elider, ElisionError, elide, evidence_lines
+from data_prep.trajectories.elide import EVIDENCE_TOO_LONG, elide
+from data_prep.trajectories.evidence import evidence_lines
 from data_prep.trajectories.marks import ELIDED
 from data_prep.trajectories.run import AgentRun, Message
-from data_prep.trajectories.tokens import RoughTokenizer, token_counter
+from data_prep.trajectories.tokens import RoughTokenizer, load_tokenizer, token_counter
 
 
 def conversation(sizes, line="word number {} of the turn"):
@@ -74,9 +75,6 @@ def test_evidence_too_long_is_a_reason():
     evidence = {(3, line) for line in messages[3].content.split("\n")}
     result = elide(messages, 500, evidence)
     assert (result.messages, result.reason) == ((), EVIDENCE_TOO_LONG)
-    with pytest.raises(ElisionError, match="evidence alone") as caught:
-        Elider(500).fit(messages, evidence)
-    assert caught.value.reason == EVIDENCE_TOO_LONG
 
 
 MARKED = st.text(alphabet="ab cd.\n\t(é=1", max_size=400)
@@ -128,7 +126,8 @@ def test_anything_with_encode_counts():
     with pytest.raises(TypeError, match="neither be called nor has encode"):
         token_counter(3)
     with pytest.raises(ValueError, match="no-such-folder"):
-        Elider.load("./no-such-folder", 100)
+        load_tokenizer("./no-such-folder")
+    assert load_tokenizer("") is None
 
 
 PATCH = """--- a/pkg/core/base.py
