@@ -8,7 +8,7 @@ TRAJECTORIES ?=
 .PHONY: help setup test test-fast test-gpu demo lint wheel clean
 help:
 	@echo "make setup      .venv with verl, vLLM and this package, for a CPU"
-	@echo "make demo       train with GRPO + context awareness on this machine (TRAJECTORIES=FILE adds real agent runs)"
+	@echo "make demo       train with GRPO + context awareness on this machine (TRAJECTORIES=FILE: with your own agent runs)"
 	@echo "make test       every test that needs no GPU"
 	@echo "make test-fast  the same without the end-to-end runs of the trainer"
 	@echo "make test-gpu   the CUDA smoke tests (in an environment you made with constraints/gpu.txt)"

@@ -28,7 +28,7 @@ def demo(
         "outputs/demo"
     ),
     trajectories: Annotated[
-        Path | None, typer.Option(help="mini-swe-agent runs (.jsonl, .jsonl.xz, .jsonl.gz) for act 2.")
+        Path | None, typer.Option(help="Runs of coding agents for act 2; without them, the forge makes some.")
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Training steps of act 1.")] = 60,
     seed: Annotated[int, typer.Option(help="Seed of data, model and orders.")] = 1,

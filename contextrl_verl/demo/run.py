@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from contextrl_verl import __version__
+from contextrl_verl.demo.act_two import DemoError, real_pairs
 from contextrl_verl.demo.evidence_pairs import evidence_pairs, rl_rows
 from contextrl_verl.demo.job import TRAINER, JobError, run_trainer
 from contextrl_verl.demo.picture import HELD_OUT, History, draw, series
@@ -26,11 +26,7 @@ from contextrl_verl.prompting import PromptConfig, PromptRenderer
 TEMPLATE = "short"
 PAIRS_PER_BATCH, RL_PER_BATCH, ROLLOUTS = 128, 8, 4
 LEARNING_RATE, COEF = 1e-3, 1.0
-CONTEXT_CHARS, ANSWER_CHARS, REAL_STEPS, REAL_PAIRS_PER_BATCH = 400, 200, 12, 32
-
-
-class DemoError(RuntimeError):
-    """The demonstration could not run; the message says why."""
+REAL_STEPS, REAL_PAIRS_PER_BATCH = 12, 32
 
 
 def run_demo(out: Path, trajectories: Path | None, *, steps: int = 60, seed: int = 1) -> dict[str, Any]:
@@ -38,7 +34,7 @@ def run_demo(out: Path, trajectories: Path | None, *, steps: int = 60, seed: int
 
     Args:
         out: made if missing; files of an earlier run are replaced.
-        trajectories: mini-swe-agent runs for act 2, or None to skip it.
+        trajectories: runs of coding agents for act 2; without them the forge makes some.
         steps: training steps of act 1.
         seed: of data, weights and orders.
 
@@ -49,16 +45,17 @@ def run_demo(out: Path, trajectories: Path | None, *, steps: int = 60, seed: int
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
-    if trajectories is not None and not trajectories.is_file():
+    if trajectories is not None and not trajectories.exists():
         raise DemoError(
-            f"--trajectories names {trajectories}, and there is no such file. Correct the path or leave it out."
+            f"--trajectories names {trajectories}, and there is no such file or folder. Correct the path or leave it "
+            "out."
         )
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         model = _make_model(out, seed, progress)
         learned = _act_one(out, model, steps, seed, progress)
-        real, real_pairs = _act_two(out, model, trajectories, seed, progress) if trajectories else (None, 0)
-    summary = _summary(learned, real, real_pairs, time.monotonic() - started, seed)
+        real, count, origin = _act_two(out, model, trajectories, seed, progress)
+    summary = _summary(learned, real, count, origin, time.monotonic() - started, seed)
     picture = out / "demo.png"
     draw(
         picture,
@@ -68,7 +65,7 @@ def run_demo(out: Path, trajectories: Path | None, *, steps: int = 60, seed: int
         RL_PER_BATCH * ROLLOUTS / (RL_PER_BATCH * ROLLOUTS + PAIRS_PER_BATCH),
     )
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    _show(console, summary, picture, trajectories)
+    _show(console, summary, picture)
     return summary
 
 
@@ -123,20 +120,16 @@ def _act_one(out: Path, model: Path, steps: int, seed: int, progress: Progress) 
     return _watched(keys, folder, steps, "act 1: it learns", progress)
 
 
-def _act_two(out: Path, model: Path, trajectories: Path, seed: int, progress: Progress) -> tuple[History, int]:
-    from data_prep.trajectories.mini_swe_agent import TrajectoryError, read_runs
-    from data_prep.trajectories.simple_pairs import simple_pairs
-
+def _act_two(
+    out: Path, model: Path, trajectories: Path | None, seed: int, progress: Progress
+) -> tuple[History, int, str]:
     folder = out / "act2"
     folder.mkdir(exist_ok=True)
-    try:
-        rows, counts = simple_pairs(read_runs(trajectories), CONTEXT_CHARS, seed, max_chars_answer=ANSWER_CHARS)
-    except TrajectoryError as error:
-        raise DemoError(str(error)) from None
-    (folder / "pairing.json").write_text(json.dumps(counts, indent=2, sort_keys=True) + "\n")
+    rows, origin = real_pairs(folder, trajectories, seed, progress)
     if len(rows) < REAL_PAIRS_PER_BATCH:
         raise DemoError(
-            f"{trajectories} gives {len(rows)} pairs, a batch needs {REAL_PAIRS_PER_BATCH}; counts: {dict(counts)}"
+            f"{origin} gives {len(rows)} pairs, a batch needs {REAL_PAIRS_PER_BATCH}; "
+            f"{folder / 'report' / 'index.html'} shows where the others were lost."
         )
     count = _write_pairs(rows, folder / "pairs.parquet", "train")
     pd.DataFrame(rl_rows(512, seed)).to_parquet(folder / "rl.parquet")
@@ -153,7 +146,7 @@ def _act_two(out: Path, model: Path, trajectories: Path, seed: int, progress: Pr
         "actor_rollout_ref.rollout.max_model_len": 2112,
         "actor_rollout_ref.actor.optim.lr": 5e-4,
     }
-    return _watched(keys, folder, REAL_STEPS, "act 2: real agent runs", progress), count
+    return _watched(keys, folder, REAL_STEPS, "act 2: real agent runs", progress), count, origin
 
 
 def job_keys(folder: Path, model: Path, seed: int) -> dict[str, Any]:
@@ -201,11 +194,13 @@ def _watched(keys: dict[str, Any], folder: Path, steps: int, title: str, progres
         raise DemoError(str(error)) from None
 
 
-def _summary(learned: History, real: History | None, real_pairs: int, seconds: float, seed: int) -> dict[str, Any]:
+def _summary(
+    learned: History, real: History, real_pairs: int, origin: str, seconds: float, seed: int
+) -> dict[str, Any]:
     _, accuracy = series(learned, HELD_OUT)
     _, losses = series(learned, "actor/contextrl/loss")
     _, masses = series(learned, "actor/contextrl/option_mass")
-    _, real_losses = series(real or [], "actor/contextrl/loss")
+    _, real_losses = series(real, "actor/contextrl/loss")
     return {
         "contextrl_verl_version": __version__,
         "verl_version": importlib.metadata.version("verl"),
@@ -221,13 +216,14 @@ def _summary(learned: History, real: History | None, real_pairs: int, seconds: f
         "loss_first": losses[0],
         "loss_last": losses[-1],
         "real_pairs": real_pairs,
+        "real_runs": origin,
         "real_steps": len(real_losses),
-        "real_loss_first": real_losses[0] if real_losses else None,
-        "real_loss_last": real_losses[-1] if real_losses else None,
+        "real_loss_first": real_losses[0],
+        "real_loss_last": real_losses[-1],
     }
 
 
-def _show(console: Console, summary: dict[str, Any], picture: Path, trajectories: Path | None) -> None:
+def _show(console: Console, summary: dict[str, Any], picture: Path) -> None:
     table = Table(title="contextrl demo")
     table.add_column("")
     table.add_column("before", justify="right")
@@ -241,12 +237,7 @@ def _show(console: Console, summary: dict[str, Any], picture: Path, trajectories
     table.add_row(
         "probability on the labels", f"{summary['option_mass_first']:.3f}", f"{summary['option_mass_last']:.3f}"
     )
-    if summary["real_pairs"]:
-        first, last = summary["real_loss_first"], summary["real_loss_last"]
-        assert math.isfinite(first)
-        assert math.isfinite(last)
-        table.add_row(f"loss on {summary['real_pairs']} pairs of real agent runs", f"{first:.3f}", f"{last:.3f}")
+    first, last = summary["real_loss_first"], summary["real_loss_last"]
+    table.add_row(f"loss on {summary['real_pairs']} pairs of real agent runs", f"{first:.3f}", f"{last:.3f}")
     console.print(table)
-    if trajectories is None:
-        console.print("Act 2 (real agent runs) was skipped: give it a file of runs with --trajectories.")
     console.print(f"{summary['seconds']:.0f} s. Picture: {picture}; figures: {picture.with_name('summary.json')}")

@@ -70,6 +70,7 @@ def prepare(
     engine: Engine = "local",
     workers: int | None = None,
     keep_work: bool = False,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Write ``out`` (and the report) and return the summary.
 
@@ -84,7 +85,7 @@ def prepare(
     inputs = [path for path, _ in list_files(source)]
     name = fingerprint([contextrl_verl.__version__, describe_inputs(inputs), asdict(settings)])
     work = out.with_name(f".{out.name}.work") / name
-    run = {"engine": engine, "workers": workers}
+    run = {"engine": engine, "workers": workers, "progress": progress}
     options = {
         "format": settings.format,
         "tasks": settings.tasks,
