@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from contextrl_verl.pair_files import write_pairs
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef, Message
 from data_prep.counting import Funnel
-from data_prep.report import Example, Histogram, Notice, write_report
 from data_prep.report.command import show
+from data_prep.report.page import Example, Histogram, Notice, write_report
 
 VOID = {"meta", "img", "br", "col", "link", "input", "hr"}
 ELEMENTS = set(
