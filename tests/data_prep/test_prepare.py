@@ -160,3 +160,14 @@ def test_the_command_writes_what_it_says(source, tmp_path):
     assert result.exit_code == 0, result.output
     assert f"{len(PairFile(out))} pairs" in result.output
     assert (tmp_path / "r" / "index.html").exists()
+
+
+def test_ray_gives_the_same_bytes(source, tmp_path):
+    ray = pytest.importorskip("ray")
+    prepare(source, tmp_path / "local.parquet", SETTINGS, workers=1, progress=False)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        prepare(source, tmp_path / "ray.parquet", SETTINGS, engine="ray", progress=False)
+    finally:
+        ray.shutdown()
+    assert (tmp_path / "ray.parquet").read_bytes() == (tmp_path / "local.parquet").read_bytes()
