@@ -105,8 +105,8 @@ def secrets_of(messages: Sequence[Message], patches: Iterable[str], issue: str, 
 def _drop_seen(messages: Sequence[Message], needles: dict[str, str]) -> None:
     """Drop the lines that the environment printed before the agent wrote them, in turns before the first edit.
 
-    Output that shows a line of the agent's own proves nothing about the other lines in it, and neither does a printed
-    diff.
+    Output that shows a line of the agent's own proves nothing about the other lines in it. From a printed diff on
+    nothing is proved, for something was edited by then, in whatever way.
     """
     waiting = {needle: tight(line) for needle, line in needles.items()}
     written: list[str] = []
@@ -119,7 +119,7 @@ def _drop_seen(messages: Sequence[Message], needles: dict[str, str]) -> None:
             waiting = {needle: bare for needle, bare in waiting.items() if needle not in form}
             continue
         if "diff --git " in turn.content or "\n+++ " in turn.content:
-            continue
+            return
         printed = [needle for needle in waiting if needle in form]
         if printed and not any(needle in form for needle in written):
             text = tight(turn.content)

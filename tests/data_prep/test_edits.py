@@ -116,6 +116,17 @@ def test_old_text_goes_too(name):
     assert OLD not in masked(turn(SHELL_EDITS[name]))
 
 
+def test_every_script_of_sed_is_content():
+    assert contents(turn(SHELL_EDITS["sed several -e"])) == [f"s#{OLD}#{NEW}#", "14,20d"]
+    assert contents(turn("sed -i '3d' pkg/core/base.py notes.txt")) == ["3d"]
+
+
+def test_heredocs_end_at_their_delimiter_only():
+    body = "x = 'EOF'\n  EOF\nEOF = 1\nit's\nEOFS"
+    left = f"cat <<'EOF' > pkg/core/base.py\n{body}\nEOF\necho 'fine'"
+    assert contents(turn(left)) == [body]
+
+
 def test_what_stays_of_a_command():
     left = masked(turn(SHELL_EDITS["sed with another delimiter"]))
     assert "cd /testbed && sed -i -E '#' /testbed/pkg/core/base.py && git status" in left

@@ -121,6 +121,21 @@ def test_budget_holds_with_real_tokenizers(family):
         assert any("function_100(" in message.content for message in result.messages)
 
 
+class Awkward:
+    """Takes more tokens for joined lines than for the lines alone."""
+
+    def encode(self, text):
+        return [0] * (len(text.split()) + 2 * sum(line != "" for line in text.split("\n")[1:]))
+
+
+def test_budget_holds_when_joined_lines_take_more():
+    messages = conversation([20, 200, 3, 80, 9, 120])
+    for budget in (200, 400, 1000, 2000):
+        result = elide(messages, budget, (), Awkward())
+        assert not result.reason
+        assert tokens_of(result.messages, token_counter(Awkward())) == result.tokens <= budget
+
+
 def test_anything_with_encode_counts():
     assert token_counter(RoughTokenizer())(["a b", ""]) == token_counter()(["a b", ""])
     with pytest.raises(TypeError, match="neither be called nor has encode"):

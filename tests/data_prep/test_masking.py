@@ -142,6 +142,20 @@ def test_old_text_is_no_leak():
     assert "retries" not in "".join(shown(spelt))
 
 
+def test_output_with_lines_of_the_agents_own_makes_nothing_old():
+    other = "limit = self.default_limit()"
+    run = run_of(
+        *[shell("cat > t.py <<'E'\n1\nE", NEW.strip()), "", shell("cat t.py"), output(f"{NEW}{other}")],
+        *[SED, "", shell("cat t.py"), output(f"print(1)\n{other}\nprint(2)")],
+    )
+    assert shown(run)[-1] == output(f"print(1)\n{PATCH_MASKED}\nprint(2)")
+
+
+def test_printed_diffs_make_nothing_old():
+    run = run_of(shell("./update"), "", shell("cat > t.py <<'E'\n1\nE"), "", shell("cat it"), PATCH, shell("ls"), NEW)
+    assert "retries" not in "".join(shown(run))
+
+
 def test_reproduction_scripts_stay_but_for_the_patch():
     script = f"from pkg.core import base\nclass Fixed(base.Reader):\n  def load(self, limit):\n{NEW}\nprint(Fixed())"
     run = run_of(

@@ -64,6 +64,7 @@ CODE = [
     "@pytest.mark.parametrize('a', [1])",
     "x = a@b.T + c @ d.transpose(0, 1)",
     "git clone git@github.com:owner/name.git",
+    "ssh git@gitlab.acme.io and hg@code.acme.io, then",
     "sprite@2x.png and pkg@1.2.3 and user@example.com and a@localhost",
     "password = form.cleaned_data['password']",
     "User.objects.create_user('joe', password='password')",
