@@ -23,6 +23,7 @@ from data_prep.trajectories.masking import mask_run
 from data_prep.trajectories.readers import load_task_patches, read_at
 from data_prep.trajectories.run import AgentRun, TrajectoryError
 from data_prep.trajectories.run import Message as Turn
+from data_prep.trajectories.tokens import load_tokenizer
 
 QUERY = (
     "A coding agent worked on an issue of {repository} and submitted a patch. The contexts are records of such work on "
@@ -42,7 +43,7 @@ def build_part(payload: dict[str, Any], path: Path) -> Funnel:
     funnel = Funnel()
     stages = {name: funnel.stage(name, "couples") for name in ("reread", "mask", "budget", "length")}
     funnel.stage("masked_lines", "lines")
-    tokenizer = _tokenizer(payload["tokenizer"])
+    tokenizer = load_tokenizer(payload["tokenizer"]) if payload["tokenizer"] else None
     runs = _Runs(payload)
     with pq.ParquetWriter(path, ARROW_SCHEMA, compression="zstd") as writer:
         for group in payload["groups"]:
@@ -118,15 +119,6 @@ def _hide(messages: Sequence[Turn], patches: Sequence[str]) -> tuple[tuple[Turn,
                 text = text.replace(line, PATCH_MASKED)
         shown.append(message if text == message.content else Turn(role=message.role, content=text))
     return tuple(shown), count
-
-
-def _tokenizer(name: str) -> Any:
-    """A Hugging Face tokenizer by name or folder; None for the built-in estimate."""
-    if not name:
-        return None
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(name)
 
 
 def _pair(group: dict[str, Any], members: list[AgentRun], contexts: list[Context], index: int) -> ContrastivePair:
