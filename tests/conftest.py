@@ -12,6 +12,11 @@ if "CONTEXTRL_TEST_DEVICE" not in os.environ:
     os.environ.update(cpu_environment())
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, so that a failure is the change's; no deadline, for machines are shared.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
