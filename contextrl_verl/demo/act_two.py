@@ -11,7 +11,7 @@ from contextrl_verl.pairs import Context, ContrastivePair
 
 # What so small a model sees of each context and of the patch; whole runs are for models that can read.
 CONTEXT_CHARS, ANSWER_CHARS = 400, 200
-FORGED_RUNS = 100
+FORGED_RUNS = 80
 
 
 class DemoError(RuntimeError):

@@ -114,6 +114,9 @@ def _act_one(out: Path, model: Path, steps: int, seed: int, progress: Progress) 
         "trainer.test_freq": max(1, steps // 3),
         "trainer.val_before_train": True,
         "contextrl.pairs.val_files": [str(folder / "held_out.parquet")],
+        # Two micro-batches a step: prompts are short, and each forward costs more in calls than in sums.
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 80,
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 80,
         "data.max_prompt_length": 128,
         "actor_rollout_ref.rollout.max_model_len": 160,
     }
