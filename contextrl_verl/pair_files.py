@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -317,8 +316,3 @@ class PairCollection:
     def __getitem__(self, index: int) -> ContrastivePair:
         file, row = self._rows[index]
         return file[row]
-
-
-def first_pairs(path: str | os.PathLike[str], count: int) -> list[ContrastivePair]:
-    """The first ``count`` pairs of a file, for a look."""
-    return list(islice(PairFile(path), count))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from array import array
 from collections.abc import Iterator
@@ -217,8 +216,3 @@ def _report(folder: Path, summary: dict[str, Any], funnel: Funnel, out: Path) ->
         ],
         tables={"splits": splits},
     )
-
-
-def summary_line(summary: dict[str, Any]) -> str:
-    """One line for the terminal."""
-    return json.dumps({name: summary[name] for name in ("runs_read", "pairs", "leaked_lines_masked", "seconds")})

@@ -12,7 +12,7 @@ from data_prep.pipeline import Done
 from data_prep.trajectories.light import Light
 from data_prep.trajectories.readers import load_task_patches, read_many
 from data_prep.trajectories.readers.types import Location, Rejected
-from data_prep.trajectories.run import TrajectoryError
+from data_prep.trajectories.run import AgentRun, TrajectoryError
 
 
 def plan_spool(source: Path, options: dict[str, Any], lights: list[Light]) -> list[dict[str, Any]]:
@@ -48,8 +48,6 @@ def spool_part(payload: dict[str, Any], path: Path) -> Funnel:
 
 def spool_index(done: list[Done]) -> dict[str, dict[str, Any]]:
     """Where each spooled run stands: ``{run_id: {"spool": file, "offset": byte}}``."""
-    from data_prep.trajectories.run import AgentRun
-
     index: dict[str, dict[str, Any]] = {}
     for part in done:
         offset = 0

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from data_prep.trajectories.readers.names import find_instance
-from data_prep.trajectories.readers.turns import call_text, checked, issue_of, patch_of, text_of
+from data_prep.trajectories.readers.normal import normal_run
+from data_prep.trajectories.readers.turns import call_text, checked, patch_of, text_of
 from data_prep.trajectories.readers.types import UnusableError
 from data_prep.trajectories.run import AgentRun, Message
 
@@ -44,17 +45,9 @@ def parse(record: dict[str, Any], names: tuple[str, ...]) -> AgentRun:
     turns = checked(tuple(turn for index, step in enumerate(steps) for turn in _turns(step, f"step {index + 1}")))
     patch = patch_of(_first(both, _PATCHES), "patch")
     resolved = _first(both, ("resolved",))
-    return AgentRun(
-        instance_id=instance.instance_id,
-        repository=instance.repository,
-        commit=instance.commit,
-        issue=issue_of(turns, _first(both, ("problem_statement", "issue"))),
-        messages=turns,
-        patch=patch,
-        outcome="unknown" if not isinstance(resolved, bool) else "resolved" if resolved else "unresolved",
-        source=str(record.get("schema_version") or NAME),
-        patch_origin="submitted" if patch.strip() else "none",
-    )
+    source = str(record.get("schema_version") or NAME)
+    issue = _first(both, ("problem_statement", "issue"))
+    return normal_run(instance, turns, source, issue=issue, patch=patch, resolved=resolved)
 
 
 def _first(places: tuple[dict[str, Any], ...], keys: tuple[str, ...]) -> object:

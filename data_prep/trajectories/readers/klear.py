@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from data_prep.trajectories.readers.names import find_instance
-from data_prep.trajectories.readers.turns import issue_of, plain_turns
+from data_prep.trajectories.readers.normal import normal_run
+from data_prep.trajectories.readers.turns import plain_turns
 from data_prep.trajectories.run import AgentRun
 
 NAME = "klear"
@@ -24,12 +25,4 @@ def parse(record: dict[str, Any], names: tuple[str, ...]) -> AgentRun:
     """The run; raises UnusableError."""
     instance = find_instance((record.get("instance_id"),), names, record.get("repo"), record.get("base_commit"))
     turns = plain_turns(record.get("messages"))
-    return AgentRun(
-        instance_id=instance.instance_id,
-        repository=instance.repository,
-        commit=instance.commit,
-        issue=issue_of(turns, record.get("problem_statement")),
-        messages=turns,
-        source=NAME,
-        patch_origin="none",
-    )
+    return normal_run(instance, turns, NAME, issue=record.get("problem_statement"))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from data_prep.trajectories.readers.names import find_instance
-from data_prep.trajectories.readers.turns import issue_of, patch_of, plain_turns
+from data_prep.trajectories.readers.normal import normal_run
+from data_prep.trajectories.readers.turns import patch_of, plain_turns
 from data_prep.trajectories.readers.types import UnusableError
 from data_prep.trajectories.run import AgentRun
 
@@ -38,14 +39,5 @@ def parse(record: dict[str, Any], names: tuple[str, ...]) -> AgentRun:
     if str(info.get("exit_status", "")).lower() != "submitted" and "diff --git" not in patch and "--- " not in patch:
         patch = ""  # a run that ended by an error keeps the error's text here
     resolved = record.get("resolved", info.get("resolved"))
-    return AgentRun(
-        instance_id=instance.instance_id,
-        repository=instance.repository,
-        commit=instance.commit,
-        issue=issue_of(turns, record.get("problem_statement")),
-        messages=turns,
-        patch=patch,
-        outcome="unknown" if not isinstance(resolved, bool) else "resolved" if resolved else "unresolved",
-        source=str(record.get("trajectory_format") or NAME),
-        patch_origin="submitted" if patch.strip() else "none",
-    )
+    source = str(record.get("trajectory_format") or NAME)
+    return normal_run(instance, turns, source, issue=record.get("problem_statement"), patch=patch, resolved=resolved)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from data_prep.trajectories.readers.names import find_instance
-from data_prep.trajectories.readers.turns import issue_of, patch_of, plain_turns
+from data_prep.trajectories.readers.normal import normal_run
+from data_prep.trajectories.readers.turns import patch_of, plain_turns
 from data_prep.trajectories.readers.types import UnusableError
 from data_prep.trajectories.run import AgentRun
 
@@ -37,17 +38,7 @@ def parse(record: dict[str, Any], names: tuple[str, ...]) -> AgentRun:
     turns = plain_turns(history)
     patch = patch_of(info.get("submission"), "info.submission")
     resolved = record.get("resolved", info.get("resolved"))
-    return AgentRun(
-        instance_id=instance.instance_id,
-        repository=instance.repository,
-        commit=instance.commit,
-        issue=issue_of(turns, record.get("problem_statement")),
-        messages=turns,
-        patch=patch,
-        outcome="unknown" if not isinstance(resolved, bool) else "resolved" if resolved else "unresolved",
-        source=NAME,
-        patch_origin="submitted" if patch.strip() else "none",
-    )
+    return normal_run(instance, turns, NAME, issue=record.get("problem_statement"), patch=patch, resolved=resolved)
 
 
 def _is_demonstration(turn: dict[str, Any]) -> bool:

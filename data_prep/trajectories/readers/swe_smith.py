@@ -10,7 +10,8 @@ from typing import Any
 
 from data_prep.trajectories.readers.json_text import loads
 from data_prep.trajectories.readers.names import find_instance
-from data_prep.trajectories.readers.turns import issue_of, patch_of, plain_turns
+from data_prep.trajectories.readers.normal import normal_run
+from data_prep.trajectories.readers.turns import patch_of, plain_turns
 from data_prep.trajectories.run import AgentRun
 
 NAME = "swe-smith"
@@ -30,14 +31,4 @@ def parse(record: dict[str, Any], names: tuple[str, ...]) -> AgentRun:
     turns = plain_turns(messages)
     patch = patch_of(record.get("patch"), "patch")
     resolved = record.get("resolved")
-    return AgentRun(
-        instance_id=instance.instance_id,
-        repository=instance.repository,
-        commit=instance.commit,
-        issue=issue_of(turns, record.get("problem_statement")),
-        messages=turns,
-        patch=patch,
-        outcome="unknown" if not isinstance(resolved, bool) else "resolved" if resolved else "unresolved",
-        source=NAME,
-        patch_origin="submitted" if patch.strip() else "none",
-    )
+    return normal_run(instance, turns, NAME, issue=record.get("problem_statement"), patch=patch, resolved=resolved)
