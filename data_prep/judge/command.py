@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from contextrl_verl.pairs import ContrastivePair
     from data_prep.judge.llm import OpenAIJudge
 
-# Exit status 1 is a mistake to mend; this one: not all pairs were judged.
-INCOMPLETE = 3
-
 
 def judge(
     pairs: Annotated[Path, typer.Argument(help="File of pairs (.parquet, .jsonl).")],
@@ -45,21 +42,28 @@ def judge(
     from contextrl_verl.errors import ConfigError
     from contextrl_verl.pair_files import PairFile, write_pairs
     from contextrl_verl.pairs import PairFormatError
+    from data_prep.conclude import UNJUDGED
     from data_prep.counting import Funnel
+    from data_prep.judge.estimate import estimate
+    from data_prep.judge.llm import judge_of
     from data_prep.judge.rules import RuleSettings
     from data_prep.judge.verify import incomplete, verify
     from data_prep.remote.errors import RemoteError
+    from data_prep.remote.role import EndpointRole
 
     try:
         file, rules, funnel = PairFile(pairs), RuleSettings(length_ratio=length_ratio), Funnel()
         asking = None
         if model:
-            asking = _judge(
-                model, base_url, key_variable, cache, concurrency, timeout, tries, max_tokens, tokens_per_image,
-                price_in, price_out, currency, max_cost,
+            role = EndpointRole(
+                model=model, base_url=base_url, key_variable=key_variable, cache=cache, concurrency=concurrency,
+                timeout=timeout, tries=tries, max_tokens=max_tokens, tokens_per_image=tokens_per_image,
+                price_in=price_in, price_out=price_out, currency=currency, max_cost=max_cost,
             )  # fmt: skip
+            asking = judge_of(role)
         if dry_run:
-            _dry_run(file, asking, rules, review)
+            for sentence in estimate(file, asking, rules, review):
+                typer.echo(sentence)
             return
         if out is None:
             raise RemoteError("--out is missing. Fix: name the file for the pairs that pass, or ask for a --dry-run.")
@@ -71,52 +75,12 @@ def judge(
         if problem is not None:
             typer.echo(f"contextrl judge: {problem}", err=True)
             if not allow_unjudged:
-                raise typer.Exit(INCOMPLETE)
+                raise typer.Exit(UNJUDGED)
         written = write_pairs(_with_bytes(result.kept(file)), out)
     except (RemoteError, PairFormatError, ConfigError) as error:
         typer.echo(f"contextrl judge: {error}", err=True)
         raise typer.Exit(1) from None
     typer.echo(f"{written} of {len(file)} pairs written to {out}")
-
-
-def _judge(
-    model: str, base_url: str | None, key_variable: str, cache: Path, concurrency: int, timeout: float, tries: int,
-    max_tokens: int, tokens_per_image: int, price_in: float | None, price_out: float | None, currency: str,
-    max_cost: float | None,
-) -> OpenAIJudge:  # fmt: skip
-    from data_prep.judge.llm import OpenAIJudge
-    from data_prep.remote.budget import Budget, Prices
-    from data_prep.remote.cache import ReplyCache
-    from data_prep.remote.chat import ChatSettings
-    from data_prep.remote.errors import RemoteError
-    from data_prep.remote.retry import RetryPolicy
-
-    if (price_in is None) != (price_out is None):
-        raise RemoteError("Only one of --price-in and --price-out is given. Fix: give both.")
-    prices = None if price_in is None else Prices.of(price_in, price_out, currency)
-    settings = ChatSettings(
-        model=model,
-        base_url=base_url,
-        key_variable=key_variable,
-        max_tokens=max_tokens,
-        concurrency=concurrency,
-        timeout=timeout,
-        tokens_per_image=tokens_per_image,
-        retry=RetryPolicy(attempts=tries),
-    )
-    return OpenAIJudge(settings, ReplyCache(cache), Budget(prices, max_cost))
-
-
-def _dry_run(file: Any, asking: OpenAIJudge | None, rules: Any, review: Path | None) -> None:
-    from data_prep.judge.review import read_review
-    from data_prep.judge.verify import verify
-
-    passed = verify(file, None, rules=rules)
-    count = sum(decision.kept for decision in passed.decisions)
-    typer.echo(f"{count} of {len(file)} pairs pass the rules")
-    if asking is not None:
-        decided = {entry.pair_id for entry in read_review(review) if entry.decision} if review else set()
-        typer.echo(asking.estimate(pair for pair in passed.kept(file) if pair.pair_id not in decided).sentence())
 
 
 def _bar(total: int, asking: OpenAIJudge | None) -> Any:

@@ -14,6 +14,7 @@ from data_prep.judge.verdict import Judgement, Verdict
 from data_prep.remote.budget import Budget
 from data_prep.remote.cache import ReplyCache
 from data_prep.remote.chat import ChatEndpoint, ChatSettings
+from data_prep.remote.role import EndpointRole
 from data_prep.remote.tokens import BYTES_PER_TOKEN, input_bound, input_guess
 
 # A reason of one or two sentences and the braces around it.
@@ -122,3 +123,8 @@ class OpenAIJudge:
                 "cap": None if budget.cap is None else float(budget.cap),
             }
         return counts
+
+
+def judge_of(role: EndpointRole, environ: Mapping[str, str] = os.environ) -> OpenAIJudge:
+    """The judge that a role describes; raises RemoteError on prices, cap or address that make no sense."""
+    return OpenAIJudge(role.settings(), role.replies(), role.budget(), environ)

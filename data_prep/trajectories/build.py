@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,9 @@ from data_prep.trajectories.evidence import evidence_lines
 from data_prep.trajectories.leaks import find_leaks
 from data_prep.trajectories.marks import PATCH_MASKED
 from data_prep.trajectories.masking import mask_run
-from data_prep.trajectories.readers import load_task_patches, read_at
 from data_prep.trajectories.run import AgentRun, TrajectoryError
 from data_prep.trajectories.run import Message as Turn
+from data_prep.trajectories.run_store import RunStore
 from data_prep.trajectories.tokens import load_tokenizer
 
 QUERY = (
@@ -44,7 +42,7 @@ def build_part(payload: dict[str, Any], path: Path) -> Funnel:
     stages = {name: funnel.stage(name, "couples") for name in ("reread", "mask", "budget", "length")}
     funnel.stage("masked_lines", "lines")
     tokenizer = load_tokenizer(payload["tokenizer"]) if payload["tokenizer"] else None
-    runs = _Runs(payload)
+    runs = RunStore(payload)
     with pq.ParquetWriter(path, ARROW_SCHEMA, compression="zstd") as writer:
         for group in payload["groups"]:
             rows = [pair.to_row() for pair in _build_group(group, runs, tokenizer, payload, funnel, stages)]
@@ -55,7 +53,7 @@ def build_part(payload: dict[str, Any], path: Path) -> Funnel:
 
 def _build_group(
     group: dict[str, Any],
-    runs: _Runs,
+    runs: RunStore,
     tokenizer: Any,
     payload: dict[str, Any],
     funnel: Funnel,
@@ -156,33 +154,3 @@ def _provenance(run: AgentRun) -> dict[str, Any]:
 def _clean(text: str) -> str:
     """Without half surrogate pairs, which no UTF-8 file can hold."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-class _Runs:
-    """Runs by where they lie; the last few stay in memory, for neighbours in the list of groups share them."""
-
-    def __init__(self, payload: dict[str, Any], keep: int = 16) -> None:
-        self._payload, self._keep = payload, keep
-        self._tasks = load_task_patches(payload["tasks"]) if payload["tasks"] else None
-        self._known: OrderedDict[str, AgentRun] = OrderedDict()
-
-    def get(self, member: dict[str, Any]) -> AgentRun:
-        name = member["run_id"]
-        if name not in self._known:
-            self._known[name] = self._read(member)
-            if len(self._known) > self._keep:
-                self._known.popitem(last=False)
-        self._known.move_to_end(name)
-        return self._known[name]
-
-    def _read(self, member: dict[str, Any]) -> AgentRun:
-        if "spool" in member:
-            with open(member["spool"], "rb") as stream:
-                stream.seek(member["offset"])
-                run = AgentRun.model_validate_json(stream.readline())
-        else:
-            options = {name: self._payload[name] for name in ("format", "max_record_bytes", "replay")}
-            run = read_at(self._payload["source"], json.loads(member["location"]), tasks=self._tasks, **options)
-        if run.run_id != member["run_id"]:
-            raise TrajectoryError(f"expected the run {member['run_id']} and found {run.run_id}")
-        return run

@@ -7,12 +7,13 @@ arithmetic, so the funnel is complete without it.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from math import comb
-from typing import Literal
+from typing import Any, Literal
 
 from data_prep.counting import Funnel, Stage
 from data_prep.trajectories.light import Light
@@ -21,6 +22,9 @@ from data_prep.trajectories.related import IssueSimilarity
 CommitRule = Literal["same", "near", "any"]
 Level = Literal["file", "class", "function"]
 Couple = tuple[int, int]
+Similarity = Callable[[Light, Light], float]
+# Couples gone through for a sample of what was counted by arithmetic.
+_LOOKED_AT = 20_000
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class CascadeSettings:
     Attributes:
         commit: ``same`` base commit; ``near``: instance numbers at most ``near`` apart; ``any``.
         level: what must be shared: a ``file``; a function or ``class`` (the paper's stage); the very ``function``.
-        related: band of the issues' similarity; below it issues are unrelated, above it nearly the same.
+        related: band of the issues' similarity; below it issues are unrelated, above it nearly the same. Words and
+            each encoder have a band of their own.
         alike: patches with this share of added lines in common (of the smaller patch) are the same answer.
         patch_ratio: longer over shorter patch, in added lines, at most; beyond it the number of masks in a context
             would tell which patch is its own.
@@ -52,31 +57,51 @@ def draw(seed: int, *names: str) -> bytes:
     return hashlib.blake2b("\0".join([str(seed), *names]).encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def find_couples(lights: Sequence[Light], settings: CascadeSettings, funnel: Funnel) -> list[Couple]:
-    """Couples that pass every stage, as ascending indices, in a fixed order; counts go to ``funnel``."""
+def find_couples(
+    lights: Sequence[Light],
+    settings: CascadeSettings,
+    funnel: Funnel,
+    similarity_of: Callable[[Iterable[Light]], Similarity] = IssueSimilarity,
+    seen: array[float] | None = None,
+) -> list[Couple]:
+    """Couples that pass every stage, as ascending indices, in a fixed order; counts go to ``funnel``.
+
+    Args:
+        similarity_of: makes the similarity of two issues from the runs that are still in some couple.
+        seen: gets the similarity of every couple that was asked for it.
+    """
     by_repository: dict[str, list[int]] = defaultdict(list)
     for index, light in enumerate(lights):
         by_repository[light.repository].append(index)
     inside = sum(comb(len(members), 2) for members in by_repository.values())
-    _count(funnel.stage("same repository", "couples"), comb(len(lights), 2), inside, "other repository")
+    sample = _first_couple(lights, [range(len(lights))], lambda a, b: a.repository != b.repository)
+    _count(funnel.stage("same repository", "couples"), comb(len(lights), 2), inside, "other repository", sample)
 
     known = sum(_commit_couples([lights[i] for i in members], settings) for members in by_repository.values())
     reason = {"same": "other or unknown commit", "near": f"more than {settings.near} apart", "any": ""}[settings.commit]
-    _count(funnel.stage("commit", "couples"), inside, known, reason)
+    sample = _first_couple(lights, by_repository.values(), lambda a, b: not _commits_fit(a, b, settings))
+    _count(funnel.stage("commit", "couples"), inside, known, reason, sample)
 
     couples, truncated = _same_file(lights, settings)
     reason = "no file in common" + (f", or only one that over {settings.bucket} runs edit" if truncated else "")
-    _count(funnel.stage("same file", "couples"), known, len(couples), reason)
+
+    def apart(a: Light, b: Light) -> bool:
+        return _commits_fit(a, b, settings) and not _files(a) & _files(b)
+
+    sample = _first_couple(lights, by_repository.values(), apart)
+    _count(funnel.stage("same file", "couples"), known, len(couples), reason, sample)
 
     couples = _keep(couples, lights, funnel.stage("other issue", "couples"), _same_issue)
     if settings.level != "file":
         stage = funnel.stage("same function or class" if settings.level == "class" else "same function", "couples")
         couples = _keep(couples, lights, stage, lambda a, b: None if shared_place(a, b, settings.level) else "other")
-    similarity = IssueSimilarity(lights[index] for couple in couples for index in couple)
+    similarity = similarity_of(lights[index] for couple in couples for index in couple)
     low, high = settings.related
 
     def unrelated(a: Light, b: Light) -> str | None:
         value = similarity(a, b)
+        if seen is not None:
+            seen.append(value)
         return "unrelated issues" if value < low else "nearly the same issue" if value > high else None
 
     couples = _keep(couples, lights, funnel.stage("related issue", "couples"), unrelated)
@@ -90,10 +115,25 @@ def find_couples(lights: Sequence[Light], settings: CascadeSettings, funnel: Fun
     return _keep(couples, lights, funnel.stage("different patch", "couples"), patches)
 
 
-def _count(stage: Stage, entered: int, left: int, reason: str) -> None:
+def _count(stage: Stage, entered: int, left: int, reason: str, sample: dict[str, Any] | None) -> None:
     stage.keep(left)
     if entered > left:
-        stage.drop(reason, count=entered - left)
+        stage.drop(reason, sample, count=entered - left)
+
+
+def _first_couple(
+    lights: Sequence[Light], groups: Iterable[Sequence[int]], wanted: Callable[[Light, Light], bool]
+) -> dict[str, Any] | None:
+    """A couple to read for a stage that counts by arithmetic: the first of a group with another of it."""
+    couples = ((group[0], other) for group in groups for other in group[1:])
+    for one, other in islice(couples, _LOOKED_AT):
+        if wanted(lights[one], lights[other]):
+            return {"runs": [lights[one].run_id, lights[other].run_id]}
+    return None
+
+
+def _files(light: Light) -> set[str]:
+    return {place[0] for place in light.places}
 
 
 def _keep(couples: Iterable[Couple], lights: Sequence[Light], stage: Stage, why_not) -> list[Couple]:
@@ -137,7 +177,7 @@ def _same_file(lights: Sequence[Light], settings: CascadeSettings) -> tuple[list
     buckets: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for index, light in enumerate(lights):
         commit = light.commit if settings.commit == "same" else ""
-        for file in {place[0] for place in light.places}:
+        for file in _files(light):
             buckets[light.repository, commit, file].append(index)
     couples: set[Couple] = set()
     truncated = False

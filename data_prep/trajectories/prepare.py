@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import contextrl_verl
 from contextrl_verl.pair_files import PairFile, write_pairs
 from contextrl_verl.pairs import ContrastivePair
+from data_prep.conclude import Concluded, Judging, conclude, nothing_left, spread
 from data_prep.counting import Funnel
 from data_prep.judge.rules import RuleSettings
-from data_prep.judge.verify import verify
 from data_prep.pipeline import Done, Engine, PipelineError, describe_inputs, fingerprint, remove, run_parts, total
-from data_prep.report.page import Example, Histogram, write_report
+from data_prep.report.page import Histogram, write_report
 from data_prep.trajectories.build import build_part
 from data_prep.trajectories.candidates import CascadeSettings, find_couples, shared_place
+from data_prep.trajectories.dropped import dropped_examples, sampled_couples
 from data_prep.trajectories.groups import Group, GroupSettings, choose_groups
+from data_prep.trajectories.issue_vectors import embed_issues
 from data_prep.trajectories.light import Light
 from data_prep.trajectories.readers.files import list_files
+from data_prep.trajectories.related import IssueSimilarity
+from data_prep.trajectories.run import AgentRun
+from data_prep.trajectories.run_store import RunStore
 from data_prep.trajectories.scan import load_lights, plan_scan, scan_part
 from data_prep.trajectories.splits import Unit, assign_splits
 from data_prep.trajectories.spool import plan_spool, spool_index, spool_part
@@ -41,6 +49,7 @@ class PrepareSettings:
         budget: tokens of a context at most, by ``tokenizer`` (a Hugging Face name or folder; empty for a fast
             approximation).
         length_ratio: longest over shortest context of a pair at most.
+        related_model: sentence encoder that says how related two issues are; empty for shared words.
         shares: of the splits.
         split_by: what may not be in two splits.
     """
@@ -54,6 +63,7 @@ class PrepareSettings:
     groups: GroupSettings = field(default_factory=GroupSettings)
     budget: int = 12_000
     tokenizer: str = ""
+    related_model: str = ""
     length_ratio: float = 2.0
     shares: dict[str, float] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "probe": 0.1})
     split_by: Unit = "instance"
@@ -70,6 +80,7 @@ def prepare(
     workers: int | None = None,
     keep_work: bool = False,
     progress: bool = True,
+    judging: Judging | None = None,
 ) -> dict[str, Any]:
     """Write ``out`` (and the report) and return the summary.
 
@@ -79,9 +90,65 @@ def prepare(
     Raises:
         TrajectoryError: the input cannot be found or is no source of runs.
         PipelineError: a part failed, or no pair is left.
+        UnjudgedError, RemoteError: the judge of ``judging`` could not see all pairs; what is done is kept.
     """
     started = time.monotonic()
+    found = find_candidates(source, out, settings, engine=engine, workers=workers, progress=progress)
+    concluded = conclude(found.candidates, out, rules_of(settings), judging or Judging(), found.funnel)
+    summary = {
+        "contextrl_verl_version": contextrl_verl.__version__,
+        "input": source.name,
+        "runs_read": found.funnel.stage("read").entered,
+        "pairs": concluded.pairs,
+        "leaked_lines_masked": found.leaked_lines_masked,
+        "settings": asdict(settings),
+        **concluded.summary(),
+        "seconds": round(time.monotonic() - started, 1),
+        "stages": [stage.summary() for stage in found.funnel],
+    }
+    if report is not None:
+        _report(report, summary, found, concluded, out)
+    if not keep_work:
+        remove(found.work.parent)
+    return summary
+
+
+def rules_of(settings: PrepareSettings) -> RuleSettings:
+    """The rules that candidates made with these settings must pass."""
+    return RuleSettings(length_ratio=settings.length_ratio)
+
+
+@dataclass
+class Found:
+    """What the cascade leaves for verification.
+
+    Attributes:
+        work: folder of this job; deleting its parent forgets the job.
+        candidates: file of pairs.
+        similarities: of the issues of every couple that edits the same place.
+        read: gives the run of an id, as long as the work folder is there.
+    """
+
+    work: Path
+    candidates: Path
+    funnel: Funnel
+    leaked_lines_masked: int
+    similarities: array[float]
+    read: Callable[[str], AgentRun]
+
+
+def find_candidates(
+    source: Path,
+    out: Path,
+    settings: PrepareSettings,
+    *,
+    engine: Engine = "local",
+    workers: int | None = None,
+    progress: bool = True,
+) -> Found:
+    """Everything before verification, in a work folder next to ``out``; see :func:`prepare`."""
     inputs = [path for path, _ in list_files(source)]
+    inputs += [Path(settings.tasks)] if settings.tasks and Path(settings.tasks).exists() else []
     name = fingerprint([contextrl_verl.__version__, describe_inputs(inputs), asdict(settings)])
     work = out.with_name(f".{out.name}.work") / name
     run = {"engine": engine, "workers": workers, "progress": progress}
@@ -91,56 +158,50 @@ def prepare(
         "replay": settings.replay,
         "outcome": settings.outcome,
         "max_record_bytes": settings.max_record_bytes,
+        "keep_issue": bool(settings.related_model),
     }
     scanned = run_parts(work / "scan", plan_scan(source, options), scan_part, title="Reading runs", **run)
     funnel = total(scanned)
     lights = load_lights([part.path for part in scanned], funnel)
-    couples = find_couples(lights, settings.cascade, funnel)
+    embed = partial(
+        embed_issues, scanned=[part.path for part in scanned], model=settings.related_model, folder=work,
+        progress=progress,
+    )  # fmt: skip
+    similarities = array("d")
+    couples = find_couples(
+        lights, settings.cascade, funnel, embed if settings.related_model else IssueSimilarity, similarities
+    )
     groups = choose_groups(couples, lights, settings.groups, funnel)
     splits = assign_splits(groups, lights, settings.shares, by=settings.split_by, seed=settings.seed)
 
-    wanted = sorted({run for group in groups for run in group})
+    by_name = {light.run_id: light for light in lights}
+    to_look_at = [name for _, _, sample in sampled_couples(funnel) for name in sample["runs"]]
+    wanted = sorted({*(lights[index].run_id for group in groups for index in group), *to_look_at})
     spooled = run_parts(
         work / "spool",
-        plan_spool(source, options, [lights[index] for index in wanted]),
+        plan_spool(source, options, [by_name[name] for name in wanted]),
         spool_part,
         title="Unpacking runs",
         suffix=".jsonl",
         **run,
     )
-    parts = _build_payloads(source, options, settings, lights, groups, splits, spool_index(spooled))
+    spool = spool_index(spooled)
+    parts = _build_payloads(source, options, settings, lights, groups, splits, spool)
     built = run_parts(work / "build", parts, build_part, title="Masking and building", **run)
     counts = total(built)
     lines = (
         counts.stages.pop(next(i for i, stage in enumerate(counts) if stage.name == "masked_lines")) if built else None
     )
     funnel.add(counts)
-
     candidates = work / "pairs.parquet"
     if not write_pairs(_all_pairs(built), candidates):
-        raise PipelineError(_nothing_left(funnel))
-    file = PairFile(candidates)
-    verification = verify(file, rules=RuleSettings(length_ratio=settings.length_ratio), funnel=funnel)
-    funnel.check()
-    written = write_pairs(verification.kept(file), out)
-    if not written:
-        out.unlink()
-        raise PipelineError(_nothing_left(funnel))
-    summary = {
-        "contextrl_verl_version": contextrl_verl.__version__,
-        "input": source.name,
-        "runs_read": funnel.stage("read").entered,
-        "pairs": written,
-        "leaked_lines_masked": lines.left if lines is not None else 0,
-        "settings": asdict(settings),
-        "seconds": round(time.monotonic() - started, 1),
-        "stages": [stage.summary() for stage in funnel],
-    }
-    if report is not None:
-        _report(report, summary, funnel, out)
-    if not keep_work:
-        remove(out.with_name(f".{out.name}.work"))
-    return summary
+        raise PipelineError(nothing_left(funnel))
+    store = RunStore({"source": str(source), **options})
+
+    def read(name: str) -> AgentRun:
+        return store.get({"run_id": name, "location": by_name[name].location, **spool.get(name, {})})
+
+    return Found(work, candidates, funnel, lines.left if lines is not None else 0, similarities, read)
 
 
 def _build_payloads(
@@ -185,34 +246,26 @@ def _rows(path: Path) -> int:
     return pq.read_metadata(path).num_rows
 
 
-def _nothing_left(funnel: Funnel) -> str:
-    steps = ", ".join(f"{stage.name}: {stage.entered} in, {stage.left} out" for stage in funnel if stage.entered)
-    return (
-        f"no pair is left ({steps}). Fix: give runs of several issues of one repository, or loosen the stage that "
-        "drops most, e.g. --commit any or --level file; --help lists them."
-    )
-
-
-def _report(folder: Path, summary: dict[str, Any], funnel: Funnel, out: Path) -> None:
+def _report(folder: Path, summary: dict[str, Any], found: Found, concluded: Concluded, out: Path) -> None:
     file = PairFile(out)
-    sizes, ratios, answers, splits = array("d"), array("d"), array("d"), {}
+    sizes, ratios, answers, splits = array("d"), array("d"), array("d"), Counter()
     for pair in file:
         lengths = [sum(len(turn.content) for turn in context.messages or ()) for context in pair.contexts]
         sizes.extend(lengths)
         ratios.append(max(lengths) / min(lengths))
         answers.append(len(pair.answer))
-        splits[pair.split] = splits.get(pair.split, 0) + 1
-    step = max(1, len(file) // 12)
+        splits[pair.split] += 1
     write_report(
         folder,
         {name: value for name, value in summary.items() if name != "stages"} | {"splits": splits},
-        funnel,
-        (Example.of(file[row]) for row in range(0, len(file), step)),
+        found.funnel,
+        chain(spread(file), dropped_examples(found.funnel, found.read), concluded.dropped),
         title=f"Trajectory pairs: {out.name}",
         histograms=[
             Histogram("context, characters", sizes),
             Histogram("longest over shortest context", ratios),
             Histogram("patch, characters", answers),
+            Histogram("similarity of the issues of couples that edit the same place", found.similarities),
         ],
         tables={"splits": splits},
     )

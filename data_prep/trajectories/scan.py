@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.counting import Funnel
+from data_prep.counting import Funnel, Stage
 from data_prep.trajectories.light import Light, added_lines, issue_words
 from data_prep.trajectories.places import PatchError, touched
 from data_prep.trajectories.readers import load_task_patches, parse_record
@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         ("word_ids", pa.list_(pa.int64())),
         ("word_counts", pa.list_(pa.float32())),
         ("added", pa.list_(pa.int64())),
+        ("issue", pa.string()),
     ]
 )
 
@@ -121,7 +122,7 @@ def scan_part(payload: dict[str, Any], path: Path) -> Funnel:
                     read.drop(found.reason, where)
                     continue
                 read.keep()
-                row = _light_row(found, raw.location, patch, payload["outcome"])
+                row = _light_row(found, raw.location, patch, payload)
                 if row is not None:
                     rows.append(row)
                 if len(rows) >= 512:
@@ -131,7 +132,8 @@ def scan_part(payload: dict[str, Any], path: Path) -> Funnel:
     return funnel
 
 
-def _light_row(run: AgentRun, location: Location, stage, outcome: str) -> dict[str, Any] | None:
+def _light_row(run: AgentRun, location: Location, stage: Stage, payload: dict[str, Any]) -> dict[str, Any] | None:
+    outcome = payload["outcome"]
     sample = {"run": run.run_id, "file": location.file, "record": location.record}
     if outcome != "any" and run.outcome != outcome:
         stage.drop(f"outcome is {run.outcome}", sample)
@@ -157,6 +159,8 @@ def _light_row(run: AgentRun, location: Location, stage, outcome: str) -> dict[s
         "word_ids": ids,
         "word_counts": counts,
         "added": sorted(added_lines(run.patch)),
+        # Only for those who embed it: it is the one long text of the record.
+        "issue": run.issue.encode("utf-8", "replace").decode("utf-8") if payload["keep_issue"] else "",
     }
 
 
@@ -166,7 +170,8 @@ def load_lights(paths: list[Path], funnel: Funnel) -> list[Light]:
     seen: set[str] = set()
     lights: list[Light] = []
     for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=2048):
+        columns = [name for name in SCHEMA.names if name != "issue"]
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=2048, columns=columns):
             for row in batch.to_pylist():
                 if row["run_id"] in seen:
                     stage.drop("the same run again", {"run": row["run_id"], "location": row["location"]})

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from contextrl_verl.pair_files import PairFile, write_pairs
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef, PairFormatError
+from data_prep.conclude import UNJUDGED
 from data_prep.counting import Funnel
 from data_prep.judge import command
 from data_prep.judge.prompt import judge_messages, shown_order
@@ -228,7 +229,7 @@ def test_an_incomplete_set_is_not_written_unless_told(run, server, tmp_path):
     out = tmp_path / "kept.parquet"
     arguments = ["--out", str(out), "--price-in", "2", "--price-out", "8", "--max-cost", "0.05"]
     done = run(*arguments)
-    assert done.exit_code == command.INCOMPLETE
+    assert done.exit_code == UNJUDGED
     assert "'spending cap'" in done.output
     assert not out.exists()
     done = run(*arguments, "--concurrency", "1", "--allow-unjudged")
