@@ -1,4 +1,4 @@
-"""The forms that the steps of the image side hand to each other: a question about a picture, and a couple of pictures."""
+"""The forms that the steps of the image side hand to each other: a question about a picture, a couple of pictures."""
 
 from __future__ import annotations
 

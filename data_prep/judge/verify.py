@@ -219,7 +219,7 @@ def incomplete(verification: Verification, endpoint: str = "The judge") -> Remot
     if not verification.unjudged:
         return None
     fixes = {
-        "spending cap": "raise --max-cost",
+        "spending cap": "raise the cap (--max-cost; max_cost of a role)",
         "failed": "see that the endpoint is up",
         "refused": "see what the endpoint says about those pairs, e.g. that they are too long for the model",
     }

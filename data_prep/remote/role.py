@@ -75,7 +75,8 @@ class EndpointRole(BaseModel):
         """Raises RemoteError for one price without the other, or a cap without prices."""
         if (self.price_in is None) != (self.price_out is None):
             raise RemoteError(
-                "Only one of the two prices (--price-in and --price-out, or price_in and price_out) is given. Fix: give both."
+                "Only one of the two prices (--price-in and --price-out, or price_in and price_out) is given. "
+                "Fix: give both."
             )
         prices = None if self.price_in is None else Prices.of(self.price_in, self.price_out, self.currency)
         return Budget(prices, self.max_cost)

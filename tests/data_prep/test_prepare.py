@@ -82,6 +82,28 @@ def test_counts_add_up_at_every_stage_and_rejects_have_reasons(tmp_path):
     assert "acme__tools-" in (tmp_path / "report" / "index.html").read_text()
 
 
+def test_the_page_shows_dropped_couples_side_by_side_without_secrets(tmp_path):
+    records = [*made(), made_run(3, name="beta"), made_run(4, repository="other__place")]
+    records[0]["messages"][5]["content"] += "\nmail from someone.private@bigcorp-mail.com with sk-proj-" + "a1B2" * 10
+    source = write_runs(tmp_path / "runs.jsonl", records)
+    settings = replace(SETTINGS, cascade=CascadeSettings(commit="near", near=20, related=(0.0, 1.0)))
+    summary = prepare(source, tmp_path / "p.parquet", settings, report=tmp_path / "report", workers=1)
+    page = (tmp_path / "report" / "index.html").read_text()
+    reasons = {(stage["name"], reason) for stage in summary["stages"] for reason in stage["dropped"]}
+    for stage, reason in [
+        ("same repository", "other repository"),
+        ("commit", "more than 20 apart"),
+        ("same file", "no file in common"),
+        ("same function or class", "other"),
+        ("caps", "a run is in 4 groups already"),
+    ]:
+        assert (stage, reason) in reasons
+        assert f"{stage}: {reason}" in page
+    assert page.count("one run ") == page.count("the other run ") >= 5
+    assert "someone.private" not in page
+    assert "a1B2a1B2" not in page
+
+
 def test_every_way_to_store_the_runs_gives_the_same_pairs(source, tmp_path):
     packed, folder = tmp_path / "runs.jsonl.gz", tmp_path / "folder"
     packed.write_bytes(gzip.compress(source.read_bytes()))

@@ -1,0 +1,145 @@
+"""A judge inside ``contextrl pairs trajectories``: verdicts, review, interruption, cost; against a real server."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from chat_server import KEY, failure, verdict
+from made_runs import made_run, write_runs
+from typer.testing import CliRunner
+
+from contextrl_verl.cli import app
+from contextrl_verl.pair_files import PairFile
+from data_prep.conclude import UNJUDGED
+from data_prep.remote.errors import RemoteError
+from data_prep.remote.role import read_role
+
+
+@pytest.fixture
+def run(server, tmp_path):
+    source = write_runs(tmp_path / "runs.jsonl", [made_run(number) for number in range(16)])
+
+    def call(*arguments, judge=True):
+        command = ["pairs", "trajectories", "--input", str(source), "--out", str(tmp_path / "p.parquet")]
+        command += ["--commit", "any", "--related", "0", "1", "--workers", "1", "--report", str(tmp_path / "report")]
+        if judge:
+            for item in (f"base_url={server.url}", "key_variable=CONTEXTRL_TEST_KEY", f"cache={tmp_path / 'cache'}"):
+                command += ["--judge", item]
+            command += ["--judge", "m", "--judge", "tries=1"]
+        return CliRunner().invoke(app, [*command, *arguments])
+
+    return call
+
+
+def ids(path):
+    return [pair.pair_id for pair in PairFile(path)]
+
+
+def test_the_judge_decides_and_the_report_shows_what_it_dropped(run, server, tmp_path):
+    assert run(judge=False).exit_code == 0
+    before = ids(tmp_path / "p.parquet")
+    bad = before[0]
+
+    def reply(number, body):
+        marker = "+" + next(
+            line[1:] for line in pair_of[bad].answer.splitlines() if line.startswith("+ ") and "repaired" in line
+        )
+        return verdict("INVALID" if marker in str(body["messages"]) else "VALID", "the evidence <b>is</b> missing")
+
+    pair_of = {pair.pair_id: pair for pair in PairFile(tmp_path / "p.parquet")}
+    server.reply = reply
+    done = run()
+    assert done.exit_code == 0, done.output
+    kept = ids(tmp_path / "p.parquet")
+    assert bad not in kept
+    assert set(kept) < set(before)
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    stage = next(stage for stage in summary["stages"] if stage["name"] == "judge")
+    assert stage["in"] == len(before)
+    assert stage["out"] == len(kept) == summary["pairs"]
+    assert stage["dropped"]["INVALID"] >= 1
+    assert sum(stage["dropped"].values()) == len(before) - len(kept)
+    assert summary["judge"]["requests"] == len(server.requests) == len(before)
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "INVALID" in page
+    assert "the evidence &lt;b&gt;is&lt;/b&gt; missing" in page
+    assert KEY not in page + json.dumps(summary) + done.output
+
+    # The answers are in the cache: the same again, without a request.
+    again = (tmp_path / "p.parquet").read_bytes()
+    assert run().exit_code == 0
+    assert len(server.requests) == len(before)
+    assert (tmp_path / "p.parquet").read_bytes() == again
+
+
+def test_uncertain_pairs_wait_for_a_person(run, server, tmp_path):
+    review = tmp_path / "review.jsonl"
+    server.reply = lambda number, body: verdict("UNCERTAIN" if number == 0 else "VALID", "hard to say")
+    done = run("--review", str(review))
+    assert "1 pairs wait in" in done.output
+    first = set(ids(tmp_path / "p.parquet"))
+    line = json.loads(review.read_text())
+    assert line["pair_id"] not in first
+    review.write_text(json.dumps({**line, "decision": "VALID"}) + "\n")
+    asked = len(server.requests)
+    assert run("--review", str(review)).exit_code == 0
+    assert line["pair_id"] in ids(tmp_path / "p.parquet")
+    assert len(server.requests) == asked
+
+
+def test_a_judge_that_fails_half_way_leaves_no_file_and_nothing_is_paid_twice(run, server, tmp_path):
+    server.reply = lambda number, body: verdict() if number < 5 else failure(500)
+    done = run("--judge", "concurrency=1")
+    assert done.exit_code in (1, UNJUDGED), done.output
+    assert "Fix:" in done.output
+    assert not (tmp_path / "p.parquet").exists()
+    answered = 5
+    server.reply = lambda number, body: verdict()
+    asked = len(server.requests)
+    assert run().exit_code == 0
+    assert len(server.requests) - asked == len(ids(tmp_path / "p.parquet")) - answered
+
+
+def test_a_spending_cap_stops_and_rest_can_be_written(run, server, tmp_path):
+    server.reply = lambda number, body: verdict(tokens=(1_000_000, 0))
+    cap = [part for item in ("price_in=1", "price_out=1", "max_cost=3") for part in ("--judge", item)]
+    done = run(*cap)
+    assert done.exit_code == UNJUDGED
+    assert "max_cost" in done.output
+    assert not (tmp_path / "p.parquet").exists()
+
+
+def test_a_dry_run_asks_nothing_and_writes_nothing(run, server, tmp_path):
+    done = run("--dry-run", "--judge", "price_in=2", "--judge", "price_out=8")
+    assert done.exit_code == 0, done.output
+    assert "calls to make, 0 answers already in the cache" in done.output
+    assert "USD" in done.output
+    assert not server.requests
+    assert not (tmp_path / "p.parquet").exists()
+    assert not (tmp_path / "report").exists()
+    assert run().exit_code == 0
+    assert f"{len(server.requests)} calls to make" in done.output
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        (["model=m", "prise=3"], "--judge prise: extra inputs are not permitted (found '3'). Fix: --judge NAME=VALUE"),
+        (["model=m", "tries=0"], "--judge tries: input should be greater than or equal to 1 (found '0')"),
+        (["m", "model=n"], "--judge gives 'model' twice: 'm' and 'n'"),
+        (["max_cost=3"], "--judge model: field required. Fix:"),
+    ],
+)
+def test_mistakes_in_a_role(items, said):
+    with pytest.raises(RemoteError) as error:
+        read_role("--judge", items)
+    assert said in str(error.value)
+
+
+def test_a_role_is_read_and_one_price_is_not_enough():
+    role = read_role("--judge", ["m", "price_in=1.5", "concurrency=3"])
+    assert (role.model, role.settings().concurrency, role.settings().retry.attempts) == ("m", 3, 6)
+    with pytest.raises(RemoteError, match=r"price_in and price_out\) is given"):
+        role.budget()
+    assert read_role("--judge", []) is None
