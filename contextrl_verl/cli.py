@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from data_prep.audit.command import audit_command
+from data_prep.difficulty.command import difficulty
 from data_prep.forge.command import forge
 from data_prep.judge.command import judge
 from data_prep.report.command import show
@@ -65,6 +66,7 @@ app.add_typer(pairs, name="pairs")
 app.add_typer(tasks, name="tasks")
 app.command("audit")(audit_command)
 app.command("judge")(judge)
+app.command("difficulty")(difficulty)
 app.command("show")(show)
 app.command("forge")(forge)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from contextrl_verl.pairs import ContrastivePair
     from data_prep.judge.llm import OpenAIJudge
 
 
@@ -44,6 +42,7 @@ def judge(
     from contextrl_verl.pairs import PairFormatError
     from data_prep.conclude import UNJUDGED
     from data_prep.counting import Funnel
+    from data_prep.image_bytes import with_bytes
     from data_prep.judge.estimate import estimate
     from data_prep.judge.llm import judge_of
     from data_prep.judge.rules import RuleSettings
@@ -76,7 +75,7 @@ def judge(
             typer.echo(f"contextrl judge: {problem}", err=True)
             if not allow_unjudged:
                 raise typer.Exit(UNJUDGED)
-        written = write_pairs(_with_bytes(result.kept(file)), out)
+        written = write_pairs(with_bytes(result.kept(file)), out)
     except (RemoteError, PairFormatError, ConfigError) as error:
         typer.echo(f"contextrl judge: {error}", err=True)
         raise typer.Exit(1) from None
@@ -110,13 +109,3 @@ def _say(funnel: Any, result: Any, review: Path | None) -> None:
             "the same command again",
             err=True,
         )
-
-
-def _with_bytes(pairs: Iterator[ContrastivePair]) -> Iterator[ContrastivePair]:
-    """Images given by path are stored in the new file, whose folder is another one."""
-    for pair in pairs:
-        for context in pair.contexts:
-            for image in context.images or ():
-                if image.bytes is None:
-                    image.bytes, image.path = Path(image.path).read_bytes(), None
-        yield pair

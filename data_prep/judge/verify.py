@@ -6,8 +6,8 @@ A couple stands or falls as a whole: if one of its directions is dropped, the ot
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,7 @@ from data_prep.judge.review import apply_review, write_review
 from data_prep.judge.rules import Facts, RuleSettings, content_of, facts_of, rules_over_all
 from data_prep.judge.verdict import Judge, Judgement
 from data_prep.remote.errors import RemoteError
-
-# Pairs in work beyond those the endpoint answers at a time, so that one slow answer does not stop the others.
-_AHEAD = 64
+from data_prep.remote.in_order import in_order
 
 
 @dataclass(frozen=True)
@@ -157,34 +155,12 @@ async def _all(
 ) -> tuple[dict[str, Judgement], dict[str, Any]]:
     async with judge:
         judgements = {}
-        async for pair_id, judgement in _in_order(pairs, skip, judge):
-            judgements[pair_id] = judgement
+        wanted = (pair for pair in pairs if pair.pair_id not in skip)
+        async for pair, judgement in in_order(wanted, judge.judge):
+            judgements[pair.pair_id] = judgement
             if progress:
                 progress(1)
         return judgements, judge.summary()
-
-
-async def _in_order(
-    pairs: Iterable[ContrastivePair], skip: set[str], judge: Judge
-) -> AsyncIterator[tuple[str, Judgement]]:
-    """Judgements in the order of the pairs; a bounded number of pairs is in work at a time."""
-    running: deque[tuple[str, asyncio.Task[Judgement]]] = deque()
-    try:
-        for pair in pairs:
-            if pair.pair_id in skip:
-                continue
-            running.append((pair.pair_id, asyncio.create_task(judge.judge(pair))))
-            await asyncio.sleep(0)
-            while len(running) >= _AHEAD or (running and running[0][1].done()):
-                pair_id, task = running.popleft()
-                yield pair_id, await task
-        while running:
-            pair_id, task = running.popleft()
-            yield pair_id, await task
-    finally:
-        for _, task in running:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in running), return_exceptions=True)
 
 
 def _verdicts(judgements: dict[str, Judgement], decided: dict[str, str]) -> tuple[dict[str, Decision], dict[str, int]]:

@@ -19,7 +19,7 @@ from data_prep.remote.errors import CapReached, Refused, RemoteError, Transient
 from data_prep.remote.failures import classify
 from data_prep.remote.forms import RequestForm
 from data_prep.remote.key import DEFAULT_VARIABLE, endpoint_url, read_key, shown_url
-from data_prep.remote.reply import Answer, Completion, MalformedReply, parse_answer, read_completion
+from data_prep.remote.reply import Answer, Completion, FreeText, MalformedReply, parse_answer, read_completion
 from data_prep.remote.retry import RetryPolicy, with_retries
 from data_prep.remote.tokens import input_bound
 
@@ -196,8 +196,8 @@ class ChatEndpoint:
 
         Args:
             messages: chat messages; content as text or as a list of text and ``image_url`` parts.
-            form: the answer's fields; sent as JSON schema where the endpoint takes one.
-            version: of the prompt.
+            form: the answer's fields, sent as JSON schema where the endpoint takes one; or ``FreeText``.
+            version: of the prompt; another version of the same question is another draw.
 
         Raises:
             RemoteError: nothing more can be asked (wrong key, endpoint down, cache not writable).
@@ -234,6 +234,8 @@ class ChatEndpoint:
                 self.usage.answered += 1
                 return Reply("answered", self._scrubbed(answer, form))
             self.usage.malformed_replies += 1
+            if form is FreeText:
+                continue
             if completion.finish == "length":
                 limit *= 2
             correction = f"Your previous reply could not be used: {problem}. Reply with the JSON object only."

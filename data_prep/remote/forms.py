@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
+from data_prep.remote.reply import FreeText
+
 if TYPE_CHECKING:
     from data_prep.remote.chat import ChatSettings
 
@@ -38,6 +40,8 @@ class RequestForm:
         fields: dict[str, Any] = {self.limit_field: limit, **settings.extra}
         if self.temperature and settings.temperature is not None:
             fields["temperature"] = settings.temperature
+        if form is FreeText:
+            return body | {"extra_body": fields}
         if self.output == "json_schema":
             schema = {"name": form.__name__.lower(), "strict": True, "schema": form.model_json_schema()}
             fields["response_format"] = {"type": "json_schema", "json_schema": schema}

@@ -15,6 +15,12 @@ _THINKING = re.compile(r"^\s*<think>.*?</think>", re.S)
 _FENCED = re.compile(r"^\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*$", re.S)
 
 
+class FreeText(BaseModel):
+    """A reply that is taken as it was written, without a structure asked for."""
+
+    text: str
+
+
 class MalformedReply(ValueError):
     """A reply without a usable answer; says what is wrong with it."""
 
@@ -73,6 +79,8 @@ def parse_answer(completion: Completion, form: type[Answer]) -> Answer:
     """
     if completion.content is None:
         raise MalformedReply(completion.problem)
+    if form is FreeText:
+        return form(text=completion.content)
     text = _THINKING.sub("", completion.content, count=1)
     fenced = _FENCED.match(text)
     text = fenced.group(1) if fenced else text

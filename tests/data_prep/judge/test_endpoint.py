@@ -13,7 +13,7 @@ from email.utils import formatdate
 import pytest
 from aiohttp import web
 from chat_server import HANG, KEY, RESET, completion, failure, verdict
-from judged_couples import couple, couples
+from judged_pairs import couple, couples
 
 from data_prep.judge.verify import verify
 from data_prep.remote.errors import RemoteError

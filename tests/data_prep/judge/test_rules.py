@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from judged_couples import couple
+from judged_pairs import couple
 
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from data_prep.counting import Funnel

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 from chat_server import HANG, verdict
-from judged_couples import couples
+from judged_pairs import couples
 
 from data_prep.judge.verify import incomplete, verify
 from data_prep.remote.budget import Budget, Prices

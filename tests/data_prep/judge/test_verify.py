@@ -9,7 +9,7 @@ import json
 import pytest
 import typer
 from chat_server import KEY, failure, verdict
-from judged_couples import couple, couples
+from judged_pairs import couple, couples
 from PIL import Image
 from typer.testing import CliRunner
 

@@ -1,0 +1,117 @@
+"""``contextrl difficulty``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from data_prep.difficulty.attempts import Solver
+
+
+def difficulty(
+    pairs: Annotated[Path, typer.Argument(help="File of pairs (.parquet, .jsonl).")],
+    out: Annotated[Path | None, typer.Option(help="File for the pairs that stay; not needed for --dry-run.")] = None,
+    solver: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Model behind an OpenAI-compatible endpoint: model=M, base_url=URL, max_cost=5, ... (repeat; samples "
+            "at temperature=1 unless told otherwise).",
+        ),
+    ] = None,
+    local: Annotated[str, typer.Option(help="Instead: model for vLLM on this machine (name or folder).")] = "",
+    tries: Annotated[int, typer.Option(min=1, help="Tries at each pair, half of them in each order.")] = 8,
+    keep: Annotated[tuple[int, int], typer.Option(help="Least and most solved tries of a pair that stays.")] = (2, 5),
+    template: Annotated[str, typer.Option(help="Template of the question, as contextrl.prompt.template.")] = (
+        "select_context"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the orders and of local sampling.")] = 1,
+    cache: Annotated[Path, typer.Option(help="Folder of replies of --local; a rerun costs nothing.")] = Path(
+        "outputs/difficulty_cache"
+    ),
+    report: Annotated[Path | None, typer.Option(help="Folder for index.html and summary.json.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what --solver would cost; ask nothing.")] = False,
+    allow_untried: Annotated[
+        bool, typer.Option("--allow-untried", help="Write the rest even if some pairs could not be tried.")
+    ] = False,
+) -> None:
+    """Keep the pairs that a model solves sometimes: neither always nor never (the paper: 2 to 5 times of 8)."""
+    from contextrl_verl.errors import ConfigError
+    from contextrl_verl.pair_files import PairFile, write_pairs
+    from contextrl_verl.pairs import PairFormatError
+    from data_prep.conclude import UNJUDGED
+    from data_prep.counting import Funnel
+    from data_prep.difficulty.attempts import attempts_of
+    from data_prep.difficulty.keep import decide, kept_pairs, tallies
+    from data_prep.image_bytes import with_bytes
+    from data_prep.remote.errors import RemoteError
+
+    try:
+        low, high = keep
+        if not 0 <= low <= high <= tries:
+            raise RemoteError(f"--keep is {low} {high} of {tries} tries. Fix: 0 <= LOW <= HIGH <= --tries.")
+        file = PairFile(pairs)
+        asked = _solver(solver or [], local, cache, seed)
+        attempts = attempts_of(file, tries, template=template, seed=seed)
+        if dry_run:
+            estimate = getattr(asked, "estimate", None)
+            typer.echo(estimate(attempts) if estimate else f"{len(file) * tries} tries on this machine")
+            return
+        if out is None:
+            raise RemoteError("--out is missing. Fix: name the file for the pairs that stay, or ask for a --dry-run.")
+        found = tallies(_counted(asked.solve(attempts), len(file) * tries))
+        funnel = Funnel()
+        reasons = decide(file, found, tries, keep, funnel)
+        funnel.check()
+        untried = sum(reason.startswith("not tried") for reason in reasons.values())
+        if untried and not allow_untried:
+            first = next(pair_id for pair_id, reason in reasons.items() if reason.startswith("not tried"))
+            typer.echo(
+                f"contextrl difficulty: {untried} pairs could not be tried (the first is {first!r}: {reasons[first]}). "
+                "Replies that came are in the cache. Fix: mend the cause (raise max_cost, see that the endpoint is up) "
+                "and run the command again, or leave those pairs out with --allow-untried.",
+                err=True,
+            )
+            raise typer.Exit(UNJUDGED)
+        if len(reasons) == len(file):
+            raise RemoteError(f"no pair is left: {_reasons(reasons)}. Fix: other bounds with --keep, or other pairs.")
+        written = write_pairs(with_bytes(kept_pairs(file, found, reasons, asked.name)), out)
+    except (RemoteError, PairFormatError, ConfigError) as error:
+        typer.echo(f"contextrl difficulty: {error}", err=True)
+        raise typer.Exit(1) from None
+    if report is not None:
+        from data_prep.difficulty.page import write_page
+
+        write_page(report, file, found, reasons, funnel, model=asked.name, tries=tries, usage=asked.summary())
+    for reason, count in sorted(funnel.stage("difficulty").dropped.items()):
+        typer.echo(f"  {count:8d}  {reason}", err=True)
+    typer.echo(f"{written} of {len(file)} pairs written to {out}" + (f"; report: {report}" if report else ""))
+
+
+def _solver(items: list[str], local: str, cache: Path, seed: int) -> Solver:
+    from data_prep.difficulty.solvers import EndpointSolver, VllmSolver
+    from data_prep.remote.cache import ReplyCache
+    from data_prep.remote.errors import RemoteError
+    from data_prep.remote.role import read_role
+
+    named = {item.partition("=")[0] for item in items}
+    # Tries must differ: greedy replies would all be the same.
+    role = read_role("--solver", items if "temperature" in named or not items else [*items, "temperature=1"])
+    if (role is None) == (not local):
+        raise RemoteError("Give either --solver or --local: the model whose difficulty counts.")
+    return EndpointSolver(role) if role is not None else VllmSolver(local, ReplyCache(cache), seed=seed)
+
+
+def _counted(replies: Any, total: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(replies, total=total, desc="tries", unit="try")
+
+
+def _reasons(reasons: dict[str, str]) -> str:
+    from collections import Counter
+
+    return ", ".join(f"{reason} ({count})" for reason, count in sorted(Counter(reasons.values()).items()))
