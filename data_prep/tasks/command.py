@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-tasks = typer.Typer(help="Make rows for the main task from agent runs.", no_args_is_help=True)
-
-
-@tasks.callback()
-def _tasks() -> None:
-    """Keeps subcommands even while there is one."""
+tasks = typer.Typer(help="Make rows for the main task from agent runs or pictures.", no_args_is_help=True)
 
 
 @tasks.command(name="trace-qa")
@@ -39,6 +34,61 @@ def trace_qa(
     except TrajectoryError as error:
         typer.echo(f"contextrl tasks trace-qa: {error}", err=True)
         raise typer.Exit(1) from None
+    _tell(summary, out)
+
+
+@tasks.command(name="vqa")
+def vqa(
+    source: Annotated[str, typer.Option(help="easy_vqa, hf:NAME, or a table, or a folder of pictures with a table.")],
+    out: Annotated[Path, typer.Option(help="Parquet file of rows for training; .validation.parquet lies beside it.")],
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE=COLUMN", help="Column of image, question, answer, domain or id.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of the source to read.")] = "",
+    subset: Annotated[str, typer.Option(help="Subset of a Hugging Face data set.")] = "",
+    root: Annotated[str, typer.Option(help="Folder that paths of pictures start from; default the table's.")] = "",
+    domain: Annotated[str, typer.Option(help="Name of the kind of pictures; default the source's.")] = "",
+    limit: Annotated[int, typer.Option(min=0, help="Draw so many questions of the source; 0 takes all.")] = 0,
+    per_picture: Annotated[int, typer.Option(min=0, help="Most questions about one picture; 0 for all.")] = 4,
+    validation: Annotated[float, typer.Option(min=0, help="Share of pictures for validation, below 1.")] = 0.1,
+    max_words: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 6,
+    tolerance: Annotated[
+        float, typer.Option(min=0, max=1, help="By which share of the right number an answer may be off.")
+    ] = 0.0,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are refused.")] = 40_000_000,
+    seed: Annotated[int, typer.Option(help="Seed of every choice.")] = 1,
+    engine: Annotated[
+        str, typer.Option(help="local processes, or ray for a cluster with a shared file system.")
+    ] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default all cores.")] = None,
+    keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep the folder with finished parts.")] = False,
+) -> None:
+    """Questions about pictures with short answers; no picture is in both files."""
+    from data_prep.images.errors import ImagePairError
+    from data_prep.images.sources import read_columns
+    from data_prep.pipeline import PipelineError
+    from data_prep.tasks.vqa import VqaOptions, validation_file
+    from data_prep.tasks.vqa import vqa as make
+
+    try:
+        if engine not in ("local", "ray"):
+            raise ImagePairError(f"--engine is {engine!r}. Fix: local or ray.")
+        options = VqaOptions(per_picture, validation, max_words, tolerance, seed)
+        source_options = {
+            "columns": read_columns(column or []), "split": split, "subset": subset, "root": root, "domain": domain,
+            "limit": limit, "max_pixels": max_pixels,
+        }  # fmt: skip
+        work = {"engine": engine, "workers": workers, "keep_work": keep_work}
+        summary = make(source, out, options, source_options, **work)  # type: ignore[arg-type]
+    except (ImagePairError, PipelineError) as error:
+        typer.echo(f"contextrl tasks vqa: {error}", err=True)
+        raise typer.Exit(1) from None
+    _tell(summary, out)
+    if validation:
+        typer.echo(f"{validation_file(out)}: the rows for validation")
+
+
+def _tell(summary: dict[str, Any], out: Path) -> None:
     for stage in summary["stages"]:
         typer.echo(f"{stage['name']}: {stage['in']} in, {stage['out']} out")
         for reason, count in stage["dropped"].items():

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from data_prep.atomic import write_whole
 from data_prep.counting import Funnel
 from data_prep.tasks.questions import KINDS, Question, Unasked
+from data_prep.tasks.rows import COLUMNS
 from data_prep.tasks.trace import Step, render, steps_of
 from data_prep.trajectories.readers import open_source
 from data_prep.trajectories.readers.types import Rejected
@@ -32,27 +33,7 @@ _INSTRUCTION = (
     "are left out where a mark says so. Answer the question about it.\n\n{transcript}\n\nQuestion: {question}\n"
     "Your answer is {form}. End with it, and nothing else, inside <answer></answer>."
 )
-_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
-SCHEMA = pa.schema(
-    [
-        ("data_source", pa.string()),
-        ("prompt", pa.list_(_MESSAGE)),
-        ("ability", pa.string()),
-        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
-        (
-            "extra_info",
-            pa.struct(
-                [
-                    ("index", pa.int64()),
-                    ("run_id", pa.string()),
-                    ("kind", pa.string()),
-                    ("split", pa.string()),
-                    ("question", pa.string()),
-                ]
-            ),
-        ),
-    ]
-)
+SCHEMA = pa.schema(COLUMNS)
 _ROWS_PER_GROUP = 200
 
 

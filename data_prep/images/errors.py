@@ -1,0 +1,7 @@
+"""What a person who makes image pairs should see: what is wrong, where, and how to mend it."""
+
+from __future__ import annotations
+
+
+class ImagePairError(ValueError):
+    """A source, option or store that the user can mend; one paragraph that names the place, the value and the fix."""

@@ -1,0 +1,202 @@
+"""Encoded pictures from anywhere become plain RGB pictures, or say why not.
+
+Nothing is decoded before its size is known. The process-wide switches of PIL are not relied upon: other libraries set
+them as they like.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# TIFF tags.
+_BITS, _PHOTOMETRIC = 258, 262
+_SWITCHES = threading.RLock()
+
+
+class ImageRejected(ValueError):
+    """A picture that is not used.
+
+    Attributes:
+        reason: short, for counting.
+        detail: what exactly; may be empty.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What a picture may be.
+
+    Attributes:
+        max_bytes: encoded.
+        max_pixels: width times height; looked at before anything is decoded.
+        min_side: in pixels.
+        max_ratio: longer over shorter side; vision models refuse stripes (Qwen-VL from 200 on).
+    """
+
+    max_bytes: int = 32 << 20
+    max_pixels: int = 40_000_000
+    min_side: int = 8
+    max_ratio: float = 100.0
+
+
+def open_image(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
+    """Decode a picture.
+
+    Turned upright by its EXIF, transparent parts on white, 16 bits of grey scaled to 8. Colour profiles and all other
+    metadata are left out. A picture with several frames is refused, but for JPEG: cameras add previews to it, and
+    its first frame is the picture.
+
+    Returns:
+        A picture of mode RGB that holds pixels and nothing else.
+
+    Raises:
+        ImageRejected: for every bad ``data``; nothing else is raised.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageRejected("no bytes", type(data).__name__)
+    if len(data) == 0:
+        raise ImageRejected("empty picture")
+    if len(data) > limits.max_bytes:
+        raise ImageRejected("too many bytes", f"{len(data):,}, the limit is {limits.max_bytes:,}")
+    data = bytes(data)
+    try:
+        with _own_switches(limits.max_pixels):
+            return _decoded(data, limits)
+    except ImageRejected:
+        raise
+    except UnidentifiedImageError:
+        known = data.startswith(_BEGINNINGS)
+        detail = "" if known else f"known ones: {', '.join(FORMATS)}"
+        raise ImageRejected("damaged picture" if known else "unknown format", detail) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageRejected("too many pixels", _one_line(error)) from None
+    except Exception as error:  # decoders raise whatever bad data brings them to
+        raise ImageRejected("damaged picture", f"{type(error).__name__}: {_one_line(error)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+@contextmanager
+def _own_switches(max_pixels: int) -> Iterator[None]:
+    """PIL's switches as they are needed here; they are touched only if someone has set them otherwise."""
+    most = Image.MAX_IMAGE_PIXELS
+    if not ImageFile.LOAD_TRUNCATED_IMAGES and (most is None or most >= max_pixels):
+        yield
+        return
+    with _SWITCHES:
+        before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
+
+
+def _decoded(data: bytes, limits: ImageLimits) -> Image.Image:
+    if (canvas := _webp_canvas(data)) is not None:
+        # The decoder takes memory for the whole canvas when it is made.
+        _check_size(canvas, limits)
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_size(image.size, limits)
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            raise ImageRejected("several frames", f"{image.format}; store the frame that is meant")
+        image.load()
+        _check_size(image.size, limits)
+        # TIFF turns itself; its tag is gone by now.
+        turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
+        plain = _rgb(image)
+    if turn is not None:
+        plain = plain.transpose(turn)
+    plain.info.clear()
+    return plain
+
+
+def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise ImageRejected("too many pixels", f"{width} x {height}, the limit is {limits.max_pixels:,} in all")
+    if min(size) < limits.min_side:
+        raise ImageRejected("too small", f"{width} x {height}, the limit is {limits.min_side} a side")
+    if max(size) > limits.max_ratio * min(size):
+        raise ImageRejected("long and thin", f"{width} x {height}, the limit is {limits.max_ratio:g} to 1")
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int] | None:
+    """Width and height from the header of a WebP picture; None for anything else."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return None
+    kind, word = data[12:16], int.from_bytes
+    if kind == b"VP8X":
+        return word(data[24:27], "little") + 1, word(data[27:30], "little") + 1
+    if kind == b"VP8L":
+        bits = word(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        return word(data[26:28], "little") & 0x3FFF, word(data[28:30], "little") & 0x3FFF
+    return None
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception as error:
+        raise ImageRejected("damaged metadata", f"EXIF: {type(error).__name__}: {_one_line(error)}") from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """A new picture of mode RGB with the same pixels."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return _from_16_bits(image)
+    if image.mode in ("I", "F"):
+        raise ImageRejected("unknown range of values", f"{image.format} of mode {image.mode}; store 8 or 16 bits")
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(image, mask=image.getchannel("A"))
+        return white
+    if image.mode == "LAB":
+        raise ImageRejected("unknown colours", f"{image.format} of mode {image.mode}; store RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.uint32)
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS, (16,))[0]
+    top = (1 << bits) - 1
+    if tags.get(_PHOTOMETRIC) == 0:
+        values = top - np.minimum(values, top)
+    grey = ((np.minimum(values, top) * 255 + top // 2) // top).astype(np.uint8)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey[values == clear] = 255
+    return Image.fromarray(grey).convert("RGB")

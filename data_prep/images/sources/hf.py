@@ -1,0 +1,178 @@
+"""A Hugging Face data set, saved on disk or by name. Nothing of it is executed, and PIL does not decode for it.
+
+By name it is streamed, file by file; ``datasets`` runs no code of a data set (4.0 and later cannot).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from data_prep.images.errors import ImagePairError
+from data_prep.images.sources.options import SourceOptions
+from data_prep.images.sources.types import Found, Lost, Row, RowRejected, Span
+from data_prep.pipeline import describe_inputs
+
+NAME = "hf"
+FORM = "hf:NAME of a Hugging Face data set, or a folder that save_to_disk wrote"
+_SAVED = ("dataset_dict.json", "state.json")
+
+
+def claims(spec: str) -> bool:
+    return spec.startswith("hf:") or _is_saved(Path(spec))
+
+
+def find(spec: str, options: SourceOptions) -> Found:
+    """Raises ImagePairError when there is no such data set or split, or ``datasets`` is missing."""
+    name = spec.removeprefix("hf:")
+    saved = _is_saved(Path(name))
+    if saved and options.subset:
+        raise ImagePairError(f"{spec}: a saved data set has no subset {options.subset!r}. Fix: leave subset out.")
+    try:
+        data, split = _load(name, options.subset, options.split, saved)
+        columns, pictures = tuple(data.column_names or next(iter(data), {})), _picture_columns(data.features)
+    except ImagePairError:
+        raise
+    except ImportError as error:
+        raise ImagePairError(f"{spec}: needs the package datasets ({error}). Fix: pip install datasets.") from None
+    except Exception as error:  # the libraries below raise whatever the network and the files bring them to
+        line = " ".join(str(error).split())[:300]
+        raise ImagePairError(
+            f"{spec}: cannot be loaded ({type(error).__name__}: {line}). Fix: correct the name, the subset or the "
+            "split; without a network, save it with save_to_disk elsewhere and give the folder."
+        ) from None
+    at = {"name": name, "subset": options.subset, "split": split, "saved": saved}
+    local = Path(name).resolve() if Path(name).is_dir() else None
+    found = {
+        "name": name.rstrip("/").rpartition("/")[2] if local else name,
+        "columns": columns,
+        "pictures": pictures,
+        "root": options.root or (str(local) if local else None),
+    }
+    if saved:
+        count = len(data)
+        spans = [
+            {**at, "start": start, "stop": min(start + options.part_rows, count)}
+            for start in range(0, count, options.part_rows)
+        ]
+        inputs = [split, describe_inputs(sorted(local.rglob("*.arrow")))]
+        keys = partial(_keys, split, count)
+        return Found(spans=spans, keys=keys, inputs=inputs, **found)
+    shards = data.num_shards
+    if options.limit:
+        known = getattr((data.info.splits or {}).get(split), "num_examples", None)
+        spans = [{**at, "shards": list(range(shards)), "take": options.limit, "of": known}]
+    else:
+        spans = [{**at, "shards": [shard], "take": None, "of": None} for shard in range(shards)]
+    inputs = [split, describe_inputs(sorted(path for path in local.rglob("*") if path.is_file())) if local else name]
+    return Found(spans=spans, keys=None, inputs=inputs, **found)
+
+
+def _keys(split: str, count: int) -> Iterator[str]:
+    return (f"{split}:{index}" for index in range(count))
+
+
+def rows(span: Span) -> Iterator[Row | Lost]:
+    data, split = _load(span["name"], span["subset"], span["split"], span["saved"])
+    names = _class_names(data.features)
+    root = Path(span["name"]).resolve() if Path(span["name"]).is_dir() else None
+    if span["saved"]:
+        data = _undecoded(data)
+        for index in range(span["start"], span["stop"]):
+            where = {"split": split, "row": index}
+            yield Row(f"{split}:{index}", where, partial(_row, lambda index=index: data[index], names, root))
+        return
+    given = 0
+    for shard in span["shards"]:
+        part = _undecoded(data.shard(num_shards=data.num_shards, index=shard))
+        for index, row in enumerate(islice(part, None if span["take"] is None else span["take"] - given)):
+            where = {"split": split, "shard": shard, "row": index}
+            yield Row(f"{split}:{shard}:{index}", where, partial(_row, partial(dict, row), names, root))
+            given += 1
+        if given == span["take"]:
+            rest = max(0, span["of"] - given) if span["of"] else 0
+            yield Lost(rest, "left out by the limit", "a stream is read from its start" + ("" if rest else ", not on"))
+            return
+
+
+def _load(name: str, subset: str, split: str, saved: bool) -> tuple[Any, str]:
+    """The data set of one split, and the split's name."""
+    import datasets
+
+    if saved:
+        data = datasets.load_from_disk(name)
+    else:
+        data = datasets.load_dataset(name, subset or None, streaming=True)
+    if not isinstance(data, dict):
+        there = str(data.split) if data.split is not None else split or "train"
+        if split and split != there:
+            raise ImagePairError(f"{name}: there is no split {split!r}. Fix: leave it out, this is one split.")
+        return data, there
+    if not split and len(data) > 1 and "train" not in data:
+        raise ImagePairError(f"{name}: which split? There are {sorted(data)}. Fix: choose one with split.")
+    chosen = split or ("train" if "train" in data else next(iter(data)))
+    if chosen not in data:
+        raise ImagePairError(f"{name}: there is no split {chosen!r}. Fix: one of {sorted(data)}.")
+    return data[chosen], chosen
+
+
+def _is_saved(path: Path) -> bool:
+    return any((path / name).is_file() for name in _SAVED)
+
+
+def _item(feature: Any) -> Any:
+    """What a list holds, else the feature itself."""
+    if isinstance(feature, list) and feature:
+        return feature[0]
+    return getattr(feature, "feature", feature)
+
+
+def _picture_columns(features: Any) -> tuple[str, ...]:
+    from datasets import Image
+
+    return tuple(name for name, feature in (features or {}).items() if isinstance(_item(feature), Image))
+
+
+def _class_names(features: Any) -> dict[str, list[str]]:
+    from datasets import ClassLabel
+
+    return {name: feature.names for name, feature in (features or {}).items() if isinstance(feature, ClassLabel)}
+
+
+def _undecoded(data: Any) -> Any:
+    from datasets import Image
+
+    for name in _picture_columns(data.features):
+        feature, plain = data.features[name], Image(decode=False)
+        if isinstance(feature, list):
+            plain = [plain]
+        elif hasattr(feature, "feature"):
+            plain = type(feature)(plain)
+        data = data.cast_column(name, plain)
+    return data
+
+
+def _row(load: Any, names: dict[str, list[str]], root: Path | None) -> dict[str, Any]:
+    try:
+        row = load()
+    except Exception as error:  # Arrow and datasets raise whatever a damaged file brings them to
+        raise RowRejected("unreadable row", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
+    for name, classes in names.items():
+        if isinstance(row.get(name), int) and 0 <= row[name] < len(classes):
+            row[name] = classes[row[name]]
+    return {name: _relative(value, root) for name, value in row.items()}
+
+
+def _relative(value: Any, root: Path | None) -> Any:
+    """The picture of a folder that ``datasets`` read comes with its whole path; ours start from the folder."""
+    if isinstance(value, list):
+        return [_relative(one, root) for one in value]
+    if root is None or not isinstance(value, dict) or value.get("bytes") is not None:
+        return value
+    path = value.get("path")
+    if isinstance(path, str) and Path(path).is_relative_to(root):
+        return {**value, "path": str(Path(path).relative_to(root))}
+    return value

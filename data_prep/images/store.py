@@ -1,0 +1,79 @@
+"""Pictures on disk, each once, under a name made from its pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from pathlib import Path
+
+from PIL import Image
+
+from data_prep.atomic import write_whole
+from data_prep.images.errors import ImagePairError
+from data_prep.images.opening import ImageLimits, ImageRejected, open_image
+
+_NAME = re.compile(r"[0-9a-f]{32}")
+# Part of nothing's name: the same pixels have one name whatever wrote the file.
+_COMPRESSION = 6
+
+
+class ImageStore:
+    """A folder of PNG pictures by content; any number of processes may put and open at the same time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def put(self, image: Image.Image) -> str:
+        """Keep a picture of mode RGB; returns its name: 32 hexadecimal digits of its size and pixels."""
+        if image.mode != "RGB":
+            raise ValueError(f"the store keeps pictures of mode RGB, not {image.mode}")
+        pixels = image.tobytes()
+        name = _name(image.size, pixels)
+        path = self.path(name)
+        if not path.exists():
+            stream = io.BytesIO()
+            # Made anew, so that nothing but pixels is written.
+            Image.frombytes("RGB", image.size, pixels).save(stream, "PNG", compress_level=_COMPRESSION)
+            write_whole(path, stream.getvalue())
+        return name
+
+    def path(self, name: str) -> Path:
+        """Where the picture of that name lies, whether it is there or not; ImagePairError if it is no name."""
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ImagePairError(f"{name!r} is no name of a stored picture. Fix: use the names that put() gave.")
+        return self.folder / name[:2] / f"{name}.png"
+
+    def open(self, name: str) -> Image.Image:
+        """The picture, of mode RGB; raises ImagePairError as :meth:`read`."""
+        return self._checked(name)[1]
+
+    def read(self, name: str) -> bytes:
+        """The picture as a PNG.
+
+        Raises:
+            ImagePairError: it is not there, or no longer what was put.
+        """
+        return self._checked(name)[0]
+
+    def _checked(self, name: str) -> tuple[bytes, Image.Image]:
+        path = self.path(name)
+        fix = "Fix: delete the work folder and run the same command again."
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ImagePairError(f"{path}: the picture cannot be read ({error.strerror}). {fix}") from None
+        try:
+            image = open_image(data, ImageLimits(len(data) + 1, 1 << 40, 1, float("inf")))
+        except ImageRejected as error:
+            raise ImagePairError(f"{path}: the picture is not whole ({error}). {fix}") from None
+        if _name(image.size, image.tobytes()) != name:
+            raise ImagePairError(f"{path}: these are not the pixels that were put. {fix}")
+        return data, image
+
+    def __contains__(self, name: str) -> bool:
+        return self.path(name).exists()
+
+
+def _name(size: tuple[int, int], pixels: bytes) -> str:
+    return hashlib.blake2b(b"%d x %d\0" % size + pixels, digest_size=16).hexdigest()
