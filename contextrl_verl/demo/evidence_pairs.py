@@ -102,8 +102,3 @@ def rl_rows(n: int, seed: int = 0, split: str = "train") -> list[dict]:
             }
         )
     return rows
-
-
-def rl_score(response: str, ground_truth: str) -> float:
-    """1 when the response, without the space around it, is exactly the digit; 0 otherwise."""
-    return float(response.strip() == ground_truth)

@@ -61,7 +61,7 @@ def register(group: FeatureGroup) -> FeatureGroup:
 
 def known_groups() -> dict[str, FeatureGroup]:
     """Every registered group by name, in order of registration."""
-    from data_prep.audit import features, identity  # noqa: F401  (they register)
+    from data_prep.audit import features, identity, pictures  # noqa: F401  (they register)
 
     return dict(_GROUPS)
 

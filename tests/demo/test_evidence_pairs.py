@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from contextrl_verl.demo.evidence_pairs import evidence_pairs, rl_rows, rl_score
+from contextrl_verl.demo.evidence_pairs import evidence_pairs, rl_rows
 
 
 def _content(pair):
@@ -54,8 +54,3 @@ def test_rl_rows_have_the_columns_verl_reads():
         assert set(row) == {"data_source", "prompt", "ability", "reward_model", "extra_info"}
         assert row["prompt"] == [{"role": "user", "content": f"say {row['reward_model']['ground_truth']}"}]
         assert row["extra_info"] == {"index": index, "split": "train"}
-
-
-@pytest.mark.parametrize(("response", "score"), [("7", 1.0), (" 7\n", 1.0), ("77", 0.0), ("8", 0.0), ("", 0.0)])
-def test_rl_score(response, score):
-    assert rl_score(response, "7") == score

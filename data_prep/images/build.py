@@ -1,0 +1,98 @@
+"""From couples of pictures to contrastive pairs in both directions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contextrl_verl.pairs import ARROW_SCHEMA, Context, ContrastivePair, ImageRef
+from data_prep.counting import Funnel
+from data_prep.images.encode import encode_alike
+from data_prep.images.item import ImageCouple, read_couples
+from data_prep.images.store import ImageStore
+from data_prep.trajectories.candidates import draw
+
+DOMAIN = "image"
+COUPLES_PER_PART = 512
+
+
+def plan_build(couples: Path, count: int, store: Path, shares: Mapping[str, float], seed: int) -> list[dict[str, Any]]:
+    """Payloads for :func:`build_part`: ``count`` couples of a file, some at a time."""
+    shared = {"couples": str(couples), "store": str(store), "shares": dict(shares), "seed": seed}
+    return [
+        {**shared, "start": start, "stop": min(count, start + COUPLES_PER_PART)}
+        for start in range(0, count, COUPLES_PER_PART)
+    ]
+
+
+def build_part(payload: dict[str, Any], path: Path) -> Funnel:
+    """Write the pairs of some couples as Parquet, two for each, in order."""
+    store = ImageStore(Path(payload["store"]))
+    with pq.ParquetWriter(path, ARROW_SCHEMA, compression="zstd") as writer:
+        rows: list[dict[str, Any]] = []
+        for number, couple in enumerate(read_couples([Path(payload["couples"])])):
+            if number >= payload["stop"]:
+                break
+            if number >= payload["start"]:
+                split = split_of(couple_origin(couple), payload["shares"], payload["seed"])
+                rows += [pair.to_row() for pair in pairs_of(couple, store, split)]
+        writer.write_table(pa.Table.from_pylist(rows, schema=ARROW_SCHEMA))
+    return Funnel()
+
+
+def pairs_of(couple: ImageCouple, store: ImageStore, split: str) -> Iterator[ContrastivePair]:
+    """Both directions of a couple: each picture supports its own answer, the other one confounds.
+
+    Both pictures are encoded in the same way, so that the file does not tell which one was edited.
+    """
+    contexts = [
+        Context(kind="images", images=[ImageRef(bytes=data)])
+        for data in encode_alike([store.open(name) for name in couple.images])
+    ]
+    state = hashlib.blake2b(digest_size=8)
+    for part in (couple.method, couple.question, *couple.images, *couple.answers):
+        state.update(part.encode("utf-8", "surrogatepass") + b"\0")
+    name = state.hexdigest()
+    sides = [
+        {**couple.provenance[side], "picture": couple.images[side], "edited": couple.method == "edit" and side == 1}
+        for side in (0, 1)
+    ]
+    for side in (0, 1):
+        yield ContrastivePair(
+            pair_id=f"{couple.method}-{name}-{side}",
+            domain=DOMAIN,
+            query=couple.question,
+            answer=couple.answers[side],
+            supporting=contexts[side],
+            confounders=[contexts[1 - side]],
+            provenance={
+                "method": couple.method,
+                "domain": couple.domain,
+                "couple": name,
+                "images": list(couple.images),
+                "supporting": sides[side],
+                "confounders": [sides[1 - side]],
+                **couple.facts,
+            },
+            split=split,
+        )
+
+
+def couple_origin(couple: ImageCouple) -> str:
+    """The picture that decides the split; an edited one goes with its original."""
+    return couple.images[0]
+
+
+def split_of(image: str, shares: Mapping[str, float], seed: int) -> str:
+    """The split of a picture, drawn from its content: couples are made within a split only, so no picture is in two."""
+    place = int.from_bytes(draw(seed, "split", image), "big") / 2**64
+    for name, share in shares.items():
+        place -= share
+        if place < 0:
+            return name
+    return next(name for name in reversed(list(shares)) if shares[name] > 0)
