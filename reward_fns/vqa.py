@@ -65,7 +65,7 @@ def _equal(answer: str, reference: str, tolerance: float) -> bool:
     if wanted in _POLAR:
         said = words.split()
         return said[:1] == [wanted] and _POLAR[wanted] not in said
-    known, read = _number(reference), _number(answer)
+    known, read = read_number(reference), read_number(answer)
     if known is None or read is None:
         return False
     value, unit = known
@@ -74,10 +74,10 @@ def _equal(answer: str, reference: str, tolerance: float) -> bool:
     if value == int(value) and 1000 <= value < 3000 and not unit:
         tolerance = 0.0
     # The last bits of a decimal are nobody's mistake.
-    return math.isclose(read[0], value, rel_tol=max(tolerance, 1e-9))
+    return abs(read[0] - value) <= max(tolerance, 1e-9) * abs(value)
 
 
-def _number(text: str) -> tuple[float, str] | None:
+def read_number(text: str) -> tuple[float, str] | None:
     """Value and unit (``%`` or a currency sign, else empty) of a text that is a number and nothing else."""
     text = text.strip(" \t\r\n.*_\"'`").translate(_DASHES)
     if len(text) > 80:

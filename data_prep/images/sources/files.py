@@ -46,16 +46,17 @@ def columns_of(path: Path, max_record_bytes: int) -> list[str]:
         return list(names)
 
 
-def spans_of(path: Path, file: str, part_rows: int, max_record_bytes: int) -> list[Span]:
-    """The file in pieces, each ``{"file", "path", "row", "offset", "count"}``; raises ImagePairError.
+def spans_of(path: Path, file: str, prefix: str, part_rows: int, max_record_bytes: int) -> list[Span]:
+    """The file in pieces, each ``{"file", "prefix", "path", "row", "offset", "count"}``; raises ImagePairError.
 
-    ``row`` is the first one's number, ``offset`` its byte in JSONL and its row group in Parquet.
+    ``prefix`` stands before a row's number in its key; ``row`` is the first one's number, ``offset`` its byte in JSONL
+    and its row group in Parquet.
     """
     with _mendable(path):
         pieces = {".parquet": _parquet_pieces, ".csv": _csv_pieces}.get(path.suffix.lower(), _line_pieces)
         cut = pieces(path, part_rows, max_record_bytes)
         return [
-            {"file": file, "path": str(path), "row": row, "offset": offset, "count": count}
+            {"file": file, "prefix": prefix, "path": str(path), "row": row, "offset": offset, "count": count}
             for row, offset, count in cut
             if count
         ]
@@ -63,7 +64,7 @@ def spans_of(path: Path, file: str, part_rows: int, max_record_bytes: int) -> li
 
 def keys_of(span: Span) -> Iterator[str]:
     """The keys of the rows of a span."""
-    return (f"{span['file']}:{row}" for row in range(span["row"], span["row"] + span["count"]))
+    return (f"{span['prefix']}{row}" for row in range(span["row"], span["row"] + span["count"]))
 
 
 def file_rows(span: Span, max_record_bytes: int) -> Iterator[Row | Lost]:
@@ -73,7 +74,7 @@ def file_rows(span: Span, max_record_bytes: int) -> Iterator[Row | Lost]:
     given = 0
     try:
         for number, load in read(path, span, max_record_bytes):
-            yield Row(f"{span['file']}:{number}", {"file": span["file"], "row": number}, load)
+            yield Row(f"{span['prefix']}{number}", {"file": span["file"], "row": number}, load)
             given += 1
     except _damage() as error:
         yield Lost(span["count"] - given, _DAMAGED, f"{span['file']}: {_one_line(error)}")
@@ -182,10 +183,17 @@ def _parquet_pieces(path: Path, part_rows: int, max_record_bytes: int) -> Iterat
 def _parquet_rows(path: Path, span: Span, max_record_bytes: int) -> Iterator[tuple[int, Any]]:
     number = span["row"]
     with _parquet(path) as file:
-        for batch in file.iter_batches(batch_size=_BATCH, row_groups=[span["offset"]], use_threads=False):
+        how = {"row_groups": [span["offset"]], "columns": _there(file, span["columns"]), "use_threads": False}
+        for batch in file.iter_batches(batch_size=_BATCH, **how):
             for index in range(batch.num_rows):
                 yield number, partial(_table_row, batch, index)
                 number += 1
+
+
+def _there(file: Any, wanted: list[str]) -> list[str]:
+    """Files of one folder may differ in what they have."""
+    names = file.schema_arrow.names
+    return [name for name in wanted if name in names]
 
 
 def _table_row(batch: Any, index: int) -> dict[str, Any]:

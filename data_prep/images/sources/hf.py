@@ -79,6 +79,8 @@ def rows(span: Span) -> Iterator[Row | Lost]:
     data, split = _load(span["name"], span["subset"], span["split"], span["saved"])
     names = _class_names(data.features)
     root = Path(span["name"]).resolve() if Path(span["name"]).is_dir() else None
+    if data.column_names:
+        data = data.select_columns([name for name in span["columns"] if name in data.column_names])
     if span["saved"]:
         data = _undecoded(data)
         for index in range(span["start"], span["stop"]):

@@ -114,7 +114,7 @@ def _of_path(path: str, root: Path | None) -> Picture:
     except (OSError, ValueError, RuntimeError) as error:  # a byte 0, a name too long, a circle of links
         raise ImageRejected("no such file", f"{path[:100]!r}: {error}") from None
     if not inside:
-        raise ImageRejected("path leaves the folder", path[:200])
+        raise ImageRejected("path leaves the folder", f"{path[:150]}; pictures stay inside it (option root)")
     if not there:
         raise ImageRejected("no such file", path[:200])
     return Picture(f"file:{file.relative_to(root).as_posix()}", None, path, file)

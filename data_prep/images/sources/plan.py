@@ -30,10 +30,12 @@ def plan_source(source: str, options: Mapping[str, Any]) -> list[dict[str, Any]]
     """
     settings = read_options(options)
     found, kind = _find(source, settings)
+    columns = choose_columns(found, settings.columns, source)
+    wanted = sorted({column if column in found.columns else column.split(".")[0] for column in columns.values()})
     shared = {
         "source": kind,
         "name": settings.name or found.name,
-        "columns": choose_columns(found, settings.columns, source),
+        "columns": columns,
         "root": found.root,
         "domain": settings.domain or found.domain or "image",
         "limits": vars(settings.limits),
@@ -41,7 +43,7 @@ def plan_source(source: str, options: Mapping[str, Any]) -> list[dict[str, Any]]
         "highest": _highest(found, settings),
         "store": settings.store,
     }
-    return [{**shared, "span": span} for span in found.spans]
+    return [{**shared, "span": {**span, "columns": wanted}} for span in found.spans]
 
 
 def describe_source(source: str, options: Mapping[str, Any]) -> list[Any]:

@@ -37,7 +37,8 @@ def find_tables(path: Path, tables: list[Path], options: SourceOptions) -> Found
     for table in tables:
         name = table.relative_to(folder).as_posix()
         columns.update(dict.fromkeys(columns_of(table, options.max_record_bytes)))
-        spans += spans_of(table.resolve(), name, options.part_rows, options.max_record_bytes)
+        prefix = f"{name}:" if len(tables) > 1 else ""
+        spans += spans_of(table.resolve(), name, prefix, options.part_rows, options.max_record_bytes)
     if not spans:
         raise ImagePairError(f"{path} holds no row. Fix: give a table with a header and rows.")
     spans = [{**span, "max_record_bytes": options.max_record_bytes} for span in spans]

@@ -70,7 +70,8 @@ class Found:
 class Source(Protocol):
     """A kind of source; a module with these names.
 
-    ``rows`` is a pure function of the span, for it is called in other processes, and again after a kill.
+    ``rows`` is a pure function of the span, for it is called in other processes, and again after a kill. A span gets
+    ``columns``, the names that are looked at; other ones need not be read.
     """
 
     NAME: str

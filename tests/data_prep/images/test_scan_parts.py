@@ -1,0 +1,109 @@
+"""Parts of a scan: drawn, repeated, killed, and put together."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from made_pictures import encoded, noisy
+from scanned import lines, picture_folder, read, row, scan
+
+from data_prep.counting import Funnel
+from data_prep.images.item import VqaItem, write_items
+from data_prep.images.sources import describe_source, load_items
+from data_prep.images.sources import scan as scan_module
+from data_prep.pipeline import total
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return picture_folder(tmp_path / "data")
+
+
+def test_another_seed_draws_others_and_parts_do_not_matter(pictures, tmp_path):
+    table = lines(pictures / "t.jsonl", *(row(f"deep/{n % 4}.png", f"q{n}") for n in range(60)))
+    drawn = [
+        [item.question for item in read(table, tmp_path / str(n), limit=20, seed=seed, part_rows=rows)[0]]
+        for n, (seed, rows) in enumerate([(1, 7), (1, 1000), (2, 7)])
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert [len(found) for found in drawn] == [20, 20, 20]
+    assert len(read(table, tmp_path / "all", limit=61)[0]) == 60
+
+
+def test_a_picture_is_opened_once_however_many_ask(pictures, tmp_path, monkeypatch):
+    opened = Counter()
+    real = scan_module.open_image
+    monkeypatch.setattr(scan_module, "open_image", lambda data, limits: opened.update([data]) or real(data, limits))
+    (pictures / "bad.png").write_bytes(b"\x89PNG and no more")
+    data = base64.b64encode(encoded(noisy(7))).decode()
+    images = ["deep/0.png", "deep/1.png", "bad.png", data, {"bytes": data}]
+    table = lines(pictures / "t.jsonl", *(row(images[n % 5], f"q{n}") for n in range(50)))
+    _, dropped, _ = read(table, tmp_path)
+    assert dropped == {"damaged picture": 10}
+    assert set(opened.values()) == {1}
+    assert len(opened) == 4
+
+
+def test_repetitions_and_contradictions(tmp_path):
+    def item(name: str, image: str, question: str, answer: str) -> VqaItem:
+        return VqaItem(name, image, question, answer, "d", "s")
+
+    write_items([item("1", "a", "What?", "x"), item("2", "a", "what? ", "X"), item("3", "b", "what?", "y")],
+                tmp_path / "1")  # fmt: skip
+    write_items([item("4", "a", "who?", "x"), item("5", "b", "who?", "x"), item("6", "a", "who?", "z")], tmp_path / "2")
+    funnel = Funnel()
+    assert [found.item_id for found in load_items([tmp_path / "1", tmp_path / "2"], funnel)] == ["1", "3", "5"]
+    funnel.check()
+    assert dict(funnel.stage("distinct").dropped) == {
+        "the same question about the same picture": 1, "answered differently elsewhere": 2,
+    }  # fmt: skip
+
+
+def test_a_changed_table_or_option_is_another_job(pictures):
+    table = lines(pictures / "t.jsonl", row("deep/0.png"))
+    first = describe_source(str(table), {"store": "here"})
+    assert json.loads(json.dumps(first)) == json.loads(json.dumps(describe_source(str(table), {"store": "there"})))
+    assert describe_source(str(table), {"seed": 2}) != first
+    os.utime(table, (1, 1))
+    assert describe_source(str(table), {}) != first
+
+
+def test_killed_it_goes_on_to_the_same_bytes(pictures, tmp_path):
+    draw_ = random.Random(3)
+    for number in range(4, 80):
+        (pictures / "deep" / f"{number}.png").write_bytes(encoded(noisy(number, 200, 160)))
+    (pictures / "deep" / "0.png").write_bytes(b"bad")
+    table = lines(pictures / "t.jsonl", *(row(f"deep/{n % 80}.png", f"q{n}", n) for n in range(240)))
+    options = {"part_rows": 20}
+    whole = {part.path.name: part.path.read_bytes() for part in scan(table, tmp_path / "whole", **options)}
+    command = [sys.executable, str(Path(__file__).with_name("scanned.py")), str(table), json.dumps(options)]
+    kills = 0
+    for _ in range(2):
+        job = subprocess.Popen([*command, str(tmp_path / "killed")])
+        done = tmp_path / "killed" / "scan"
+        before = len(list(done.glob("part-*.json"))) if done.exists() else 0
+        wanted = before + draw_.randint(1, 6)
+        while job.poll() is None and len(list(done.glob("part-*.json"))) < wanted:
+            time.sleep(0.002)
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+        kills += job.returncode == -signal.SIGKILL
+    assert kills >= 1
+    again = {part.path.name: part.path.read_bytes() for part in scan(table, tmp_path / "killed", workers=2, **options)}
+    assert again == whole
+    assert total(scan(table, tmp_path / "killed", **options)) == total(scan(table, tmp_path / "whole", **options))
+    stored = [
+        {path.name: path.read_bytes() for path in (tmp_path / name / "store").rglob("*.png")}
+        for name in ("whole", "killed")
+    ]
+    assert stored[0] == stored[1]
