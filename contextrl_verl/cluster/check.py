@@ -1,0 +1,102 @@
+"""``python -m contextrl_verl.cluster.check config.yaml``: does a resolved configuration fit the nodes it is sent to?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from contextrl_verl.errors import ConfigError
+
+
+def check_allocation(config: Any, nodes: int, gpus: int, requeue: bool) -> None:
+    """Compare the job's configuration with its allocation.
+
+    Raises:
+        ConfigError: the first thing that cannot work, with key, value and fix.
+    """
+    for key, wanted, variable in (("nnodes", nodes, "NODES"), ("n_gpus_per_node", gpus, "GPUS_PER_NODE")):
+        found = config.trainer[key]
+        if found != wanted:
+            raise ConfigError(
+                f"trainer.{key} is {found}, and the job asks Slurm for {variable}={wanted}. Fix: {variable}={found}, "
+                f"or leave trainer.{key} to submit.sh."
+            )
+    for key in ("num_cpus", "num_gpus"):
+        found = (config.get("ray_kwargs") or {}).get("ray_init", {}).get(key)
+        if found is not None:
+            raise ConfigError(
+                f"ray_kwargs.ray_init.{key} is {found}, which Ray refuses of a driver that joins a running cluster. "
+                f"Fix: ++ray_kwargs.ray_init.{key}=null (RAY_START_ARGS and CPUS_PER_NODE say what a node has)."
+            )
+    if requeue:
+        if config.trainer.save_freq <= 0:
+            raise ConfigError(
+                f"trainer.save_freq is {config.trainer.save_freq}, so a requeued job would start at step 0 again. "
+                "Fix: trainer.save_freq=<steps you can afford to lose>, or REQUEUE=0."
+            )
+        if config.trainer.resume_mode != "auto":
+            raise ConfigError(
+                f"trainer.resume_mode is {config.trainer.resume_mode!r}, so a requeued job would not go on from its "
+                "last checkpoint. Fix: trainer.resume_mode=auto, or REQUEUE=0."
+            )
+    actor, rollouts, ranks = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout.n, nodes * gpus
+    rows = actor.ppo_mini_batch_size * rollouts
+    if rows % ranks:
+        raise ConfigError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size is {actor.ppo_mini_batch_size}; with rollout.n={rollouts} "
+            f"that is {rows} rows, and {ranks} GPUs cannot share them evenly. Fix: a ppo_mini_batch_size such that "
+            f"ppo_mini_batch_size * {rollouts} is a multiple of {ranks}."
+        )
+
+
+def check_verl(config: Any) -> None:
+    """verl's own checks, as one sentence.
+
+    Raises:
+        ConfigError: what verl says.
+    """
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    try:
+        validate_config(config, need_reference_policy(config), need_critic(config))
+    except (AssertionError, ValueError, KeyError) as error:
+        raise ConfigError(f"verl refuses the configuration: {error}. Fix: correct the keys it names.") from None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--nodes", type=int, required=True)
+    parser.add_argument("--gpus-per-node", type=int, required=True)
+    parser.add_argument("--requeue", type=int, choices=(0, 1), default=1)
+    options = parser.parse_args()
+
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = OmegaConf.load(options.config)
+        if "trainer" not in config or "actor_rollout_ref" not in config:
+            raise ConfigError(
+                f"{options.config} is no configuration of verl's trainer: it has the keys {sorted(config)}. Fix: "
+                "RECIPE must hand all of its arguments to one python -m verl.trainer.main_ppo."
+            )
+        check_allocation(config, options.nodes, options.gpus_per_node, bool(options.requeue))
+        check_verl(config)
+        if "contextrl" in config:
+            from contextrl_verl.preflight import check_job
+            from contextrl_verl.settings import parse_settings
+
+            check_job(parse_settings(config.contextrl))
+    except (ConfigError, OmegaConfBaseException) as error:
+        print(f"contextrl slurm: {error}", file=sys.stderr)
+        return 1
+    print(f"contextrl slurm: the configuration fits {options.nodes} node(s) with {options.gpus_per_node} GPU(s) each")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

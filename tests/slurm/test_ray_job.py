@@ -1,0 +1,172 @@
+"""The generated job script with real Ray: two nodes, a failing recipe, signals, a node that never comes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import textwrap
+
+import pytest
+from fake_slurm import FakeSlurm
+
+pytestmark = pytest.mark.timeout(300)
+
+PAYLOAD = """
+import json, os, pathlib, sys, time
+import ray
+
+ray.init(log_to_driver=False)
+group = ray.util.placement_group([{"CPU": 1, "GPU": 1}] * len(ray.nodes()), strategy="STRICT_SPREAD")
+ray.get(group.ready(), timeout=60)
+
+@ray.remote(num_cpus=1, num_gpus=1)
+def look():
+    return ray.get_runtime_context().get_node_id(), os.environ.get("HOOK"), os.environ.get("VERL_FILE_LOGGER_PATH")
+
+strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
+seen = ray.get([look.options(scheduling_strategy=strategy(group, index)).remote() for index in range(len(ray.nodes()))])
+pathlib.Path("seen.json").write_text(json.dumps({
+    "names": sorted(node["NodeName"] for node in ray.nodes()), "resources": ray.cluster_resources(), "seen": seen,
+    "arguments": sys.argv[1:], "environment": {name: os.environ.get(name) for name in ("ARM", "MODEL")}}))
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path, request):
+    allocation = FakeSlurm(tmp_path, request.param)
+    (tmp_path / "payload.py").write_text(PAYLOAD)
+    (tmp_path / "setup.sh").write_text("export HOOK='set on the node'\n")
+    yield allocation
+    allocation.close()
+
+
+def recipe(slurm: FakeSlurm, *lines: str) -> None:
+    (slurm.folder / "recipe.sh").write_text("#!/bin/bash\nset -e\n" + "\n".join(lines) + "\n")
+    slurm.environment["RECIPE"] = "recipe.sh"
+
+
+def nothing_left(slurm: FakeSlurm) -> None:
+    assert slurm.processes() == []
+    assert list(slurm.tmp.iterdir()) == []
+
+
+both = pytest.mark.parametrize("slurm", [["node-a", "node-b"]], indirect=True)
+one = pytest.mark.parametrize("slurm", [["node-a"]], indirect=True)
+
+
+@both
+def test_two_nodes_one_cluster(slurm):
+    recipe(slurm, 'python payload.py "$@"')
+    assert slurm.submit("a.b=[1, 'x y']", SETUP="setup.sh", ARM="grpo", MODEL="a model/$HOME").returncode == 0
+    assert slurm.log("sbatch").strip() == str(slurm.run / "job.sbatch")
+    job = slurm.start()
+    assert job.wait(240) == 0, slurm.output()
+    told = json.loads((slurm.folder / "seen.json").read_text())
+    assert told["names"] == ["node-a", "node-b"]
+    assert (told["resources"]["CPU"], told["resources"]["GPU"]) == (6, 2)
+    assert len({node for node, *_ in told["seen"]}) == 2
+    assert [rest for _, *rest in told["seen"]] == [["set on the node", str(slurm.run / "metrics.0.jsonl")]] * 2
+    assert told["arguments"][-1] == "a.b=[1, 'x y']"
+    assert {"trainer.nnodes=2", "trainer.n_gpus_per_node=1", "trainer.resume_mode=auto"} <= set(told["arguments"])
+    assert told["environment"] == {"ARM": "grpo", "MODEL": "a model/$HOME"}
+    assert "all nodes have joined Ray: node-a (1 GPUs), node-b (1 GPUs)" in slurm.output()
+    logs = {path.name for path in (slurm.run / "logs").glob("*/*")}
+    assert logs == {"node-a.log", "node-b.log"}
+    assert "requeue" not in slurm.log("scontrol")
+    nothing_left(slurm)
+
+
+@both
+def test_a_failing_recipe_passes_its_exit_status_on(slurm):
+    recipe(slurm, "exit 37")
+    assert slurm.submit().returncode == 0
+    job = slurm.start()
+    assert job.wait(240) == 37, slurm.output()
+    assert "requeue" not in slurm.log("scontrol")
+    # Ray's own logs are kept for reading.
+    assert sorted(path.name for path in (slurm.run / "logs").glob("*/ray-*")) == ["ray-node-a", "ray-node-b"]
+    nothing_left(slurm)
+
+
+@both
+def test_a_node_that_never_joins(slurm):
+    recipe(slurm, "touch started")
+    (slurm.folder / "absent.node-b").touch()
+    assert slurm.submit(JOIN_SECONDS="25").returncode == 0
+    job = slurm.start()
+    assert job.wait(240) == 1
+    assert "1 of 2 nodes have joined Ray within" in slurm.output()
+    assert "missing: node-b. Fix: read " in slurm.output()
+    assert not (slurm.folder / "started").exists()
+    nothing_left(slurm)
+
+
+@one
+@pytest.mark.parametrize(
+    ("sent", "state", "status", "again"),
+    [
+        (signal.SIGTERM, "PREEMPTED", 143, True),
+        (signal.SIGTERM, "CANCELLED", 143, False),
+        (signal.SIGUSR1, "RUNNING", 138, True),
+    ],
+)
+def test_signals(slurm, sent, state, status, again):
+    checkpoint = slurm.run / "checkpoints" / "latest_checkpointed_iteration.txt"
+    recipe(slurm, f"mkdir -p {checkpoint.parent}", f"echo 3 >{checkpoint}", "touch started", "sleep 5",
+           f"echo 4 >{checkpoint}", "exec sleep 600")  # fmt: skip
+    assert slurm.submit(SIGNAL_SECONDS="90").returncode == 0
+    job = slurm.start()
+    slurm.until(slurm.folder / "started", job)
+    slurm.state(state)
+    job.send_signal(sent)
+    assert job.wait(120) == status, slurm.output()
+    assert (f"requeue {slurm_job(slurm)}" in slurm.log("scontrol")) is again
+    step = 4 if sent == signal.SIGUSR1 else 3
+    assert (f"the next attempt resumes from step {step}." in slurm.output()) is again
+    nothing_left(slurm)
+
+
+def slurm_job(slurm: FakeSlurm) -> str:
+    return next(path.name.split(".")[0] for path in (slurm.run / "logs").iterdir() if path.is_dir())
+
+
+@one
+def test_a_node_lost_on_the_way_and_restarts_that_are_spent(slurm):
+    recipe(slurm, "touch started", "exec sleep 600")
+    assert slurm.submit(MAX_REQUEUES="2").returncode == 0
+    job = slurm.start(SLURM_RESTART_COUNT="2")
+    slurm.until(slurm.folder / "started", job)
+    raylet = next(process for process in slurm.processes() if process.name() == "raylet")
+    raylet.kill()
+    assert job.wait(120) == 1, slurm.output()
+    assert "Ray on node-a ended before the job did. Fix: read " in slurm.output()
+    nothing_left(slurm)
+
+    (slurm.folder / "started").unlink()
+    job = slurm.start(SLURM_RESTART_COUNT="2")
+    slurm.until(slurm.folder / "started", job)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(120) == 143
+    assert "not requeued: this was restart 2, and MAX_REQUEUES is 2." in slurm.output()
+    nothing_left(slurm)
+
+
+@one
+def test_what_cannot_start(slurm):
+    recipe(slurm, "touch started")
+    assert slurm.submit().returncode == 0
+    job = slurm.start(SLURM_JOB_NODELIST="node-a,node-b")
+    assert job.wait(60) == 1
+    assert "Slurm gave 2 node(s) (node-a node-b), and the job was written for 1." in slurm.output()
+    (slurm.folder / "bin" / "ray").write_text(textwrap.dedent("""\
+        #!/bin/bash
+        echo "no Ray here"
+        exit 1
+        """))
+    (slurm.folder / "bin" / "ray").chmod(0o755)
+    job = slurm.start()
+    assert job.wait(60) == 1
+    assert "no Ray here" in slurm.output()
+    assert "Ray did not start on node-a. Fix: read " in slurm.output()
+    assert not (slurm.folder / "started").exists()
+    nothing_left(slurm)
