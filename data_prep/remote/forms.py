@@ -40,7 +40,7 @@ class RequestForm:
         fields: dict[str, Any] = {self.limit_field: limit, **settings.extra}
         if self.temperature and settings.temperature is not None:
             fields["temperature"] = settings.temperature
-        if form is FreeText:
+        if issubclass(form, FreeText):
             return body | {"extra_body": fields}
         if self.output == "json_schema":
             schema = {"name": form.__name__.lower(), "strict": True, "schema": form.model_json_schema()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,6 +22,12 @@ class FreeText(BaseModel):
     text: str
 
 
+class FirstToken(FreeText):
+    """The first token of a reply, with the tokens that were likeliest in its place and their log-probabilities."""
+
+    likeliest: list[tuple[str, float]]
+
+
 class MalformedReply(ValueError):
     """A reply without a usable answer; says what is wrong with it."""
 
@@ -34,12 +41,14 @@ class Completion:
         finish: the endpoint's finish reason, ``length`` for a reply that was cut.
         tokens: input and output tokens as billed, None if the body does not say.
         problem: why there is no content; empty otherwise.
+        likeliest: tokens in the place of the first one, with log-probabilities; empty if the body does not say.
     """
 
     content: str | None
     finish: str = ""
     tokens: tuple[int, int] | None = None
     problem: str = ""
+    likeliest: tuple[tuple[str, float], ...] = ()
 
 
 def read_completion(body: bytes) -> Completion:
@@ -55,11 +64,24 @@ def read_completion(body: bytes) -> Completion:
     message = choice.get("message") if isinstance(choice.get("message"), dict) else {}
     finish = str(choice.get("finish_reason") or "")
     content = message.get("content")
+    likeliest = _likeliest(choice.get("logprobs"))
     if isinstance(content, str) and content.strip():
-        return Completion(content, finish, tokens)
+        return Completion(content, finish, tokens, likeliest=likeliest)
     if isinstance(message.get("refusal"), str):
         return Completion(None, finish, tokens, "the model declined to answer")
-    return Completion(None, finish, tokens, "the body holds no text of an answer")
+    return Completion(None, finish, tokens, "the body holds no text of an answer", likeliest)
+
+
+def _likeliest(logprobs: Any) -> tuple[tuple[str, float], ...]:
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    first = content[0] if isinstance(content, list) and content and isinstance(content[0], dict) else {}
+    listed = first.get("top_logprobs")
+    found = []
+    for entry in listed if isinstance(listed, list) else ():
+        token, value = (entry.get("token"), entry.get("logprob")) if isinstance(entry, dict) else (None, None)
+        if isinstance(token, str) and isinstance(value, (int, float)) and math.isfinite(value):
+            found.append((token, float(value)))
+    return tuple(found)
 
 
 def _tokens(usage: Any) -> tuple[int, int] | None:
@@ -77,6 +99,10 @@ def parse_answer(completion: Completion, form: type[Answer]) -> Answer:
     Raises:
         MalformedReply: there is none, there are several that differ, it was cut, or it does not have the form.
     """
+    if form is FirstToken:
+        if not completion.likeliest:
+            raise MalformedReply("the reply has no logprobs")
+        return form(text=completion.content or "", likeliest=list(completion.likeliest))
     if completion.content is None:
         raise MalformedReply(completion.problem)
     if form is FreeText:
