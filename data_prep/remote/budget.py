@@ -37,6 +37,11 @@ class Prices:
                 raise RemoteError(f"The {name} price is {value} a million tokens. Fix: give a number of at least 0.")
         return cls(values[0], values[1], currency)
 
+    @classmethod
+    def each(cls, price: str | float | Decimal, currency: str = "USD") -> Prices:
+        """A price per piece (a picture): output then counts pieces, not tokens. Raises RemoteError as :meth:`of`."""
+        return cls.of(0, Decimal(str(price)) * _MILLION, currency)
+
     def cost(self, input_tokens: int, output_tokens: int) -> Decimal:
         return (self.input * input_tokens + self.output * output_tokens) / _MILLION
 
@@ -87,6 +92,10 @@ class Budget:
                 if not self.reserved:
                     raise CapReached
                 await self._changed.wait()
+
+    def enter_loop(self) -> None:
+        """Be used in another event loop from now on; nothing may be running. What was spent stays."""
+        self._changed = asyncio.Condition()
 
     async def settle(self, worst: Decimal, tokens: tuple[int, int] | None, charged: bool = True) -> None:
         """Put the true cost in place of what was set aside.

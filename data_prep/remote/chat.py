@@ -5,29 +5,26 @@ Every answer is paid for at most once: bounded concurrency, retries, a spending 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal
 
 from data_prep.remote.budget import Budget
 from data_prep.remote.cache import ReplyCache, digest
+from data_prep.remote.endpoint import GuardedEndpoint
 from data_prep.remote.errors import CapReached, Refused, RemoteError, Transient
 from data_prep.remote.failures import classify
 from data_prep.remote.forms import RequestForm
-from data_prep.remote.key import DEFAULT_VARIABLE, endpoint_url, read_key, shown_url
+from data_prep.remote.key import DEFAULT_VARIABLE, endpoint_url, read_key
 from data_prep.remote.reply import Answer, Completion, FreeText, MalformedReply, parse_answer, read_completion
-from data_prep.remote.retry import RetryPolicy, with_retries
+from data_prep.remote.retry import RetryPolicy
 from data_prep.remote.tokens import input_bound
 
 log = logging.getLogger(__name__)
 
 How = Literal["answered", "malformed", "refused", "spending cap", "failed"]
-# So many refused requests without a single answer mean that the request itself is wrong, not its content.
-_REFUSALS_BEFORE_STOP = 5
 
 
 @dataclass(frozen=True)
@@ -74,33 +71,6 @@ class ChatSettings:
         return {"temperature": self.temperature, "max_tokens": self.max_tokens, **self.extra}
 
 
-@dataclass
-class Usage:
-    """What a session of calls did.
-
-    Attributes:
-        requests: HTTP requests sent, whatever came back.
-        answered: answers from the endpoint; ``cached``: from the cache.
-        malformed_replies: replies that had to be asked again; ``malformed``: questions given up for that.
-        retries: requests repeated, by cause.
-        fallbacks: what the endpoint did not take and what was sent instead.
-    """
-
-    requests: int = 0
-    answered: int = 0
-    cached: int = 0
-    malformed_replies: int = 0
-    malformed: int = 0
-    refused: int = 0
-    capped: int = 0
-    failed: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    without_token_counts: int = 0
-    retries: Counter[str] = field(default_factory=Counter)
-    fallbacks: list[str] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Reply(Generic[Answer]):
     """What became of one question: ``value`` is filled if and only if ``how`` is ``answered``."""
@@ -111,7 +81,7 @@ class Reply(Generic[Answer]):
     cached: bool = False
 
 
-class ChatEndpoint:
+class ChatEndpoint(GuardedEndpoint):
     """An endpoint within ``async with``; one per event loop.
 
     Args:
@@ -131,18 +101,10 @@ class ChatEndpoint:
         budget: Budget | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        self.settings, self.cache, self.budget = settings, cache, budget or Budget()
-        self.usage = Usage()
-        self.url = endpoint_url(settings.base_url, environ)
-        self.shown = shown_url(self.url)
+        super().__init__(settings, cache, budget, endpoint_url(settings.base_url, environ))
         own = None if self.url.startswith("https://api.openai.com") else self.url
         self._read_key = lambda: read_key(settings.key_variable, own, environ)
-        self._secret: Any = None
         self._form = RequestForm()
-        self._free = asyncio.Semaphore(settings.concurrency)
-        self._not_before = 0.0
-        self._failed_in_a_row = 0
-        self._stop: RemoteError | None = None
         self._client: Any = None
 
     async def __aenter__(self) -> ChatEndpoint:
@@ -248,12 +210,6 @@ class ChatEndpoint:
         return form.model_validate_json(self._secret.scrub(text))
 
     async def _patient(self, messages: list[dict[str, Any]], form: type[Answer], limit: int) -> Completion:
-        def before_wait(error: Transient) -> None:
-            self.usage.retries[error.cause] += 1
-            if error.retry_after is not None:
-                loop = asyncio.get_running_loop()
-                self._not_before = max(self._not_before, loop.time() + error.retry_after)
-
         async def attempt() -> Completion:
             while True:
                 sent = self._form
@@ -269,40 +225,23 @@ class ChatEndpoint:
                         self.usage.fallbacks.append(said)
                         log.warning("%s: %s", self.shown, said)
 
-        return await with_retries(attempt, self.settings.retry, before_wait)
+        return await self._with_retries(attempt)
 
     async def _request(
         self, messages: list[dict[str, Any]], form: type[Answer], limit: int, sent: RequestForm
     ) -> Completion:
         body = sent.body(self.settings, messages, form, limit)
         bound = input_bound(messages, form, self.settings.tokens_per_image)
-        loop = asyncio.get_running_loop()
-        async with self._free:
-            while (pause := self._not_before - loop.time()) > 0:
-                await asyncio.sleep(pause)
-            if self._stop is not None:
-                raise self._stop
-            worst = await self.budget.reserve(bound, limit)
-            tokens, charged = None, True
-            self.usage.requests += 1
-            try:
-                raw = await asyncio.wait_for(
-                    self._client.chat.completions.with_raw_response.create(**body), self.settings.timeout
-                )
-                completion = read_completion(raw.content)
-                tokens = completion.tokens
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                problem = classify(error, self._secret, self.shown, self.settings)
-                charged = isinstance(problem, Transient) and problem.charged
-                if isinstance(problem, RemoteError):
-                    self._stop = problem
-                raise problem from None
-            finally:
-                await asyncio.shield(self.budget.settle(worst, tokens, charged))
-        self._count(tokens)
+
+        async def send() -> Completion:
+            return read_completion((await self._client.chat.completions.with_raw_response.create(**body)).content)
+
+        completion = await self._guarded(send, (bound, limit), lambda found: found.tokens)
+        self._count(completion.tokens)
         return completion
+
+    def _classified(self, error: Exception) -> Exception:
+        return classify(error, self._secret, self.shown, self.settings)
 
     def _count(self, tokens: tuple[int, int] | None) -> None:
         if tokens is None:
@@ -312,28 +251,9 @@ class ChatEndpoint:
             self.usage.output_tokens += tokens[1]
 
     def _refused(self, why: str) -> Reply[Any]:
-        self.usage.refused += 1
-        if self.usage.refused >= _REFUSALS_BEFORE_STOP and not self.usage.answered:
-            self._stop = RemoteError(
-                f"The endpoint {self.shown} refused {self.usage.refused} requests and answered none; the last "
-                f"refusal: {why} Fix: correct the model's name or the parameters it does not take."
-            )
-            raise self._stop
+        self._count_refusal(why)
         return Reply("refused", None, why)
 
     def _failed(self, error: Transient) -> Reply[Any]:
-        self.usage.failed += 1
-        self._failed_in_a_row += 1
-        # One request may be at fault by itself; two in a row without an answer between them mean the endpoint.
-        if self._failed_in_a_row > 1:
-            self._stop = self.down(str(error))
-            raise self._stop
+        self._count_failure(error)
         return Reply("failed", None, str(error))
-
-    def down(self, why: str) -> RemoteError:
-        """The paragraph for an endpoint that does not answer."""
-        return RemoteError(
-            f"The endpoint {self.shown} does not answer after {self.settings.retry.attempts} tries; "
-            f"the last failure: {why} Answers that came are kept in the cache. Fix: see that it is up and reachable, "
-            "then run the command again; it asks only what is missing."
-        )

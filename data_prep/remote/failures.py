@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from data_prep.remote.errors import Refused, RemoteError, Transient
@@ -33,15 +34,33 @@ def classify(error: Exception, secret: Secret, url: str, settings: ChatSettings)
     if not isinstance(error, openai.APIStatusError):
         what = secret.scrub(f"{type(error).__name__}: {error}")[:_SHOWN]
         return RemoteError(f"A request to {url} could not be made ({what}). Fix: see the settings it was made from.")
-    status = error.status_code
-    said = secret.scrub(_text(error))[:_SHOWN]
-    detail = f"HTTP {status}: {said}"
-    if status == 429 and error.code != "insufficient_quota":
-        return Transient("429", detail, retry_after(error.response.headers))
+    quota = error.code == "insufficient_quota"
+    return by_status(error.status_code, _text(error), error.response.headers, secret, url, settings, quota=quota)
+
+
+def by_status(
+    status: int,
+    said: str,
+    headers: Mapping[str, str],
+    secret: Secret,
+    url: str,
+    settings: ChatSettings,
+    *,
+    quota: bool = False,
+) -> Exception:
+    """The same for an HTTP status, whatever client received it.
+
+    Args:
+        said: the server's words.
+        quota: whether a 429 means that nothing more can be asked with this account.
+    """
+    detail = f"HTTP {status}: {secret.scrub(said)[:_SHOWN]}"
+    if status == 429 and not quota:
+        return Transient("429", detail, retry_after(headers))
     if status == 408:
-        return Transient("timeout", detail, retry_after(error.response.headers))
+        return Transient("timeout", detail, retry_after(headers))
     if status >= 500:
-        return Transient(str(status), detail, retry_after(error.response.headers), charged=status not in _FREE_5XX)
+        return Transient(str(status), detail, retry_after(headers), charged=status not in _FREE_5XX)
     fixes = {
         401: f"see that the environment variable {settings.key_variable} holds a valid key",
         402: "pay the account's bill, or use another endpoint",

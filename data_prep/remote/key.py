@@ -69,7 +69,11 @@ def read_key(variable: str, base_url: str | None, environ: Mapping[str, str] = o
 
 def endpoint_url(base_url: str | None, environ: Mapping[str, str] = os.environ) -> str:
     """The endpoint's address; raises RemoteError if it is not one."""
-    url = base_url or environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+    return valid_url(base_url or environ.get("OPENAI_BASE_URL") or DEFAULT_URL)
+
+
+def valid_url(url: str) -> str:
+    """The address itself; raises RemoteError if it is none."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise RemoteError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,6 +17,8 @@ from data_prep.remote.chat import ChatSettings
 from data_prep.remote.errors import RemoteError
 from data_prep.remote.key import DEFAULT_VARIABLE
 from data_prep.remote.retry import RetryPolicy
+
+Role = TypeVar("Role", bound="EndpointRole")
 
 
 class EndpointRole(BaseModel):
@@ -82,12 +85,13 @@ class EndpointRole(BaseModel):
         return Budget(prices, self.max_cost)
 
 
-def read_role(option: str, items: Sequence[str]) -> EndpointRole | None:
+def read_role(option: str, items: Sequence[str], form: type[Role] = EndpointRole) -> Role | None:
     """A role from ``NAME=VALUE`` items; None without any.
 
     Args:
         option: its name on the command line, for messages.
         items: a lone word without ``=`` is the model.
+        form: the role's class, with the names it knows.
 
     Raises:
         RemoteError: an item that is none, twice the same name, an unknown name, or a value of the wrong kind.
@@ -103,11 +107,11 @@ def read_role(option: str, items: Sequence[str]) -> EndpointRole | None:
     if not values:
         return None
     try:
-        return EndpointRole.model_validate(values)
+        return form.model_validate(values)
     except ValidationError as error:
         wrong = error.errors()[0]
         name = ".".join(map(str, wrong["loc"]))
         raise RemoteError(
             f"{option} {name}: {wrong['msg'].lower()}{f' (found {values[name]!r})' if name in values else ''}. "
-            f"Fix: {option} NAME=VALUE with names of {', '.join(EndpointRole.model_fields)}; model is required."
+            f"Fix: {option} NAME=VALUE with names of {', '.join(form.model_fields)}; model is required."
         ) from None

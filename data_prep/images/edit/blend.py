@@ -1,0 +1,108 @@
+"""What a model that redraws the whole picture gives, brought back to an edit of one region of the original."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from data_prep.images.edit.plan import NotEdited, Region, clipped
+
+# Levels by which a model's redrawing differs without meaning to.
+_REDRAWN = 24.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A canvas of another shape with the whole picture in it, for models that know a few sizes only.
+
+    Attributes:
+        size: of the canvas.
+        box: where the picture lies on it.
+    """
+
+    size: tuple[int, int]
+    box: Region
+
+    @classmethod
+    def around(cls, size: tuple[int, int], allowed: list[tuple[int, int]]) -> Frame:
+        """The allowed canvas that a picture of ``size`` fills best."""
+
+        def scale(canvas: tuple[int, int]) -> float:
+            return min(canvas[0] / size[0], canvas[1] / size[1])
+
+        def filled(canvas: tuple[int, int]) -> float:
+            return scale(canvas) ** 2 * size[0] * size[1] / (canvas[0] * canvas[1])
+
+        canvas = max(allowed, key=filled)
+        wide, tall = (max(1, min(round(side * scale(canvas)), most)) for side, most in zip(size, canvas, strict=True))
+        left, top = (canvas[0] - wide) // 2, (canvas[1] - tall) // 2
+        return cls(canvas, (left, top, left + wide, top + tall))
+
+    def put(self, image: Image.Image) -> Image.Image:
+        """The picture on the canvas; its border goes on to the canvas's, so that no bars tempt a model."""
+        left, top, right, bottom = self.box
+        inner = np.asarray(image.resize((right - left, bottom - top), Image.Resampling.LANCZOS))
+        beyond = [(top, self.size[1] - bottom), (left, self.size[0] - right)]
+        return Image.fromarray(np.pad(inner, beyond + [(0, 0)] * (inner.ndim - 2), mode="edge"))
+
+    def take(self, canvas: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """The picture back from a canvas of any scale."""
+        across, down = canvas.width / self.size[0], canvas.height / self.size[1]
+        left, top, right, bottom = self.box
+        box = (left * across, top * down, right * across, bottom * down)
+        return canvas.resize(size, Image.Resampling.LANCZOS, box=box)
+
+
+def same_shape(answer: tuple[int, int], wanted: tuple[int, int]) -> bool:
+    """Whether a picture is a larger or smaller one of the same shape (3 % or one pixel off at most)."""
+    scale = answer[0] / wanted[0]
+    return abs(answer[1] - wanted[1] * scale) <= max(1.0, 0.03 * answer[1])
+
+
+def changed_region(original: Image.Image, edited: Image.Image) -> Region:
+    """The smallest region around what changed visibly, a little grown.
+
+    Raises:
+        NotEdited: nothing did.
+    """
+    from scipy import ndimage
+
+    change = np.abs(np.asarray(edited, dtype=np.float32) - np.asarray(original, dtype=np.float32)).max(axis=2)
+    # A model moves edges by a fraction of a pixel everywhere: thin lines of change are not meant.
+    found = ndimage.binary_opening(change > _REDRAWN, np.ones((3, 3), dtype=bool))
+    if not found.any():
+        found = change > _REDRAWN
+    if not found.any():
+        raise NotEdited("edit without effect", "nothing changed visibly")
+    rows, columns = np.nonzero(found.any(axis=1))[0], np.nonzero(found.any(axis=0))[0]
+    by = max(4, round(0.02 * max(original.size)))
+    return clipped((columns[0] - by, rows[0] - by, columns[-1] + 1 + by, rows[-1] + 1 + by), found.shape)
+
+
+def paste_region(original: Image.Image, edited: Image.Image, region: Region) -> Image.Image:
+    """The original with the region of the edited picture, faded in from the region's border.
+
+    Outside of the region the result is the original, pixel for pixel.
+    """
+    left, top, right, bottom = region
+    feather = max(2, round(0.08 * min(right - left, bottom - top)))
+    ends = [
+        _ramp(right - left, feather, left > 0, right < original.width),
+        _ramp(bottom - top, feather, top > 0, bottom < original.height),
+    ]
+    share = np.minimum(ends[1][:, None], ends[0][None, :])[..., None]
+    result = np.asarray(original).copy()
+    part = (slice(top, bottom), slice(left, right))
+    mixed = result[part] * (1 - share) + np.asarray(edited)[part] * share
+    result[part] = np.clip(np.floor(mixed + 0.5), 0, 255).astype(np.uint8)
+    return Image.fromarray(result)
+
+
+def _ramp(length: int, feather: int, at_start: bool, at_end: bool) -> np.ndarray:
+    """From 0 at an end to 1; an end at the picture's own border needs no fading."""
+    steps = np.arange(length)
+    start = np.minimum(1.0, steps / feather) if at_start else np.ones(length)
+    end = np.minimum(1.0, (length - 1 - steps) / feather) if at_end else np.ones(length)
+    return np.minimum(start, end)

@@ -1,0 +1,112 @@
+"""Numbers that could betray an edited picture without a look at what it shows; for the audit of image pairs."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Steps of luminance: below the first one a difference is noise, above it an edge.
+_EDGE = 24.0
+
+
+def image_features(data: bytes) -> dict[str, float]:
+    """Content-free features of an encoded picture.
+
+    Args:
+        data: PNG, JPEG, ... as stored in a pair.
+
+    Returns:
+        Finite numbers, the same names for every picture. Energies are mean squares of 8-bit levels.
+
+    Raises:
+        ImageRejected: the bytes are no picture that may be opened.
+    """
+    from data_prep.images.opening import open_image
+
+    return picture_features(open_image(data)) | {"bytes": float(len(data))}
+
+
+def picture_features(image: Image.Image) -> dict[str, float]:
+    """The features of :func:`image_features` that pixels alone give, of an RGB picture."""
+    pixels = np.asarray(image, dtype=np.float64)
+    light = pixels @ (0.299, 0.587, 0.114)
+    count = light.size
+    residual = _noise(light)
+    laplacian = _laplacian(light)
+    step_down, step_right = np.abs(np.diff(light, axis=0)), np.abs(np.diff(light, axis=1))
+    colours = np.unique(np.asarray(image).reshape(-1, 3), axis=0, return_counts=True)[1]
+    shares = colours / count
+    return {
+        "width": float(image.width),
+        "height": float(image.height),
+        "png_bytes": float(_size(image, format="PNG", compress_level=6)),
+        "jpeg_bytes": float(_size(image, format="JPEG", quality=90)),
+        "noise_energy": float(np.mean(residual**2)),
+        "noise_median": float(np.median(np.abs(residual))),
+        "high_frequency_share": _high_frequencies(light),
+        "blockiness": _blockiness(step_down, step_right),
+        "sharpness": float(laplacian.var()),
+        "steepest": float(max(step_down.max(initial=0.0), step_right.max(initial=0.0))),
+        "colours": float(len(colours)),
+        "colour_entropy": float(-(shares * np.log2(shares)).sum()),
+        "rare_colours": float((colours == 1).sum() / len(colours)),
+        "edges": float(((step_down > _EDGE).sum() + (step_right > _EDGE).sum()) / (2 * count)),
+        "small_steps": float((_between(step_down) + _between(step_right)) / (2 * count)),
+        "odd_levels": float(np.mean(np.asarray(image) & 1)),
+        "saturated": float(np.mean((pixels == 0) | (pixels == 255))),
+    }
+
+
+def _between(steps: np.ndarray) -> int:
+    return int(((steps > 0.5) & (steps <= _EDGE)).sum())
+
+
+def _size(image: Image.Image, **options: object) -> int:
+    target = io.BytesIO()
+    image.save(target, **options)
+    return target.tell()
+
+
+def _padded(light: np.ndarray) -> np.ndarray:
+    return np.pad(light, 1, mode="edge")
+
+
+def _laplacian(light: np.ndarray) -> np.ndarray:
+    wide = _padded(light)
+    return wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:] - 4 * light
+
+
+def _noise(light: np.ndarray) -> np.ndarray:
+    """What a 3x3 median filter takes away."""
+    wide = _padded(light)
+    height, width = light.shape
+    around = [wide[top : top + height, left : left + width] for top in range(3) for left in range(3)]
+    return light - np.median(np.stack(around), axis=0)
+
+
+def _high_frequencies(light: np.ndarray) -> float:
+    """Share of the energy (without the mean) above half the Nyquist frequency."""
+    energy = np.abs(np.fft.rfft2(light - light.mean())) ** 2
+    down = np.abs(np.fft.fftfreq(light.shape[0]))[:, None]
+    right = np.fft.rfftfreq(light.shape[1])[None, :]
+    whole = energy.sum()
+    return float(energy[np.maximum(down, right) > 0.25].sum() / whole) if whole > 1e-6 else 0.0
+
+
+def _blockiness(step_down: np.ndarray, step_right: np.ndarray) -> float:
+    """How much steeper the picture is across the borders of 8x8 blocks than elsewhere; 0 for none.
+
+    A flat picture has no steps at all, so the ratio gets a floor.
+    """
+    ratios = []
+    for steps in (step_down, step_right.T):
+        border = np.zeros(len(steps), dtype=bool)
+        border[7::8] = True
+        if border.any() and not border.all():
+            ratios.append((steps[border].mean() + 0.05) / (steps[~border].mean() + 0.05))
+    return float(np.mean(ratios) - 1) if ratios else 0.0
