@@ -58,7 +58,7 @@ def spans_of(path: Path, file: str, prefix: str, part_rows: int, max_record_byte
         return [
             {"file": file, "prefix": prefix, "path": str(path), "row": row, "offset": offset, "count": count}
             for row, offset, count in cut
-            if count
+            if count > 0
         ]
 
 
@@ -73,7 +73,7 @@ def file_rows(span: Span, max_record_bytes: int) -> Iterator[Row | Lost]:
     read = {".parquet": _parquet_rows, ".csv": _csv_rows}.get(path.suffix.lower(), _line_rows)
     given = 0
     try:
-        for number, load in read(path, span, max_record_bytes):
+        for number, load in islice(read(path, span, max_record_bytes), span["count"]):
             yield Row(f"{span['prefix']}{number}", {"file": span["file"], "row": number}, load)
             given += 1
     except _damage() as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -77,6 +78,23 @@ def test_what_is_not_there_or_not_whole_is_said(tmp_path):
         store.open(name)
     with pytest.raises(ValueError, match="mode RGB"):
         store.put(noisy(1).convert("L"))
+
+
+def put_on_a_full_disk(folder: str) -> str:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    try:
+        ImageStore(Path(folder)).put(noisy(1, 100, 100))
+    except OSError as error:
+        return error.strerror
+    return ""
+
+
+def test_half_a_picture_is_never_there(tmp_path):
+    with get_context("spawn").Pool(1) as pool:
+        assert pool.apply(put_on_a_full_disk, (str(tmp_path),)) == "File too large"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    store = ImageStore(tmp_path)
+    assert np.array_equal(np.asarray(store.open(store.put(noisy(1, 100, 100)))), noise(1, 100, 100))
 
 
 def put_all(folder: str, start: int) -> list[str]:

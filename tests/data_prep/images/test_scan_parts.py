@@ -13,11 +13,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 from made_pictures import encoded, noisy
 from scanned import lines, picture_folder, read, row, scan
 
 from data_prep.counting import Funnel
+from data_prep.images.errors import ImagePairError
 from data_prep.images.item import VqaItem, write_items
 from data_prep.images.sources import describe_source, load_items
 from data_prep.images.sources import scan as scan_module
@@ -107,3 +111,38 @@ def test_killed_it_goes_on_to_the_same_bytes(pictures, tmp_path):
         for name in ("whole", "killed")
     ]
     assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl"])
+def test_damaged_tables_are_said_or_counted(pictures, tmp_path, ending):
+    rows = [row(f"deep/{n % 4}.png", f"question number {n}, or so", n) for n in range(60)]
+    made = pictures / f"whole{ending}"
+    if ending == ".jsonl":
+        lines(made, *rows)
+    else:
+        table = pa.Table.from_pylist(rows)
+        if ending == ".csv":
+            pa.csv.write_csv(table, made)
+        else:
+            pq.write_table(table, made, row_group_size=20)
+    whole = made.read_bytes()
+    draw_ = random.Random(4)
+    ends = Counter()
+    for number in range(120):
+        data = bytearray(whole)
+        if number % 3 == 0:
+            data = data[: draw_.randrange(len(data))]
+        for _ in range((0, 1, 20)[number % 3]):
+            data[draw_.randrange(len(data))] = draw_.randrange(256)
+        path = pictures / f"{number}{ending}"
+        path.write_bytes(data)
+        try:
+            _, dropped, _ = read(path, tmp_path / str(number))
+        except ImagePairError as error:
+            assert "Fix:" in str(error)  # noqa: PT017
+            ends["said"] += 1
+        else:
+            ends["counted" if dropped else "read"] += 1
+        path.unlink()
+    assert sum(ends.values()) == 120
+    assert ends["counted"]
