@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from contextrl_verl.checkpoint.command import export
 from data_prep.audit.command import audit_command
 from data_prep.difficulty.command import difficulty
 from data_prep.forge.command import forge
@@ -69,6 +70,7 @@ app.command("judge")(judge)
 app.command("difficulty")(difficulty)
 app.command("show")(show)
 app.command("forge")(forge)
+app.command("export")(export)
 
 
 @pairs.command()

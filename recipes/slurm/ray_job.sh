@@ -207,7 +207,8 @@ follow() {
     [[ -z $STOP ]] || return 2
     lost=$(lost_node)
     if [[ -n $lost ]]; then
-      say "Ray on $lost ended before the job did. Fix: read $LOG_DIR/node-$lost.log, and the lines of srun above if there is none."
+      tail -n 15 -- "$LOG_DIR/node-$lost.log"
+      say "Ray on $lost ended before the job did. Fix: read $LOG_DIR/node-$lost.log, whose end is above."
       return 1
     fi
     pause

@@ -126,7 +126,8 @@ class FakeSlurm:
         """Wait for a file that the job writes."""
         deadline = time.monotonic() + seconds
         while not path.exists():
-            assert job.poll() is None and time.monotonic() < deadline, self.output()
+            assert job.poll() is None, self.output()
+            assert time.monotonic() < deadline, self.output()
             time.sleep(0.2)
 
     def processes(self) -> list[psutil.Process]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import textwrap
+import time
 
 import pytest
 from fake_slurm import FakeSlurm
@@ -46,12 +47,17 @@ def recipe(slurm: FakeSlurm, *lines: str) -> None:
 
 
 def nothing_left(slurm: FakeSlurm) -> None:
-    assert slurm.processes() == []
+    # A sleep of the recipe's, or of the script's own pause, ends by itself; Slurm would end it with its step.
+    deadline = time.monotonic() + 8
+    while (left := slurm.processes()) and time.monotonic() < deadline:
+        assert {process.name() for process in left} <= {"sleep"}
+        time.sleep(0.2)
+    assert left == []
     assert list(slurm.tmp.iterdir()) == []
 
 
-both = pytest.mark.parametrize("slurm", [["node-a", "node-b"]], indirect=True)
-one = pytest.mark.parametrize("slurm", [["node-a"]], indirect=True)
+both = pytest.mark.parametrize("slurm", [["alpha", "beta"]], indirect=True)
+one = pytest.mark.parametrize("slurm", [["alpha"]], indirect=True)
 
 
 @both
@@ -62,16 +68,16 @@ def test_two_nodes_one_cluster(slurm):
     job = slurm.start()
     assert job.wait(240) == 0, slurm.output()
     told = json.loads((slurm.folder / "seen.json").read_text())
-    assert told["names"] == ["node-a", "node-b"]
+    assert told["names"] == ["alpha", "beta"]
     assert (told["resources"]["CPU"], told["resources"]["GPU"]) == (6, 2)
     assert len({node for node, *_ in told["seen"]}) == 2
     assert [rest for _, *rest in told["seen"]] == [["set on the node", str(slurm.run / "metrics.0.jsonl")]] * 2
     assert told["arguments"][-1] == "a.b=[1, 'x y']"
     assert {"trainer.nnodes=2", "trainer.n_gpus_per_node=1", "trainer.resume_mode=auto"} <= set(told["arguments"])
     assert told["environment"] == {"ARM": "grpo", "MODEL": "a model/$HOME"}
-    assert "all nodes have joined Ray: node-a (1 GPUs), node-b (1 GPUs)" in slurm.output()
+    assert "all nodes have joined Ray: alpha (1 GPUs), beta (1 GPUs)" in slurm.output()
     logs = {path.name for path in (slurm.run / "logs").glob("*/*")}
-    assert logs == {"node-a.log", "node-b.log"}
+    assert logs == {"node-alpha.log", "node-beta.log"}
     assert "requeue" not in slurm.log("scontrol")
     nothing_left(slurm)
 
@@ -84,19 +90,19 @@ def test_a_failing_recipe_passes_its_exit_status_on(slurm):
     assert job.wait(240) == 37, slurm.output()
     assert "requeue" not in slurm.log("scontrol")
     # Ray's own logs are kept for reading.
-    assert sorted(path.name for path in (slurm.run / "logs").glob("*/ray-*")) == ["ray-node-a", "ray-node-b"]
+    assert sorted(path.name for path in (slurm.run / "logs").glob("*/ray-*")) == ["ray-alpha", "ray-beta"]
     nothing_left(slurm)
 
 
 @both
 def test_a_node_that_never_joins(slurm):
     recipe(slurm, "touch started")
-    (slurm.folder / "absent.node-b").touch()
+    (slurm.folder / "absent.beta").touch()
     assert slurm.submit(JOIN_SECONDS="25").returncode == 0
     job = slurm.start()
     assert job.wait(240) == 1
     assert "1 of 2 nodes have joined Ray within" in slurm.output()
-    assert "missing: node-b. Fix: read " in slurm.output()
+    assert "missing: beta. Fix: read " in slurm.output()
     assert not (slurm.folder / "started").exists()
     nothing_left(slurm)
 
@@ -139,7 +145,7 @@ def test_a_node_lost_on_the_way_and_restarts_that_are_spent(slurm):
     raylet = next(process for process in slurm.processes() if process.name() == "raylet")
     raylet.kill()
     assert job.wait(120) == 1, slurm.output()
-    assert "Ray on node-a ended before the job did. Fix: read " in slurm.output()
+    assert "Ray on alpha ended before the job did. Fix: read " in slurm.output()
     nothing_left(slurm)
 
     (slurm.folder / "started").unlink()
@@ -155,18 +161,20 @@ def test_a_node_lost_on_the_way_and_restarts_that_are_spent(slurm):
 def test_what_cannot_start(slurm):
     recipe(slurm, "touch started")
     assert slurm.submit().returncode == 0
-    job = slurm.start(SLURM_JOB_NODELIST="node-a,node-b")
+    job = slurm.start(SLURM_JOB_NODELIST="alpha,beta")
     assert job.wait(60) == 1
-    assert "Slurm gave 2 node(s) (node-a node-b), and the job was written for 1." in slurm.output()
-    (slurm.folder / "bin" / "ray").write_text(textwrap.dedent("""\
+    assert "Slurm gave 2 node(s) (alpha beta), and the job was written for 1." in slurm.output()
+    (slurm.folder / "bin" / "ray").write_text(
+        textwrap.dedent("""\
         #!/bin/bash
         echo "no Ray here"
         exit 1
-        """))
+        """)
+    )
     (slurm.folder / "bin" / "ray").chmod(0o755)
     job = slurm.start()
     assert job.wait(60) == 1
     assert "no Ray here" in slurm.output()
-    assert "Ray did not start on node-a. Fix: read " in slurm.output()
+    assert "Ray did not start on alpha. Fix: read " in slurm.output()
     assert not (slurm.folder / "started").exists()
     nothing_left(slurm)
