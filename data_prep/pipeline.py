@@ -65,6 +65,7 @@ def run_parts(
     suffix: str = ".parquet",
     engine: Engine = "local",
     workers: int | None = None,
+    gpus: float = 0,
     progress: bool = True,
 ) -> list[Done]:
     """Do what is missing of ``parts`` and return all of them in order.
@@ -77,6 +78,8 @@ def run_parts(
         engine: ``local`` processes, or Ray Data on the cluster that ``ray.init`` finds (the folder must then be on a
             file system that every node sees).
         workers: processes, or Ray tasks at a time; default all cores.
+        gpus: of each worker, for work that holds a model. Ray then keeps a pool of actors, by default as many as the
+            cluster's GPUs allow; the local engine uses one process unless ``workers`` says otherwise.
 
     Raises:
         PipelineError: a part failed; names it. Done parts are kept.
@@ -88,7 +91,7 @@ def run_parts(
     jobs = [{"index": index, "payload": parts[index], "folder": str(folder), "suffix": suffix} for index in missing]
     bar = tqdm(total=len(parts), initial=len(parts) - len(jobs), desc=title, unit="part", disable=not progress)
     with bar:
-        for _ in (_on_ray if engine == "ray" else _on_processes)(jobs, work, workers):
+        for _ in (_on_ray if engine == "ray" else _on_processes)(jobs, work, workers, gpus):
             bar.update()
     done = []
     for index in range(len(parts)):
@@ -135,8 +138,8 @@ def _do(work: Work, job: dict[str, Any]) -> int:
     return index
 
 
-def _on_processes(jobs: list[dict[str, Any]], work: Work, workers: int | None) -> Iterator[int]:
-    count = min(workers or os.cpu_count() or 1, len(jobs))
+def _on_processes(jobs: list[dict[str, Any]], work: Work, workers: int | None, gpus: float) -> Iterator[int]:
+    count = min(workers or (1 if gpus else os.cpu_count() or 1), len(jobs))
     if count <= 1:
         for job in jobs:
             with _named(job):
@@ -163,7 +166,7 @@ def _on_processes(jobs: list[dict[str, Any]], work: Work, workers: int | None) -
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _on_ray(jobs: list[dict[str, Any]], work: Work, workers: int | None) -> Iterator[int]:
+def _on_ray(jobs: list[dict[str, Any]], work: Work, workers: int | None, gpus: float) -> Iterator[int]:
     if not jobs:
         return
     import ray
@@ -172,11 +175,27 @@ def _on_ray(jobs: list[dict[str, Any]], work: Work, workers: int | None) -> Iter
         ray.init(log_to_driver=False, include_dashboard=False)
     # Payloads travel as JSON: Arrow would give lists of different length or type a common shape.
     rows = ray.data.from_items([{"job": json.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
-    rows = rows.map(_RayWork(work), concurrency=workers)
+    if gpus:
+        # A class makes Ray keep actors, and what a process has loaded stays loaded from part to part.
+        count = min(workers or _gpu_workers(ray.cluster_resources().get("GPU", 0), gpus), len(jobs))
+        rows = rows.map(_RayWork, fn_constructor_args=(work,), num_gpus=gpus, concurrency=count)
+    else:
+        rows = rows.map(_RayWork(work), concurrency=workers)
     for row in rows.iter_rows():
         if row["error"]:
             raise PipelineError(row["error"])
         yield row["index"]
+
+
+def _gpu_workers(there: float, gpus: float) -> int:
+    # Whole workers only, and on a machine with several GPUs a share of one cannot be spread over two.
+    count = int(there // gpus) if gpus >= 1 else int(there) * int(1 / gpus + 1e-9)
+    if not count:
+        raise PipelineError(
+            f"Each worker is to have {gpus:g} GPUs, and Ray's cluster has {there:g}. Fix: ask for fewer, or start Ray "
+            "where the GPUs are."
+        )
+    return count
 
 
 class _RayWork:

@@ -23,6 +23,7 @@ _NUMBER = re.compile(
     r"(?:e(?P<power>[-+]?\d{1,3}))?\s?(?P<percent>%?)",
     re.IGNORECASE,
 )
+_AROUND = " \t\r\n*_\"'`"
 _DASHES = str.maketrans("−–", "--")
 
 
@@ -79,7 +80,8 @@ def _equal(answer: str, reference: str, tolerance: float) -> bool:
 
 def read_number(text: str) -> tuple[float, str] | None:
     """Value and unit (``%`` or a currency sign, else empty) of a text that is a number and nothing else."""
-    text = text.strip(" \t\r\n.*_\"'`").translate(_DASHES)
+    # A point before a digit is a decimal point.
+    text = text.strip(_AROUND).rstrip(_AROUND + ".").translate(_DASHES)
     if len(text) > 80:
         return None
     if text.casefold() in _SMALL:

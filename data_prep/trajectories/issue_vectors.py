@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data_prep.atomic import write_whole
+from data_prep.sentence_encoder import load_sentence_encoder
 from data_prep.trajectories.light import Light
 from data_prep.trajectories.run import TrajectoryError
 
@@ -76,20 +77,7 @@ def _issues(scanned: Sequence[Path], wanted: set[str]) -> dict[str, str]:
 
 
 def _load(model: str) -> Any:
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise TrajectoryError(
-            "--related-model needs sentence-transformers, which is not installed. "
-            "Fix: pip install 'contextrl-verl[embed]'."
-        ) from None
-    try:
-        return SentenceTransformer(model, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise TrajectoryError(
-            f"--related-model is {model!r}, which cannot be loaded ({' '.join(str(error).split())[:300]}). Fix: the "
-            "name of a sentence-transformers model, or its folder on this machine."
-        ) from None
+    return load_sentence_encoder(model, "--related-model", TrajectoryError)
 
 
 def _save(path: Path, matrix: np.ndarray) -> None:

@@ -50,6 +50,7 @@ class ChatServer:
     most_at_a_time: int = 0
     delay: float = 0.0
     url: str = ""
+    path: str = "/v1/chat/completions"
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -75,7 +76,7 @@ class ChatServer:
 
         async def serve() -> None:
             application = web.Application(client_max_size=1 << 28)
-            application.router.add_post("/v1/chat/completions", self._handle)
+            application.router.add_post(self.path, self._handle)
             runner = web.AppRunner(application, shutdown_timeout=0, handler_cancellation=True)
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0)
