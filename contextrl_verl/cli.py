@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from contextrl_verl.checkpoint.command import export
+from contextrl_verl.probe.command import probe_command
 from data_prep.audit.command import audit_command
 from data_prep.difficulty.command import difficulty
 from data_prep.forge.command import forge
+from data_prep.images.command import images
 from data_prep.judge.command import judge
 from data_prep.report.command import show
 from data_prep.tasks.command import tasks
@@ -63,11 +65,13 @@ def doctor(
 
 pairs = typer.Typer(help="Make and check files of contrastive pairs.", no_args_is_help=True)
 pairs.command("trajectories")(trajectories)
+pairs.command("images")(images)
 app.add_typer(pairs, name="pairs")
 app.add_typer(tasks, name="tasks")
 app.command("audit")(audit_command)
 app.command("judge")(judge)
 app.command("difficulty")(difficulty)
+app.command("probe")(probe_command)
 app.command("show")(show)
 app.command("forge")(forge)
 app.command("export")(export)

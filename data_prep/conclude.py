@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -107,6 +107,7 @@ def _dropped(file: PairFile, found: Verification, each: int = 1) -> list[Example
     ]
 
 
-def spread(file: PairFile, count: int = 12) -> Iterator[Example]:
-    """Kept pairs from all over a file."""
-    return (Example.of(file[row]) for row in islice(range(0, len(file), max(1, len(file) // count)), count))
+def spread(file: PairFile, count: int = 12, rows: Sequence[int] | None = None) -> Iterator[Example]:
+    """``count`` kept pairs from all over a file, or from all over some of its rows."""
+    rows = range(len(file)) if rows is None else rows
+    return (Example.of(file[row]) for row in islice(rows, 0, None, max(1, len(rows) // count)))

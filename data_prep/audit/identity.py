@@ -41,8 +41,11 @@ def _between(ranks: np.ndarray) -> np.ndarray:
 
 
 def slots(view: PairView) -> np.ndarray:
-    """[contexts, 2] what tells the contexts of a pair apart without looking in: shown position; longer or shorter."""
-    sizes = np.asarray([len(c.text) + sum(image.size for image in c.images) for c in view.contexts])
+    """[contexts, 2] what tells the contexts of a pair apart without looking in: shown position; longer or shorter.
+
+    Of pictures the number of pixels counts: how many bytes they take follows from what they show.
+    """
+    sizes = np.asarray([len(c.text) + sum(image.width * image.height for image in c.images) for c in view.contexts])
     longer = (sizes[:, None] > sizes).sum(1) + ((sizes[:, None] == sizes).sum(1) - 1) / 2
     return np.stack([_between(np.asarray(view.shown, float)), _between(longer)], 1).astype(np.float32)
 

@@ -1,7 +1,8 @@
 """Groups for image pairs: traces in the pixels that say nothing of what is shown, and whether a picture was edited.
 
-Each comes a second time crossed with the form of the answer, and "edited" also with the answer's words: both directions
-of a couple are in the file, so only together with the answer could such a trace tell the label.
+Traces are not crossed with the answer, as the form of text is: how many colours or edges a picture has follows from
+what it shows (a circle has more than a rectangle), so together with the answer they are evidence. The shortcut to fear
+runs over "edited": if even the true flag, matched with the answer's words, tells nothing, no trace of editing can.
 """
 
 from __future__ import annotations
@@ -72,13 +73,6 @@ def _answer_words(view: PairView) -> np.ndarray:
 
 
 register(FeatureGroup("forensics", "compression, noise, sharpness, edges and number of colours", columns=_forensics))
-register(
-    FeatureGroup(
-        "forensics x answer",
-        "compression, noise, sharpness, edges and number of colours; matched with length and shape of the answer",
-        crossed=(_forensics, answer_form),
-    )
-)
 register(FeatureGroup("edited", "whether a picture was edited", columns=_edited))
 register(
     FeatureGroup(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,17 @@ from data_prep.counting import Funnel
 from data_prep.images.encode import encode_alike
 from data_prep.images.item import ImageCouple, read_couples
 from data_prep.images.store import ImageStore
-from data_prep.trajectories.candidates import draw
 
 DOMAIN = "image"
 COUPLES_PER_PART = 512
 
 
-def plan_build(couples: Path, count: int, store: Path, shares: Mapping[str, float], seed: int) -> list[dict[str, Any]]:
-    """Payloads for :func:`build_part`: ``count`` couples of a file, some at a time."""
-    shared = {"couples": str(couples), "store": str(store), "shares": dict(shares), "seed": seed}
+def plan_build(couples: Path, splits: Sequence[str], store: Path) -> list[dict[str, Any]]:
+    """Payloads for :func:`build_part`: the couples of a file and their splits, some at a time."""
+    shared = {"couples": str(couples), "store": str(store)}
     return [
-        {**shared, "start": start, "stop": min(count, start + COUPLES_PER_PART)}
-        for start in range(0, count, COUPLES_PER_PART)
+        {**shared, "start": start, "splits": list(splits[start : start + COUPLES_PER_PART])}
+        for start in range(0, len(splits), COUPLES_PER_PART)
     ]
 
 
@@ -35,12 +35,10 @@ def build_part(payload: dict[str, Any], path: Path) -> Funnel:
     store = ImageStore(Path(payload["store"]))
     with pq.ParquetWriter(path, ARROW_SCHEMA, compression="zstd") as writer:
         rows: list[dict[str, Any]] = []
-        for number, couple in enumerate(read_couples([Path(payload["couples"])])):
-            if number >= payload["stop"]:
-                break
-            if number >= payload["start"]:
-                split = split_of(couple_origin(couple), payload["shares"], payload["seed"])
-                rows += [pair.to_row() for pair in pairs_of(couple, store, split)]
+        couples = islice(read_couples([Path(payload["couples"])]), payload["start"], None)
+        # The splits come first: zip ends with them, and no couple beyond is read.
+        for split, couple in zip(payload["splits"], couples, strict=False):
+            rows += [pair.to_row() for pair in pairs_of(couple, store, split)]
         writer.write_table(pa.Table.from_pylist(rows, schema=ARROW_SCHEMA))
     return Funnel()
 
@@ -81,18 +79,3 @@ def pairs_of(couple: ImageCouple, store: ImageStore, split: str) -> Iterator[Con
             },
             split=split,
         )
-
-
-def couple_origin(couple: ImageCouple) -> str:
-    """The picture that decides the split; an edited one goes with its original."""
-    return couple.images[0]
-
-
-def split_of(image: str, shares: Mapping[str, float], seed: int) -> str:
-    """The split of a picture, drawn from its content: couples are made within a split only, so no picture is in two."""
-    place = int.from_bytes(draw(seed, "split", image), "big") / 2**64
-    for name, share in shares.items():
-        place -= share
-        if place < 0:
-            return name
-    return next(name for name in reversed(list(shares)) if shares[name] > 0)

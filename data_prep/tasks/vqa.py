@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 import contextrl_verl
 from data_prep.atomic import write_whole
 from data_prep.counting import Funnel
+from data_prep.draws import draw
 from data_prep.images.errors import ImagePairError
 from data_prep.images.item import VqaItem
 from data_prep.images.sources import describe_source, load_items, plan_source, scan_images
 from data_prep.images.store import ImageStore
 from data_prep.pipeline import Engine, fingerprint, remove, run_parts, total
 from data_prep.tasks.rows import COLUMNS, IMAGES
-from data_prep.trajectories.candidates import draw
 from reward_fns.exact_match import normalise
 
 DATA_SOURCE = "contextrl/vqa"

@@ -6,7 +6,6 @@ arithmetic, so the funnel is complete without it.
 
 from __future__ import annotations
 
-import hashlib
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +15,7 @@ from math import comb
 from typing import Any, Literal
 
 from data_prep.counting import Funnel, Stage
+from data_prep.draws import draw
 from data_prep.trajectories.light import Light
 from data_prep.trajectories.related import IssueSimilarity
 
@@ -50,11 +50,6 @@ class CascadeSettings:
     patch_ratio: float = 2.0
     bucket: int = 400
     seed: int = 1
-
-
-def draw(seed: int, *names: str) -> bytes:
-    """A stable pseudo-random key for sorting."""
-    return hashlib.blake2b("\0".join([str(seed), *names]).encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def find_couples(

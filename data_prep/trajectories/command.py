@@ -62,15 +62,15 @@ def trajectories(
     keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep the folder with finished parts.")] = False,
 ) -> None:
     """Turn agent runs into contrastive pairs: same place, different issue, edits hidden, every loss counted."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from contextrl_verl.errors import ConfigError
     from contextrl_verl.pair_files import PairFile
     from contextrl_verl.pairs import PairFormatError
     from data_prep.conclude import UNJUDGED, Judging, UnjudgedError
     from data_prep.pipeline import PipelineError
     from data_prep.remote.errors import RemoteError
     from data_prep.remote.role import read_role
+    from data_prep.report.table import print_stages
+    from data_prep.splits import read_shares
     from data_prep.trajectories.candidates import CascadeSettings
     from data_prep.trajectories.groups import GroupSettings
     from data_prep.trajectories.prepare import PrepareSettings, find_candidates, prepare, rules_of
@@ -113,7 +113,7 @@ def trajectories(
             tokenizer=tokenizer,
             related_model=related_model,
             length_ratio=length_ratio,
-            shares=_shares(splits),
+            shares=read_shares(splits),
             split_by=split_by,
             seed=seed,
         )
@@ -137,36 +137,11 @@ def trajectories(
     except UnjudgedError as error:
         typer.echo(f"contextrl pairs trajectories: {error}", err=True)
         raise typer.Exit(UNJUDGED) from None
-    except (TrajectoryError, PipelineError, RemoteError, PairFormatError) as error:
+    except (TrajectoryError, PipelineError, RemoteError, PairFormatError, ConfigError) as error:
         typer.echo(f"contextrl pairs trajectories: {error}", err=True)
         raise typer.Exit(1) from None
-    table = Table(title=f"{summary['pairs']} pairs from {summary['runs_read']} runs")
-    for column in ("stage", "unit", "in", "out", "dropped"):
-        table.add_column(column, justify="right" if column in ("in", "out") else "left")
-    for stage in summary["stages"]:
-        dropped = ", ".join(f"{reason} {count:,}" for reason, count in stage["dropped"].items())
-        table.add_row(stage["name"], stage["unit"], f"{stage['in']:,}", f"{stage['out']:,}", dropped)
-    Console().print(table)
+    print_stages(f"{summary['pairs']} pairs from {summary['runs_read']} runs", summary["stages"])
     if summary.get("waiting_for_review"):
         typer.echo(f"{summary['waiting_for_review']} pairs wait in {review} for your decision")
     typer.echo(f"{out}: {summary['pairs']} pairs, {summary['leaked_lines_masked']} leaked lines masked, "
                f"{summary['seconds']:.0f} s" + (f"; report: {report / 'index.html'}" if report else ""))  # fmt: skip
-
-
-def _shares(text: str) -> dict[str, float]:
-    from data_prep.trajectories.run import TrajectoryError
-
-    try:
-        shares = {name.strip(): float(value) for name, value in (part.split("=") for part in text.split(","))}
-        if (
-            set(shares) <= {"train", "validation", "probe"}
-            and abs(sum(shares.values()) - 1) < 1e-6
-            and min(shares.values()) >= 0
-        ):
-            return shares
-    except ValueError:
-        pass
-    raise TrajectoryError(
-        f"--splits is {text!r}. Fix: shares of train, validation and probe that sum to 1, e.g. "
-        "train=0.9,validation=0.1."
-    )

@@ -9,6 +9,7 @@ from contextrl_verl.pairs import Context, Message
 from data_prep.counting import Funnel
 from data_prep.redact import redact, redact_messages
 from data_prep.report.page import Example
+from data_prep.report.samples import sampled
 from data_prep.report.text import shortened
 from data_prep.trajectories.run import AgentRun, TrajectoryError
 
@@ -16,14 +17,9 @@ from data_prep.trajectories.run import AgentRun, TrajectoryError
 _SHOWN = 20_000
 
 
-def sampled_couples(funnel: Funnel, each: int = 1) -> list[tuple[str, str, dict[str, Any]]]:
-    """(stage, reason, sample) of the first ``each`` couples of every reason, in the funnel's order."""
-    return [
-        (stage.name, reason, sample)
-        for stage in funnel
-        for reason, samples in stage.samples.items()
-        for sample in [one for one in samples if len(one.get("runs", ())) > 1][:each]
-    ]
+def sampled_couples(funnel: Funnel) -> list[tuple[str, str, dict[str, Any]]]:
+    """(stage, reason, sample) of a couple of every reason, in the funnel's order."""
+    return sampled(funnel, "runs", at_least=2)
 
 
 def dropped_examples(funnel: Funnel, read: Callable[[str], AgentRun]) -> Iterator[Example]:

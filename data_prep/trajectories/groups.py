@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_prep.counting import Funnel
-from data_prep.trajectories.candidates import Couple, draw
+from data_prep.draws import draw
+from data_prep.trajectories.candidates import Couple
 from data_prep.trajectories.light import Light
 
 Group = tuple[int, ...]

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from data_prep.draws import draw
 from data_prep.images.errors import ImagePairError
 from data_prep.images.sources import easy_vqa, folder, hf, table
 from data_prep.images.sources.columns import choose_columns
 from data_prep.images.sources.options import SourceOptions, read_options
 from data_prep.images.sources.types import Found, Source
-from data_prep.trajectories.candidates import draw
 
 # In the order in which they are asked whether a text names them.
 SOURCES: dict[str, Source] = {module.NAME: cast(Source, module) for module in (easy_vqa, hf, folder, table)}

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.counting import Funnel, Stage
+from data_prep.draws import draw
 from data_prep.images.item import VqaItem, write_items
 from data_prep.images.opening import ImageLimits, ImageRejected, open_image
 from data_prep.images.sources.columns import answer_of, label_of, question_of, value_of
 from data_prep.images.sources.pictures import Picture, picture_of
 from data_prep.images.sources.types import Lost, Row, RowRejected
 from data_prep.images.store import ImageStore
-from data_prep.trajectories.candidates import draw
 
 LEFT_OUT = "left out by the limit"
 

@@ -19,6 +19,7 @@ from PIL import Image
 from scanned import lines, picture_folder, read, row, scan
 
 from data_prep.counting import Funnel
+from data_prep.draws import draw
 from data_prep.images.errors import ImagePairError
 from data_prep.images.item import VqaItem
 from data_prep.images.opening import ImageRejected
@@ -28,7 +29,6 @@ from data_prep.images.sources.pictures import picture_of
 from data_prep.images.sources.types import RowRejected
 from data_prep.images.store import ImageStore
 from data_prep.pipeline import total
-from data_prep.trajectories.candidates import draw
 
 
 @pytest.fixture
