@@ -52,16 +52,22 @@ def check_allocation(config: Any, nodes: int, gpus: int, requeue: bool) -> None:
 
 
 def check_verl(config: Any) -> None:
-    """verl's own checks, as one sentence.
+    """verl's own checks, as one sentence; building its dataclasses also runs contextrl_verl's check of the job.
 
     Raises:
-        ConfigError: what verl says.
+        ConfigError: what either says.
     """
+    import warnings
+
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
+    # GRPO has no critic, and verl says so at length.
+    warnings.filterwarnings("ignore", message="Disabled critic")
     try:
         validate_config(config, need_reference_policy(config), need_critic(config))
+    except ConfigError:
+        raise
     except (AssertionError, ValueError, KeyError) as error:
         raise ConfigError(f"verl refuses the configuration: {error}. Fix: correct the keys it names.") from None
 
@@ -86,11 +92,6 @@ def main() -> int:
             )
         check_allocation(config, options.nodes, options.gpus_per_node, bool(options.requeue))
         check_verl(config)
-        if "contextrl" in config:
-            from contextrl_verl.preflight import check_job
-            from contextrl_verl.settings import parse_settings
-
-            check_job(parse_settings(config.contextrl))
     except (ConfigError, OmegaConfBaseException) as error:
         print(f"contextrl slurm: {error}", file=sys.stderr)
         return 1

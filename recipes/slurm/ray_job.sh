@@ -207,7 +207,7 @@ follow() {
     [[ -z $STOP ]] || return 2
     lost=$(lost_node)
     if [[ -n $lost ]]; then
-      tail -n 15 -- "$LOG_DIR/node-$lost.log"
+      tail -n 15 -- "$LOG_DIR/node-$lost.log" 2>/dev/null
       say "Ray on $lost ended before the job did. Fix: read $LOG_DIR/node-$lost.log, whose end is above."
       return 1
     fi

@@ -120,7 +120,7 @@ assignments() {
     printf '%s=%q\n' "$name" "${!name}"
   done
   # The recipe's own variables. The rest of the environment comes with sbatch --export=ALL; keys stay out of this file.
-  for name in ARM MODEL ROWS VAL_ROWS PAIRS VAL_PAIRS CONFIG SMOKE $FORWARD; do
+  for name in ARM MODEL ROWS VAL_ROWS PAIRS VAL_PAIRS CONFIG SMOKE VERL_PLATFORM VERL_ENGINE_DEVICE $FORWARD; do
     [[ -z ${!name+set} ]] || printf 'export %s=%q\n' "$name" "${!name}"
   done
   printf 'ARGS=('
