@@ -26,6 +26,7 @@ from data_prep.report.text import MASK, shortened, visible
 MAX_PAGE_BYTES = 8_000_000
 _HERE = Path(__file__).parent
 _TURN = "━━ "
+Status = Literal["kept", "dropped", "right", "wrong"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Example:
     Attributes:
         title: heading, e.g. the pair's id.
         contexts: two or more; the first two stand side by side, others are named only.
-        status: ``kept`` or ``dropped``.
-        reason: why it was dropped.
+        status: of the pair, or of a model's answers to it.
+        reason: why.
         question, answer: shown above the contexts.
         facts: more to show, by name: cosine, file, repository, ...
         labels: headings of the contexts.
@@ -44,7 +45,7 @@ class Example:
 
     title: str
     contexts: Sequence[Context]
-    status: Literal["kept", "dropped"] = "kept"
+    status: Status = "kept"
     reason: str = ""
     question: str = ""
     answer: str = ""
@@ -52,9 +53,7 @@ class Example:
     labels: Sequence[str] = ("supporting", "confounder")
 
     @classmethod
-    def of(
-        cls, pair: ContrastivePair, status: Literal["kept", "dropped"] = "kept", reason: str = "", **facts: Any
-    ) -> Example:
+    def of(cls, pair: ContrastivePair, status: Status = "kept", reason: str = "", **facts: Any) -> Example:
         """A pair as an example; its provenance and the extra facts are listed."""
         listed = {"split": pair.split, "domain": pair.domain, **facts, **pair.provenance}
         return cls(pair.pair_id, pair.contexts, status, reason, pair.query, pair.answer, listed)

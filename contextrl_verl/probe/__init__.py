@@ -1,0 +1,1 @@
+"""How well a model selects the context that supports an answer: any model, asked as in training."""
