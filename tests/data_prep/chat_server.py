@@ -52,8 +52,11 @@ class ChatServer:
     url: str = ""
     path: str = "/v1/chat/completions"
 
+    async def _body(self, request: web.Request) -> dict:
+        return await request.json()
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
+        body = await self._body(request)
         number = len(self.requests)
         self.requests.append(body)
         self.headers.append(dict(request.headers))

@@ -11,6 +11,8 @@ from data_prep.images.edit.plan import NotEdited, Region, clipped
 
 # Levels by which a model's redrawing differs without meaning to.
 _REDRAWN = 24.0
+# Outside of the region: mean shift of a channel, ratio of contrast, share of detail that is left.
+_SHIFT, _SPREAD, _DETAIL = 6.0, 1.2, 0.5
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,35 @@ def changed_region(original: Image.Image, edited: Image.Image) -> Region:
     rows, columns = np.nonzero(found.any(axis=1))[0], np.nonzero(found.any(axis=0))[0]
     by = max(4, round(0.02 * max(original.size)))
     return clipped((columns[0] - by, rows[0] - by, columns[-1] + 1 + by, rows[-1] + 1 + by), found.shape)
+
+
+def refuse_restyled(original: Image.Image, answer: Image.Image, region: Region) -> None:
+    """Look at a model's whole answer, before only its region is used: what it did outside it did inside, too.
+
+    Raises:
+        NotEdited: another light or contrast everywhere, or much less detail.
+    """
+    outside = np.ones((original.height, original.width), dtype=bool)
+    left, top, right, bottom = region
+    outside[top:bottom, left:right] = False
+    if outside.sum() < 64:
+        return
+    before, after = (np.asarray(image, dtype=np.float32) for image in (original, answer))
+    # On half the scale, where the smallest details, that every model redraws, do not count.
+    details = [float(_detail(pixels)[outside[::2, ::2]].mean()) + 0.1 for pixels in (before, after)]
+    if details[1] < _DETAIL * details[0]:
+        raise NotEdited("whole picture blurred", f"detail times {details[1] / details[0]:.2f}")
+    shift = float(np.abs((after - before)[outside].mean(axis=0)).max())
+    spread = (float(after[outside].std()) + 1) / (float(before[outside].std()) + 1)
+    if shift > _SHIFT or not 1 / _SPREAD <= spread <= _SPREAD:
+        raise NotEdited("whole picture restyled", f"levels shifted by {shift:.1f}, contrast times {spread:.2f}")
+
+
+def _detail(pixels: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
+    light = ndimage.uniform_filter(pixels.mean(axis=2), 2)[::2, ::2]
+    return np.abs(light - ndimage.uniform_filter(light, 3))
 
 
 def paste_region(original: Image.Image, edited: Image.Image, region: Region) -> Image.Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, get_args
 
 from data_prep.images.edit.base import Offline
-from data_prep.images.edit.blend import changed_region, paste_region, same_shape
+from data_prep.images.edit.blend import changed_region, paste_region, refuse_restyled, same_shape
 from data_prep.images.edit.plan import EditPlan, NotEdited, Operation, seen_region
 from data_prep.images.edit.remote_images import instruction_of
 from data_prep.images.errors import ImagePairError
@@ -49,6 +49,7 @@ class DiffusersEditor(Offline):
         if answer.size != image.size:
             answer = answer.resize(image.size, 1)  # Lanczos
         region = seen_region(plan.region, image) if plan.region is not None else changed_region(image, answer)
+        refuse_restyled(image, answer, region)
         return paste_region(image, answer, region)
 
     def _loaded(self) -> Any:

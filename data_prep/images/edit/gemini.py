@@ -78,16 +78,19 @@ class GeminiEditor(RemoteEditor):
         client, self._client = self._client, None
         await client.aio.aclose()
 
-    async def _ask(self, image: Image.Image, plan: EditPlan) -> bytes:
+    def _request(self, image: Image.Image, plan: EditPlan) -> dict[str, Any]:
         types = self._types
-        answer = await self._client.aio.models.generate_content(
-            model=self.settings.model,
-            contents=[
+        return {
+            "model": self.settings.model,
+            "contents": [
                 types.Part.from_bytes(data=self.sent(image), mime_type="image/png"),
                 types.Part.from_text(text=instruction_of(plan)),
             ],
-            config=types.GenerateContentConfig(response_modalities=["TEXT", "IMAGE"]),
-        )
+            "config": types.GenerateContentConfig(response_modalities=["TEXT", "IMAGE"]),
+        }
+
+    async def _ask(self, request: dict[str, Any]) -> bytes:
+        answer = await self._client.aio.models.generate_content(**request)
         said = ""
         for candidate in answer.candidates or []:
             for part in (candidate.content.parts if candidate.content else None) or []:

@@ -66,7 +66,7 @@ class OpenAIEditor(RemoteEditor):
         client, self._client = self._client, None
         await client.close()
 
-    async def _ask(self, image: Image.Image, plan: EditPlan) -> bytes:
+    def _request(self, image: Image.Image, plan: EditPlan) -> dict[str, Any]:
         frame = self.frame(image)
         request: dict[str, Any] = {
             "model": self.settings.model,
@@ -77,9 +77,10 @@ class OpenAIEditor(RemoteEditor):
         }
         if plan.region is not None:
             request["mask"] = ("mask.png", self._mask(image, plan), "image/png")
-        # Not every server answers with base64 of its own accord, and not every one takes the field that asks for it.
-        answer = await self._client.images.with_raw_response.edit(**request)
-        return picture_in(answer.content)
+        return request
+
+    async def _ask(self, request: dict[str, Any]) -> bytes:
+        return picture_in((await self._client.images.with_raw_response.edit(**request)).content)
 
     def _mask(self, image: Image.Image, plan: EditPlan) -> bytes:
         """Transparent where the model may draw."""

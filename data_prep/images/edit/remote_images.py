@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
+import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 from data_prep.images.edit.base import NotReached
-from data_prep.images.edit.blend import Frame, changed_region, paste_region, same_shape
+from data_prep.images.edit.blend import Frame, changed_region, paste_region, refuse_restyled, same_shape
 from data_prep.images.edit.plan import EditPlan, NotEdited, Operation, seen_region
-from data_prep.images.encode import encode_alike
 from data_prep.images.opening import ImageRejected, open_image
 from data_prep.remote.cache import digest
 from data_prep.remote.endpoint import GuardedEndpoint
@@ -73,7 +74,11 @@ class RemoteEditor(GuardedEndpoint):
     def name(self) -> str:
         return f"{self.kind}:{self.settings.model} {_VERSION}"
 
-    async def _ask(self, image: Image.Image, plan: EditPlan) -> bytes:
+    def _request(self, image: Image.Image, plan: EditPlan) -> dict[str, Any]:
+        """What is sent: arguments of the client's function."""
+        raise NotImplementedError
+
+    async def _ask(self, request: dict[str, Any]) -> bytes:
         """One request; the encoded picture in the answer. Raises MalformedReply if there is none."""
         raise NotImplementedError
 
@@ -91,6 +96,7 @@ class RemoteEditor(GuardedEndpoint):
         else:
             answer = await self._asked(key, image, plan)
         region = seen_region(plan.region, image) if plan.region is not None else changed_region(image, answer)
+        refuse_restyled(image, answer, region)
         return paste_region(image, answer, region)
 
     def key(self, image: Image.Image, plan: EditPlan) -> str:
@@ -123,10 +129,17 @@ class RemoteEditor(GuardedEndpoint):
 
     async def _asked(self, key: str, image: Image.Image, plan: EditPlan) -> Image.Image:
         problem = ""
+
+        # Encoding takes a while; meanwhile the answers of others are read, and no timeout runs.
+        request = await asyncio.to_thread(self._request, image, plan)
+
+        async def once() -> tuple[bytes, Image.Image]:
+            return await self._once(request, image)
+
         try:
             for _ in range(self.settings.malformed_tries):
                 try:
-                    data, answer = await self._with_retries(lambda: self._once(image, plan))
+                    data, answer = await self._with_retries(once)
                 except MalformedReply as error:
                     self.usage.malformed_replies += 1
                     problem = self._secret.scrub(str(error))
@@ -152,10 +165,10 @@ class RemoteEditor(GuardedEndpoint):
             self.cache.write(key, self._record("malformed", why=why))
         raise NotEdited("no picture came back", why)
 
-    async def _once(self, image: Image.Image, plan: EditPlan) -> tuple[bytes, Image.Image]:
+    async def _once(self, request: dict[str, Any], image: Image.Image) -> tuple[bytes, Image.Image]:
         async def send() -> bytes | MalformedReply:
             try:
-                return await self._ask(image, plan)
+                return await self._ask(request)
             except MalformedReply as error:
                 # It was answered, and is billed, though it cannot be used.
                 return error
@@ -175,7 +188,9 @@ class RemoteEditor(GuardedEndpoint):
     def sent(self, image: Image.Image) -> bytes:
         """The picture as PNG, as it is sent."""
         frame = self.frame(image)
-        return encode_alike([image if frame is None else frame.put(image)])[0]
+        target = io.BytesIO()
+        (image if frame is None else frame.put(image)).save(target, format="PNG", compress_level=1)
+        return target.getvalue()
 
     def _fitted(self, data: bytes, image: Image.Image) -> Image.Image:
         """The answer in the size of the original. Raises MalformedReply if it is no picture, or of another shape."""

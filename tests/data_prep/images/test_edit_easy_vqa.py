@@ -1,0 +1,143 @@
+"""Edits by rule on real easy_vqa pictures, measured again by code that shares nothing with the editor."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from easy_pictures import drawn
+from measure_shape import right_answer, shapes_in
+
+from data_prep.images.check_edit import check_edit
+from data_prep.images.edit.plan import NotEdited
+from data_prep.images.edit.procedural import ProceduralEditor
+from data_prep.images.edit.rules import EasyVqaRules
+from data_prep.images.errors import ImagePairError
+from data_prep.images.forensics import picture_features
+from data_prep.images.item import VqaItem
+
+
+@pytest.fixture(scope="module")
+def edits():
+    rules, editor = EasyVqaRules(), ProceduralEditor()
+    found = []
+    for item, image in drawn(330):
+        plan = rules.propose_now(item, image, 1)
+        found.append((item, image, plan, editor.edit_now(image, plan)))
+    return found
+
+
+def test_the_second_measurement_agrees_with_the_source():
+    for item, image in drawn(200, seed=5):
+        assert right_answer(item.question, shapes_in(image)) == item.answer, item
+
+
+def test_every_new_answer_is_right_and_every_old_one_wrong(edits):
+    assert len(edits) >= 300
+    for item, image, plan, edited in edits:
+        shapes = shapes_in(edited)
+        assert len(shapes) == 1, item
+        assert right_answer(item.question, shapes) == plan.new_answer != item.answer, (item, plan)
+        assert right_answer(item.question, shapes_in(image)) == item.answer
+
+
+def test_all_kinds_of_questions_are_among_them(edits):
+    kinds = Counter()
+    for item, _, plan, _ in edits:
+        words = item.question.replace("?", "").split()
+        negated = "not" in words or "no" in words
+        kinds[words[0], negated, item.answer if item.answer in ("yes", "no") else "other"] += 1
+        kinds[plan.operation] += 1
+    assert min(kinds[first, negated, answer] for first in ("is", "does") for negated in (True, False)
+               for answer in ("yes", "no")) >= 1  # fmt: skip
+    assert kinds["what", False, "other"] >= 60
+    assert set(kinds) >= {"recolour", "replace"}
+    assert min(kinds["recolour"], kinds["replace"]) >= 60
+
+
+def test_every_edit_passes_the_check_and_stays_in_its_region(edits):
+    for item, image, plan, edited in edits:
+        assert check_edit(image, edited, plan.region).reason is None, item
+        left, top, right, bottom = plan.region
+        same = (np.asarray(image) == np.asarray(edited)).all(axis=2)
+        same[top:bottom, left:right] = True
+        assert same.all()
+
+
+def test_no_trace_of_the_old_colour_is_left(edits):
+    """In an edited picture every pixel lies between its background and its new colour."""
+    for item, _, _, edited in edits[:150]:
+        pixels = np.asarray(edited).reshape(-1, 3).astype(float)
+        values, counts = np.unique(pixels, axis=0, return_counts=True)
+        ground = values[counts.argmax()]
+        solid = max(values, key=lambda value: np.abs(value - ground).sum())
+        towards = solid - ground
+        share = ((pixels - ground) @ towards) / (towards @ towards)
+        beside = np.abs(pixels - ground - share[:, None] * towards).max()
+        assert beside <= 2.0, item
+
+
+@pytest.mark.parametrize("operation", ["erase", "add"])
+def test_erasing_and_adding_change_yes_and_no(operation):
+    rules, editor, count = EasyVqaRules((operation,)), ProceduralEditor(), Counter()
+    for item, image in drawn(100, seed=2):
+        try:
+            plan = rules.propose_now(item, image, 3)
+        except NotEdited as error:
+            count[error.reason] += 1
+            continue
+        edited = editor.edit_now(image, plan)
+        shapes = shapes_in(edited)
+        assert len(shapes) == (0 if operation == "erase" else 2)
+        assert right_answer(item.question, shapes) == plan.new_answer != item.answer
+        assert check_edit(image, edited, plan.region).reason is None
+        count[item.answer] += 1
+    assert min(count["yes"], count["no"], count["no edit changes the answer"]) >= 4
+
+
+def test_the_draw_depends_on_the_seed_and_nothing_else():
+    rules, first, second = EasyVqaRules(), drawn(40), drawn(40)
+    plans = [[rules.propose_now(*one, seed) for one in some] for some, seed in ((first, 1), (second, 1), (first, 2))]
+    assert plans[0] == plans[1]
+    assert plans[0] != plans[2]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "reason"),
+    [
+        ("how many shapes are there?", "1", "question not understood"),
+        ("what color is the shape?", "purple", "the picture does not show the answer"),
+    ],
+)
+def test_what_is_not_edited_has_a_reason(question, answer, reason):
+    (_, image), *_ = drawn(1)
+    with pytest.raises(NotEdited) as error:
+        EasyVqaRules().propose_now(VqaItem("1", "1", question, answer, "shapes", "x"), image, 1)
+    assert error.value.reason == reason
+
+
+def test_a_photo_is_no_flat_picture():
+    from PIL import Image
+
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    with pytest.raises(NotEdited, match="not a flat picture"):
+        EasyVqaRules().propose_now(VqaItem("1", "1", "is there a circle?", "no", "x", "x"), noise, 1)
+
+
+def test_an_operation_that_rules_do_not_know():
+    with pytest.raises(ImagePairError, match=r"'move'.*Fix:"):
+        EasyVqaRules(("move",))
+
+
+def test_an_edited_picture_cannot_be_told_by_forensic_numbers(edits):
+    """A forest on all features, original against edited, whole pictures held out: chance within its noise."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import GroupKFold, cross_val_score
+
+    some = edits[:250]
+    rows = [list(picture_features(one).values()) for _, image, _, edited in some for one in (image, edited)]
+    labels, groups = np.tile([0, 1], len(some)), np.repeat(np.arange(len(some)), 2)
+    forest = RandomForestClassifier(60, random_state=0)
+    accuracy = cross_val_score(forest, np.array(rows), labels, groups=groups, cv=GroupKFold(5)).mean()
+    assert abs(accuracy - 0.5) < 0.07, accuracy
