@@ -66,8 +66,9 @@ def check_verl(config: Any) -> None:
     warnings.filterwarnings("ignore", message="Disabled critic")
     try:
         validate_config(config, need_reference_policy(config), need_critic(config))
-    except ConfigError:
-        raise
+    except SystemExit as error:
+        # How the check of the job ends a trainer; here another sentence goes in front.
+        raise ConfigError(str(error.code).removeprefix("contextrl: ")) from None
     except (AssertionError, ValueError, KeyError) as error:
         raise ConfigError(f"verl refuses the configuration: {error}. Fix: correct the keys it names.") from None
 
