@@ -60,6 +60,9 @@ def probe_command(
     skip_long: Annotated[
         bool, typer.Option("--skip-long", help="Leave out pairs longer than the model's window, counted.")
     ] = False,
+    cache: Annotated[
+        Path, typer.Option(help="Folder of a --model's answers; a probe that was stopped goes on.")
+    ] = Path("outputs/probe_cache"),
     seed: Annotated[int, typer.Option(help="Of the orders (as contextrl.seed) and of --limit.")] = 1,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
@@ -104,7 +107,7 @@ def probe_command(
             _endpoint(endpoint, prompt, sampled)
             if endpoint
             else _local(
-                backend, model, prompt, device, dtype, batch_tokens, _pairs_of("--engine", engine),
+                backend, model, prompt, device, dtype, batch_tokens, _pairs_of("--engine", engine), cache,
                 chat_template=text, trust_remote_code=trust_remote_code,
             )
         )  # fmt: skip
@@ -212,20 +215,27 @@ def _local(
     dtype: str,
     batch_tokens: int,
     engine: dict[str, Any],
+    cache: Path,
     **more: Any,
 ) -> Backend:
     from contextrl_verl.probe.questions import ProbeError
+    from contextrl_verl.probe.remember import Remembered
+    from data_prep.remote.cache import ReplyCache
+
+    prompted = [prompt.prefill, prompt.chat_template_kwargs, more["chat_template"]]
 
     if backend == "transformers":
         from contextrl_verl.probe.transformers_backend import TransformersBackend
 
         if engine:
             raise ProbeError("--engine is for --backend vllm. Fix: leave it out.")
-        return TransformersBackend(model, prompt, device=device, dtype=dtype, batch_tokens=batch_tokens, **more)
+        loaded = TransformersBackend(model, prompt, device=device, dtype=dtype, batch_tokens=batch_tokens, **more)
+        return Remembered(loaded, ReplyCache(cache), ["transformers", loaded.device.type, dtype, *prompted])
     if backend == "vllm":
         from contextrl_verl.probe.vllm_backend import VllmBackend
 
-        return VllmBackend(model, prompt, dtype=dtype, engine=engine, **more)
+        loaded = VllmBackend(model, prompt, dtype=dtype, engine=engine, **more)
+        return Remembered(loaded, ReplyCache(cache), ["vllm", dtype, engine, *prompted])
     raise ProbeError(f"--backend is {backend!r}. Fix: transformers or vllm.")
 
 

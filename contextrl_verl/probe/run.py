@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def probe(
         else:
             stage.keep()
             # Without the messages, whose images would all stay in memory.
-            found.append((_without_messages(question), answer))
+            found.append((replace(question, messages=[]), answer))
     funnel.check()
     if not found:
         raise ProbeError(f"no question was answered: {_reasons(stage.dropped)}. Fix: see the first reason.")
@@ -248,12 +248,6 @@ def _lengths(
             f"read; the longest, {pair_id!r}, has {longest}. Fix: {fix}."
         )
     return lengths
-
-
-def _without_messages(question: Question) -> Question:
-    return Question(
-        question.row, question.pair_id, question.rotation, question.order, question.labels, question.right, []
-    )
 
 
 def _reasons(counts: Counter[str]) -> str:

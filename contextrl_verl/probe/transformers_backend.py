@@ -133,9 +133,9 @@ class TransformersBackend(LocalModel):
 
     def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Answer]]:
         """Answers of 128 questions at a time, the longest first."""
-        self.load()
         stream = iter(questions)
         while some := list(islice(stream, _AHEAD)):
+            self.load()
             encoded = [(question, self.encode(question)) for question in some]
             pictured = [question for question, _ in encoded if images_of(question.messages)]
             for question in pictured:

@@ -70,9 +70,9 @@ class VllmBackend(LocalModel):
 
     def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Answer]]:
         """Answers in the order of the questions."""
-        self.load()
         stream = iter(questions)
         while batch := list(islice(stream, _BATCH)):
+            self.load()
             prompts = [self._prompt(question) for question in batch]
             for question, found in zip(batch, self._logprobs(batch, prompts), strict=True):
                 yield question, Answer(scores=tuple(found), mass=math.fsum(map(math.exp, found)))
