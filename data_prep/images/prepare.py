@@ -20,7 +20,8 @@ from data_prep.conclude import Concluded, Judging, UnjudgedError, conclude, noth
 from data_prep.counting import Funnel
 from data_prep.images.build import build_part, plan_build
 from data_prep.images.edit.run import Edited, EditSettings, edit_here, edit_part, estimate, plan_edits
-from data_prep.images.embed import embed_part, load_embeddings, plan_embed
+from data_prep.images.embed import embed_part, load_embeddings, make_embedder, plan_embed
+from data_prep.images.embed.make import in_one_process
 from data_prep.images.item import ImageCouple, Method, VqaItem, read_couples, write_couples, write_items
 from data_prep.images.retrieve import RetrieveSettings, find_image_couples
 from data_prep.images.sources import describe_source, load_items, plan_source, scan_images
@@ -136,7 +137,9 @@ class _Read:
 
 
 def _read(source: str, out: Path, settings: ImageSettings, funnel: Funnel, run: dict[str, Any]) -> _Read:
-    name = fingerprint([contextrl_verl.__version__, describe_source(source, settings.source), asdict(settings)])
+    embedder = make_embedder(settings.embedder).name if "retrieve" in settings.methods else ""
+    described = [describe_source(source, settings.source), embedder]
+    name = fingerprint([contextrl_verl.__version__, described, asdict(settings)])
     work = out.with_name(f".{out.name}.work") / name
     store = ImageStore(work / "pictures")
     parts = [{**part, "store": str(store.folder.resolve())} for part in plan_source(source, settings.source)]
@@ -193,6 +196,9 @@ def _retrieved(
     items: list[VqaItem], store: ImageStore, work: Path, settings: ImageSettings, funnel: Funnel, run: dict[str, Any]
 ) -> list[ImageCouple]:
     parts = plan_embed((item.image for item in items), store.folder, settings.embedder)
+    if in_one_process(settings.embedder):
+        # An endpoint's concurrency and cap are counted in a process.
+        run = {**run, "workers": 1}
     done = run_parts(work / "embed", parts, embed_part, title="Embedding pictures", **run)
     funnel.add(total(done))
     embeddings = load_embeddings([part.path for part in done])

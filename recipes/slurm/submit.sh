@@ -19,7 +19,7 @@ PARTITION=${PARTITION:-} ACCOUNT=${ACCOUNT:-} QOS=${QOS:-}
 SBATCH_ARGS=${SBATCH_ARGS:-}                    # more options, e.g. "--exclusive --constraint=h100"
 GPU_OPTION=${GPU_OPTION:---gpus-per-node=$GPUS_PER_NODE} # or --gres=gpu:h100:8
 SETUP=${SETUP:-}                                # a file sourced on every node first: module load, a virtual environment
-SRUN_ARGS=${SRUN_ARGS:-}                        # pyxis: "--container-image=... --container-mounts=..."
+SRUN_ARGS=${SRUN_ARGS:-}                        # pyxis: "--container-image=... --container-mounts=/tmp:/tmp,..."
 WRAP=${WRAP:-}                                  # Apptainer: "apptainer exec --nv image.sif"
 RAY_START_ARGS=${RAY_START_ARGS:-}              # e.g. --object-store-memory=...
 RAY_TMP=${RAY_TMP:-/tmp}                        # local and short: socket names in it may have 107 bytes

@@ -1,4 +1,4 @@
-"""srun, scontrol, sbatch and squeue in miniature: nodes are names on this machine, Ray and the job script are real."""
+"""srun, scontrol and sbatch in miniature: nodes are names on this machine, Ray and the job script are real."""
 
 from __future__ import annotations
 
