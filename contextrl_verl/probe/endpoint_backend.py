@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from contextrl_verl.probe.questions import Answer, ProbeError, Question
@@ -81,12 +82,15 @@ class EndpointBackend:
         return _Solver(self._role, self._extra, self._environ, first_token=not self._sampled)
 
     def _by_logprobs(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Answer]]:
+        stream = iter(questions)
+        first = next(stream, None)
+        if first is None:
+            return
+        self._try(first)
         asked: dict[tuple[str, int], Question] = {}
 
         def attempts() -> Iterator[Attempt]:
-            for number, question in enumerate(questions):
-                if not number:
-                    self._try(question)
+            for question in chain([first], stream):
                 asked[question.key] = question
                 yield _attempt(question, question.rotation)
 

@@ -96,7 +96,7 @@ def test_a_base_model_is_asked_plainly(ask, tiny_model, tmp_path):
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["prefill"] == "Answer:"
     chat = tmp_path / "chat.jinja"
-    chat.write_text("{% for m in messages %}USER {{ m['content'] }}{% endfor %}\nMODEL ")
+    chat.write_text("{% for m in messages %}USER {{ m['content'] }}{% endfor %}{{ '\\nMODEL\\n' }}")
     assert ask("--chat-template", str(chat), "--template", "short", model=str(base)).exit_code == 0
 
 
@@ -111,7 +111,7 @@ def test_a_base_model_is_asked_plainly(ask, tiny_model, tmp_path):
         (["--engine", "x"], "--engine 'x' is not NAME=VALUE"),
         (["--engine", "x=1"], "--engine is for --backend vllm"),
         (["--plain", "--chat-template", "x"], "--plain and --chat-template are both given"),
-        (["--sampled", "2"], "--sampled is for an --endpoint"),
+        (["--sampled", "2"], "--sampled reads replies of an --endpoint"),
         (["--endpoint", "m"], "Give one of --model, --endpoint and --results"),
         (["--chat-template-kwargs", "tokenize=true"], "--chat-template-kwargs is {'tokenize': True}"),
     ],
