@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal
 
 from data_prep.remote.budget import Budget
 from data_prep.remote.cache import ReplyCache, digest
+from data_prep.remote.client import openai_client
 from data_prep.remote.endpoint import GuardedEndpoint
 from data_prep.remote.errors import CapReached, Refused, RemoteError, Transient
 from data_prep.remote.failures import classify
@@ -108,18 +109,7 @@ class ChatEndpoint(GuardedEndpoint):
         self._client: Any = None
 
     async def __aenter__(self) -> ChatEndpoint:
-        try:
-            import tenacity  # noqa: F401
-            from openai import AsyncOpenAI
-        except ImportError as error:
-            raise RemoteError(
-                f"Asking an endpoint needs the package {error.name!r}. Fix: pip install 'contextrl-verl[judge]'."
-            ) from None
-        self._secret = self._read_key()
-        # Retries are ours: they know about the cap, and they are counted.
-        self._client = AsyncOpenAI(
-            api_key=self._secret.reveal(), base_url=self.url, max_retries=0, timeout=self.settings.timeout
-        )
+        self._secret, self._client = openai_client(self._read_key, self.url, self.settings.timeout, "judge")
         return self
 
     async def __aexit__(self, *exception: object) -> None:

@@ -15,7 +15,7 @@ from data_prep.images.edit.plan import EditPlan
 from data_prep.images.edit.remote_images import RemoteEditor, instruction_of
 from data_prep.remote.budget import Budget
 from data_prep.remote.cache import ReplyCache
-from data_prep.remote.errors import RemoteError
+from data_prep.remote.client import openai_client
 from data_prep.remote.failures import classify
 from data_prep.remote.key import endpoint_url, read_key
 from data_prep.remote.reply import MalformedReply
@@ -49,17 +49,7 @@ class OpenAIEditor(RemoteEditor):
         self._client: Any = None
 
     async def __aenter__(self) -> OpenAIEditor:
-        try:
-            import tenacity  # noqa: F401
-            from openai import AsyncOpenAI
-        except ImportError as error:
-            raise RemoteError(
-                f"Edits by an endpoint need the package {error.name!r}. Fix: pip install 'contextrl-verl[edit]'."
-            ) from None
-        self._secret = self._read_key()
-        self._client = AsyncOpenAI(
-            api_key=self._secret.reveal(), base_url=self.url, max_retries=0, timeout=self.settings.timeout
-        )
+        self._secret, self._client = openai_client(self._read_key, self.url, self.settings.timeout, "edit")
         return self
 
     async def __aexit__(self, *exception: object) -> None:
