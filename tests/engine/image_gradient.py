@@ -128,17 +128,20 @@ def main(folder: str, family: str) -> None:
     dist.barrier()
     processor = hf_processor(folder)
     forwards = {kind: kind.forward for kind in classes(family)}
-    cases = [("token-mean", 1.0, 1), ("token-mean", 0.7, 4), ("seq-mean-token-mean", 1.0, 4)]
-    for mode, temperature, minis in cases:
-        engine = make_engine(folder, "fsdp2", False, minis == 1, COEF)
+    cases = [("token-mean", 1.0, 1, False), ("token-mean", 0.7, 4, False), ("seq-mean-token-mean", 1.0, 4, False)]
+    if family == "qwen3_vl":  # Qwen2.5-VL's packed attention in verl needs flash-attn
+        cases.append(("token-mean", 1.0, 4, True))
+    for mode, temperature, minis, packed in cases:
+        engine = make_engine(folder, "fsdp2", packed, minis == 1, COEF)
         reference = make_reference(folder, forwards)
         rows = make_rows(processor)
-        error, cosine, metrics = compare(engine, reference, rows, mode, temperature, False, minis)
+        error, cosine, metrics = compare(engine, reference, rows, mode, temperature, packed, minis)
         if dist.get_rank() == 0:
             pairs = [m["contextrl/pairs"].values for m in metrics]
             tower = [p.grad.abs().max().item() for name, p in reference.named_parameters() if "visual" in name]
-            case = {"case": f"{family} {mode} T={temperature} minis={minis}", "error": error, "cosine": cosine}
-            print(json.dumps(case | {"pairs": pairs, "tower": max(tower)}), flush=True)
+            name = f"{family} {mode} T={temperature} {'packed' if packed else 'padded'} minis={minis}"
+            case = {"case": name, "error": error, "cosine": cosine, "pairs": pairs, "tower": max(tower)}
+            print(json.dumps(case), flush=True)
     dist.destroy_process_group()
 
 
