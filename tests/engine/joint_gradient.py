@@ -104,12 +104,14 @@ def as_batch(rows, temperature, packed, dynamic, micro, total) -> TensorDict:
     def jagged(tensors):
         return torch.nested.as_nested_tensor([t.to(DEVICE) for t in tensors], layout=torch.jagged)
 
+    positions = [row.get("positions", torch.arange(len(row["ids"]))).to(DEVICE) for row in rows]
     responses = [row["ids"][row["prompt"] :] for row in rows]
     masks = [torch.full((len(r),), int(row["pair"] is None)) for r, row in zip(responses, rows, strict=True)]
     data = TensorDict(
         {
             "input_ids": jagged([row["ids"] for row in rows]),
-            "position_ids": jagged([row.get("positions", torch.arange(len(row["ids"]))) for row in rows]),
+            # The dimension is named as verl names it: rows of equal length do not tell it, where positions are (4, L).
+            "position_ids": tu.nested_tensor_from_tensor_list(positions, ragged_idx=positions[0].dim()),
             "prompts": jagged([row["ids"][: row["prompt"]] for row in rows]),
             "responses": jagged(responses),
             "response_mask": jagged(masks),
