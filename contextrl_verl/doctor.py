@@ -96,18 +96,25 @@ def _torchvision() -> Iterator[Finding]:
     import torch
 
     if not _installed("torchvision"):
-        yield Finding("torchvision", f"absent; torch {torch.__version__} (text models need none)")
+        yield Finding("torchvision", f"absent; torch {torch.__version__} (text models need none, image models do)")
         return
+    found = importlib.metadata.version("torchvision")
     try:
         importlib.import_module("torchvision")
     except Exception as error:
         yield Finding(
             "torchvision",
-            f"does not match torch {torch.__version__}: {error}",
-            "pip uninstall torchvision torchaudio torchcodec (text models need none), or install builds for this torch",
+            f"{found} does not match torch {torch.__version__}: {error}",
+            "install the build for this torch; for text models alone, pip uninstall torchvision torchaudio torchcodec",
         )
         return
-    yield Finding("torchvision", f"matches torch {torch.__version__}")
+    if importlib.import_module("torchvision.extension")._has_ops():
+        yield Finding("torchvision", f"{found} matches torch {torch.__version__}")
+    else:
+        yield Finding(
+            "torchvision",
+            f"{found} without its compiled operators beside torch {torch.__version__}; image processors need none",
+        )
 
 
 def _registered() -> str:

@@ -37,6 +37,7 @@ class PairSource:
         dropped: pairs left out, by reason.
         usable: indices into the collection that remain.
         option_ids: token id of every label.
+        most_images: images of the usable pair that shows the most.
 
     Raises:
         ConfigError: files missing or malformed, labels unusable, images without a processor.
@@ -63,6 +64,7 @@ class PairSource:
                 f"{len(self.prompt.labels)}. Fix: add labels, e.g. [A, B, C, D]."
             )
         self.dropped: Counter[str] = Counter()
+        self.most_images = 0
         self.usable = self._filter(key)
 
     def __len__(self) -> int:
@@ -91,12 +93,14 @@ class PairSource:
         progress = tqdm(range(len(self.collection)), desc=f"Counting tokens of {key}", unit="pair", delay=3)
         for index in progress:
             try:
-                length = self._longest(self.collection[index], limit)
+                pair = self.collection[index]
+                length = self._longest(pair, limit)
             except (PairFormatError, ConfigError) as error:
                 raise ConfigError(f"{key}: {error}") from None
             shortest = min(shortest, length)
             if length <= limit:
                 usable.append(index)
+                self.most_images = max(self.most_images, sum(len(context.images or ()) for context in pair.contexts))
             else:
                 self.dropped[f"longer than data.max_prompt_length={limit}"] += 1
         if not usable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from contextrl_verl.errors import ConfigError
 from contextrl_verl.pair_source import PairSource
 from contextrl_verl.rl_files import count_rows
 from contextrl_verl.settings import Settings
+
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
 def check_job(settings: Settings) -> None:
@@ -33,11 +36,24 @@ def check_job(settings: Settings) -> None:
         if settings.uses_pairs:
             key = "contextrl.pairs.train_files"
             pairs = PairSource(settings.pairs.train_files, settings, tokenizer, processor, key)
+            if settings.objective == "selection_reward":
+                _check_images(pairs, extra, key)
         if settings.pairs.val_files:
-            PairSource(settings.pairs.val_files, settings, tokenizer, processor, "contextrl.pairs.val_files")
+            key = "contextrl.pairs.val_files"
+            _check_images(PairSource(settings.pairs.val_files, settings, tokenizer, processor, key), extra, key)
     plan = make_plan(settings, rl_rows, pairs)
     print(describe_plan(plan, pairs))
     _note_padding(settings, plan.rl_per_batch)
+
+
+def _check_images(asked: PairSource, extra: dict[str, Any], key: str) -> None:
+    """The rollout server refuses a prompt with more images than it was told of, in the middle of the job."""
+    limit = extra.get("limit_images")
+    if limit is not None and asked.most_images > int(limit):
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.limit_images is {limit}, and a pair of {key} shows {asked.most_images} images. "
+            f"Fix: actor_rollout_ref.rollout.limit_images={asked.most_images}, or remove the pair."
+        )
 
 
 def _check_keys(settings: Settings) -> None:
@@ -131,12 +147,18 @@ def load_tokenizer(run: Any) -> tuple[Any, Any]:
     try:
         local = copy_to_local(path)
         tokenizer = hf_tokenizer(local, trust_remote_code=trust)
-        processor = hf_processor(local, trust_remote_code=trust)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            processor = hf_processor(local, trust_remote_code=trust)
     except Exception as error:
         raise ConfigError(
             f"{key} is {path!r}, and its tokenizer cannot be loaded: {str(error).rstrip('.')}. "
             "Fix: name a local checkpoint or a model your hub access reaches."
         ) from None
+    # verl takes a processor that fails to load for a text model's missing one, with a warning among many.
+    failed = [str(warning.message) for warning in told if "Failed to create processor" in str(warning.message)]
+    if failed and any((Path(local) / name).exists() for name in _PROCESSOR_FILES):
+        print(f"contextrl: {key}={path!r} will be trained without images: {' '.join(failed[0].split())}")
     if extra.get("custom_chat_template"):
         tokenizer.chat_template = extra["custom_chat_template"]
         if processor is not None:

@@ -233,7 +233,7 @@ def encode_prompt(
     if processor is None:
         raise ConfigError(
             f"a pair holds images, but actor_rollout_ref.model.path={_name_of(tokenizer)!r} has no processor (a "
-            "text-only model). "
+            "text-only model, or one whose processor cannot be loaded: contextrl doctor checks torchvision). "
             "Fix: use a vision-language model, or remove the image pairs from contextrl.pairs."
         )
     # The chat template writes a bos token itself where the model has one; the processor would add a second.

@@ -5,5 +5,8 @@ broken install stops the job; errors in entry points it swallows.
 """
 
 from contextrl_verl import agent_loop, engine
+from contextrl_verl.all_text_batches import allow_text_only_batches
 
 __all__ = ["agent_loop", "engine"]
+
+allow_text_only_batches()

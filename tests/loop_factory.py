@@ -34,6 +34,12 @@ class OneAnswer:
         return TokenOutput(token_ids=self.token_ids, log_probs=[-0.5] * len(self.token_ids), extra_fields=steps)
 
 
+def _model_type(processor: Any) -> str:
+    if processor is None:
+        return "qwen2"
+    return "qwen3_vl" if "Qwen3" in type(processor).__name__ else "qwen2_5_vl"
+
+
 def run_loop(
     config: DictConfig,
     row: dict[str, Any],
@@ -51,7 +57,7 @@ def run_loop(
             server_manager=server,
             tokenizer=tokenizer,
             processor=processor,
-            hf_model_type="qwen2_5_vl" if processor else "qwen2",
+            hf_model_type=_model_type(processor),
             dataset_cls=get_dataset_class(config.data),
             data_config=DictConfigWrap(config.data),
             tools=ToolListWrap([]),
@@ -64,8 +70,15 @@ def run_loop(
 
 def model_inputs(output: AgentLoopOutput, tokenizer: Any, processor: Any) -> dict[str, torch.Tensor]:
     """What verl's worker makes of the images of an output for the training side."""
+    return training_inputs(output, tokenizer, processor)[0]
+
+
+def training_inputs(output: Any, tokenizer: Any, processor: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The images' tensors, and position ids ((4, tokens) with a processor that has ``get_rope_index``)."""
     from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
 
     worker = SimpleNamespace(tokenizer=tokenizer, processor=processor, mm_processor_kwargs={})
     ids = torch.tensor([output.prompt_ids + output.response_ids])
-    return AgentLoopWorker._compute_multi_modal_inputs(worker, output, ids)
+    images = AgentLoopWorker._compute_multi_modal_inputs(worker, output, ids)
+    positions = AgentLoopWorker._compute_position_ids(worker, ids, torch.ones_like(ids), images)
+    return images, positions[0]

@@ -29,7 +29,9 @@ def run_ranks(script: Path, ranks: int, *arguments: str, environment: dict[str, 
     }
     base |= {
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(script.parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(script.parent), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        ),
     }
     processes = [
         subprocess.Popen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from pair_factory import text_pair
 from PIL import Image
 from tiny_job import as_overrides, write_job
+from vision_models import make_model as make_vision_model
+from vision_models import make_processor
 
 from contextrl_verl.demo.tiny_model import make_model, make_tokenizer
 from contextrl_verl.pair_files import write_pairs
@@ -61,6 +64,8 @@ def _write_bad_files(folder: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = None
     make_model(folder / "untemplated", tokenizer)
+    processor = make_processor(make_tokenizer())
+    make_vision_model(processor, folder=folder / "vision")
 
 
 @pytest.fixture(scope="session")
@@ -122,6 +127,15 @@ CASES = {
     "fewer labels than contexts": ({PAIRS: "[{job}/three.parquet]"}, ["'p0'", "3 contexts", "names 2"], "add labels"),
     "missing template": ({"contextrl.prompt.template": "mine"}, ["contextrl.prompt.template", "'mine'"], "one of"),
     "no chat template": ({MODEL: "{job}/untemplated"}, [MODEL, "untemplated"], "custom_chat_template"),
+    "more images than the server was told of": (
+        {
+            MODEL: "{job}/vision",
+            "contextrl.pairs.val_files": "[{job}/images.parquet]",
+            "+actor_rollout_ref.rollout.limit_images": "1",
+        },
+        ["actor_rollout_ref.rollout.limit_images is 1", "contextrl.pairs.val_files", "2 images"],
+        "limit_images=2",
+    ),
     "images, text model": ({PAIRS: "[{job}/images.parquet]"}, [PAIRS, MODEL, "processor"], "vision-language"),
     "missing model": ({MODEL: "/no/model"}, [MODEL, "'/no/model'"], "correct the path"),
     "folder without a model": ({MODEL: "{job}"}, [MODEL, "tokenizer"], "local checkpoint"),
@@ -218,6 +232,19 @@ def test_megatron_is_refused(job):
     with pytest.raises(SystemExit) as stopped:
         check_as_the_driver_does(as_overrides(keys), "contextrl_trainer")
     _assert_one_paragraph(str(stopped.value.code), ["actor_rollout_ref.actor.strategy is 'megatron'"], "fsdp2")
+
+
+@pytest.mark.usefixtures("bad_files")
+def test_a_processor_that_cannot_be_loaded_is_told(job, tmp_path, capsys):
+    folder, keys = job
+    model = shutil.copytree(folder / "vision", tmp_path / "broken")
+    (model / "processor_config.json").write_text("{")
+    check_as_the_driver_does(as_overrides({**keys, MODEL: str(model)}))
+    printed = capsys.readouterr().out
+    assert "will be trained without images" in printed
+    assert str(model) in printed
+    check_as_the_driver_does(as_overrides({**keys, MODEL: str(folder / "vision")}))
+    assert "without images" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("case", ["missing pair file", "unknown objective"])

@@ -1,13 +1,14 @@
-"""Image pairs next to text-only rows, through a real Qwen2.5-VL processor."""
+"""Image pairs next to text-only rows, through the real processors of Qwen2.5-VL and Qwen3-VL."""
 
 from __future__ import annotations
 
 import pytest
-from image_factory import color_of, image_pair, make_processor, picture
+from image_factory import color_of, image_pair, picture
 from job_factory import job_on, pairs_in, row_ids, verl_loaders
 from loop_factory import OneAnswer, model_inputs, run_loop
 from omegaconf import OmegaConf
 from pair_factory import text_pair
+from vision_models import FAMILIES, make_processor, token_side
 
 from contextrl_verl.agent_names import ANSWER, CARRIER
 from contextrl_verl.errors import ConfigError
@@ -16,13 +17,18 @@ from contextrl_verl.prompting import images_of
 ONE_EACH = [image_pair(number, [[(56, 56)], [(84, 56)]]) for number in range(3)]
 TWO_EACH = [image_pair(number, [[(56, 56), (112, 56)], [(84, 84), (56, 84)]]) for number in range(3, 6)]
 MIXED = [*ONE_EACH, *TWO_EACH, text_pair(0), text_pair(1)]
-# One token for 28x28 pixels.
+# One token for 28x28 pixels (Qwen2.5-VL) or 32x32 (Qwen3-VL), rounded: these sizes give the same numbers in both.
 TOKENS = {**{pair.pair_id: 4 + 6 for pair in ONE_EACH}, **{pair.pair_id: 4 + 8 + 9 + 6 for pair in TWO_EACH}}
 
 
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def processor(verl_tokenizer):
-    return make_processor(verl_tokenizer)
+def processor(verl_tokenizer, family):
+    return make_processor(verl_tokenizer, family)
 
 
 def loaders(folder, processor, *overrides, processor_kwargs=None, **files):
@@ -79,7 +85,7 @@ def test_images_stand_at_the_label_of_their_context(tmp_path, processor, pair):
         assert row["extra_info"]["images"] == len(images_of([message])) == sum(map(len, colors))
 
 
-def test_the_length_filter_counts_the_tokens_an_image_becomes(tmp_path, processor):
+def test_the_length_filter_counts_the_tokens_an_image_becomes(tmp_path, processor, family):
     def words(pair, order=(0, 1)):
         from contextrl_verl.prompting import PromptConfig, PromptRenderer
 
@@ -87,7 +93,10 @@ def test_the_length_filter_counts_the_tokens_an_image_becomes(tmp_path, processo
         text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"]) - len(images_of(messages))
 
-    pairs = [image_pair(number, [[(28 * side, 56)], [(56, 56)]]) for number, side in enumerate((2, 3, 4, 5, 6))]
+    pairs = [
+        image_pair(number, [[(token_side(family) * wide, 56)], [(56, 56)]])
+        for number, wide in enumerate((2, 3, 4, 5, 6))
+    ]
     lengths = {pair.pair_id: words(pair) + 2 * (number + 2) + 4 for number, pair in enumerate(pairs)}
     limit = lengths["image2"]
     dataset = loaders(tmp_path, processor, f"data.max_prompt_length={limit}", pairs=pairs, per_batch=1).train_dataset

@@ -10,6 +10,9 @@ ENVIRONMENT: dict[str, str] = {
     "VERL_ENGINE_DEVICE": "cuda",
     # GiB. vLLM otherwise sizes its cache as a share of the whole memory (rollout.gpu_memory_utilization).
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    # vLLM 0.28.0's CPU platform asks whether a model uses MLA by its architecture's name, and the text part of a
+    # Qwen3-VL has none: IndexError in VllmConfig.with_hf_config. With MLA off it does not ask.
+    "VLLM_MLA_DISABLE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_OFFLINE": "1",

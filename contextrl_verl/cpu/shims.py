@@ -6,11 +6,9 @@ tests/cpu/test_shims.py holds two tests for each: it works, and it is still need
 import functools
 import importlib.metadata
 import os
-import sys
-from collections.abc import Callable
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType, SimpleNamespace
+
+from contextrl_verl.after_import import when_imported
 
 _MARK = "_contextrl_cpu_shim"
 _TRANSFER = "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer"
@@ -24,35 +22,6 @@ def _mark(replacement):
 
 def _is_marked(value) -> bool:
     return getattr(value, _MARK, False)
-
-
-class _PatchAfterImport(MetaPathFinder):
-    """Runs ``patch(module)`` right after ``name`` has been imported, so that a shim need not import it itself."""
-
-    def __init__(self, name: str, patch: Callable[[ModuleType], None]) -> None:
-        self.name = name
-        self.patch = patch
-
-    def find_spec(self, fullname: str, path=None, target=None) -> ModuleSpec | None:
-        if fullname != self.name:
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_patch(module: ModuleType) -> None:
-                execute(module)
-                self.patch(module)
-
-            spec.loader.exec_module = execute_and_patch
-        return spec
-
-
-def _when_imported(name: str, patch: Callable[[ModuleType], None]) -> None:
-    if name in sys.modules:
-        patch(sys.modules[name])
-    elif not any(isinstance(finder, _PatchAfterImport) and finder.name == name for finder in sys.meta_path):
-        sys.meta_path.insert(0, _PatchAfterImport(name, patch))
 
 
 def allow_verls_gloo_group() -> None:
@@ -110,7 +79,7 @@ def tolerate_views_of_transferred_weights() -> None:
     ``shared_memory`` in that module changes.
     May go when the receiver copies on a CPU or verl handles the BufferError.
     """
-    _when_imported(_TRANSFER, _patch_transfer)
+    when_imported(_TRANSFER, _patch_transfer)
 
 
 def _patch_transfer(module: ModuleType) -> None:
@@ -139,7 +108,7 @@ def offload_reference_policy_unpinned() -> None:
     engine is forward only, and pinning needs an accelerator. Only the name in that module changes.
     May go when verl makes pinning an option or drops the policy on a CPU.
     """
-    _when_imported(_FSDP_ENGINE, _patch_offload_policy)
+    when_imported(_FSDP_ENGINE, _patch_offload_policy)
 
 
 def _patch_offload_policy(module: ModuleType) -> None:

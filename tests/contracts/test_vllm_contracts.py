@@ -36,7 +36,7 @@ def test_vllm_loads_general_plugins_by_entry_point():
 
     assert callable(load_general_plugins)
     names = [point.name for point in importlib.metadata.entry_points(group=DEFAULT_PLUGINS_GROUP)]
-    assert "contextrl_cpu" in names, "pyproject.toml names the entry point"
+    assert {"contextrl_cpu", "contextrl_images"} <= set(names), "pyproject.toml names the entry points"
 
 
 def test_vllm_chooses_its_cpu_platform_by_the_version():

@@ -128,6 +128,27 @@ def probe_linear() -> dict:
     return report
 
 
+def probe_pixels() -> dict:
+    """Mean and deviation of images after vLLM's dummy loader, as verl starts vLLM."""
+    from vllm.config.load import LoadConfig
+    from vllm.model_executor.model_loader.dummy_loader import DummyModelLoader
+    from vllm.model_executor.models.vision import FusedInputNorm
+    from vllm.plugins import load_general_plugins
+
+    load_general_plugins()
+    model = torch.nn.Module()
+    model.input_norm = FusedInputNorm([0.5, 0.4, 0.3], [0.2, 0.2, 0.2], 1 / 255)
+    model.linear = torch.nn.Linear(2, 2)
+    before = {name: buffer.clone() for name, buffer in model.input_norm.named_buffers()}
+    DummyModelLoader(LoadConfig(load_format="dummy")).load_weights(model, None)
+    after = dict(model.input_norm.named_buffers())
+    return {
+        "names": sorted(before),
+        "moved": max((after[name] - before[name]).abs().max().item() for name in before),
+        "linear": model.linear.weight.abs().max().item(),
+    }
+
+
 def main(mode: str) -> None:
     shimmed = mode == "shimmed"
     if not shimmed:
@@ -138,6 +159,7 @@ def main(mode: str) -> None:
         "transfer": lambda: probe_transfer(shimmed),
         "offload": probe_offload,
         "linear": probe_linear,
+        "pixels": probe_pixels,
     }
     outcomes = {}
     for name, probe in probes.items():

@@ -122,6 +122,17 @@ def test_vllm_linear_shim_is_still_needed(bare):
     assert dropped or stale, "vLLM keeps and follows its weights now: drop contextrl_verl.cpu.vllm_plugin"
 
 
+def test_vllms_dummy_loader_leaves_mean_and_deviation_of_images(shimmed):
+    outcome = shimmed["pixels"]
+    assert outcome.get("names") == ["bias", "weight"], outcome
+    assert outcome["moved"] == 0.0
+    assert outcome["linear"] < 0.01, "the loader did nothing at all"
+
+
+def test_pixel_shim_is_still_needed(bare):
+    assert bare["pixels"]["moved"] > 0.01, "vLLM's loader leaves constants alone: drop vllm_images.py"
+
+
 def test_applying_twice_changes_nothing(run_python):
     code = """
 import importlib.metadata
@@ -159,5 +170,18 @@ import sys
 from contextrl_verl.cpu.vllm_plugin import register
 register()
 assert "vllm" not in sys.modules
+"""
+    run_python(code)
+
+
+def test_vllm_image_plugin_imports_nothing_of_vllm_and_may_run_twice(run_python):
+    code = """
+import sys
+from contextrl_verl.vllm_images import register
+register()
+finders = list(sys.meta_path)
+register()
+assert sys.meta_path == finders
+assert not {"vllm", "torch"} & set(sys.modules)
 """
     run_python(code)

@@ -75,7 +75,7 @@ def reference_loss(model, rows, mode, temperature, coef):
     """L_GRPO + coef * mean(L_CA), written down from the definitions; at ratio 1 the clip is inactive."""
     per_row, lengths, losses = [], [], []
     for row in rows:
-        logits = model(row["ids"][None].to(DEVICE)).logits[0].float()
+        logits = model(row["ids"][None].to(DEVICE), **row.get("model_inputs", {})).logits[0].float()
         if row["pair"] is None:
             logp = torch.log_softmax(logits / temperature, -1)[:-1].gather(-1, row["ids"][1:, None].to(DEVICE))[:, 0]
             logp = logp[row["prompt"] - 1 :]
@@ -104,12 +104,14 @@ def as_batch(rows, temperature, packed, dynamic, micro, total) -> TensorDict:
     def jagged(tensors):
         return torch.nested.as_nested_tensor([t.to(DEVICE) for t in tensors], layout=torch.jagged)
 
+    positions = [row.get("positions", torch.arange(len(row["ids"]))).to(DEVICE) for row in rows]
     responses = [row["ids"][row["prompt"] :] for row in rows]
     masks = [torch.full((len(r),), int(row["pair"] is None)) for r, row in zip(responses, rows, strict=True)]
     data = TensorDict(
         {
             "input_ids": jagged([row["ids"] for row in rows]),
-            "position_ids": jagged([torch.arange(len(row["ids"])) for row in rows]),
+            # The dimension is named as verl names it: rows of equal length do not tell it, where positions are (4, L).
+            "position_ids": tu.nested_tensor_from_tensor_list(positions, ragged_idx=positions[0].dim()),
             "prompts": jagged([row["ids"][: row["prompt"]] for row in rows]),
             "responses": jagged(responses),
             "response_mask": jagged(masks),
@@ -122,10 +124,12 @@ def as_batch(rows, temperature, packed, dynamic, micro, total) -> TensorDict:
         },
         batch_size=len(rows),
     )
+    if "images" in rows[0]:
+        tu.assign_non_tensor_stack(data, "multi_modal_inputs", [row["images"] for row in rows])
     tu.assign_non_tensor(
         data,
         use_dynamic_bsz=dynamic,
-        max_token_len_per_gpu=32,
+        max_token_len_per_gpu=max(32, *(2 * len(row["ids"]) for row in rows)),
         micro_batch_size_per_gpu=micro,
         use_remove_padding=packed,
         use_fused_kernels=False,
@@ -185,12 +189,17 @@ def full(tensor):
 
 
 def run_case(folder, mode, temperature, packed, minis, strategy="fsdp2", precision="fp32", apart=False):
-    rank, ranks, dynamic = dist.get_rank(), dist.get_world_size(), minis == 1
-    engine = make_engine(folder, strategy, packed, dynamic, COEF, precision=precision)
+    engine = make_engine(folder, strategy, packed, minis == 1, COEF, precision=precision)
     reference = Qwen2ForCausalLM.from_pretrained(folder, attn_implementation="sdpa", dtype=torch.float32).to(DEVICE)
     rows = make_rows(seed=1)
     if apart:  # mini-batches of pairs alone and of ordinary rows alone
         rows.sort(key=lambda row: row["pair"] is None)
+    return compare(engine, reference, rows, mode, temperature, packed, minis, strategy)
+
+
+def compare(engine, reference, rows, mode, temperature, packed, minis, strategy="fsdp2"):
+    """Largest relative error, smallest cosine and metrics over the mini-batches, with an optimiser step after each."""
+    rank, ranks, dynamic = dist.get_rank(), dist.get_world_size(), minis == 1
     per_mini = len(rows) // minis
     actor = FSDPActorConfig(
         loss_agg_mode=mode,
