@@ -22,6 +22,7 @@ from PIL import Image
 
 from data_prep.images.embed.base import unit_rows
 from data_prep.remote.cache import digest
+from data_prep.remote.client import openai_client
 from data_prep.remote.endpoint import GuardedEndpoint, Usage
 from data_prep.remote.errors import CapReached, Refused, RemoteError, Transient
 from data_prep.remote.failures import classify
@@ -95,16 +96,7 @@ class EndpointEmbedder:
         return unit_rows(rows, self.name)
 
     async def _all(self, images: Sequence[Image.Image]) -> list[np.ndarray | None]:
-        try:
-            import tenacity  # noqa: F401
-            from openai import AsyncOpenAI
-        except ImportError as error:
-            raise RemoteError(
-                f"Asking an endpoint needs the package {error.name!r}. Fix: pip install 'contextrl-verl[judge]'."
-            ) from None
-        secret = self._read_key()
-        # Retries are ours: they know about the cap, and they are counted.
-        client = AsyncOpenAI(api_key=secret.reveal(), base_url=self.url, max_retries=0, timeout=self.settings.timeout)
+        secret, client = openai_client(self._read_key, self.url, self.settings.timeout, "judge")
         async with client:
             session = _Session(self, secret, client)
             tasks = [asyncio.ensure_future(session.one(image)) for image in images]
