@@ -52,15 +52,16 @@ def _accuracy(axis: Any, rows: list[tuple[str, dict[str, Any], str]], chance: fl
 
 def _margins(axis: Any, found: Probe) -> None:
     table = found.questions.dropna(subset=["margin"])
-    axis.set(title="Margin of the supporting context, by its place", xlabel="logits")
+    axis.set(title="Margin of the supporting context", xlabel="logits", ylabel="questions")
     if table.empty:
         axis.text(0.5, 0.5, "replies were sampled:\nno logits", ha="center", va="center", transform=axis.transAxes)
         return
     places = sorted(table["right"].unique())
     bins = min(40, max(5, len(table) // 8))
-    axis.hist([table.loc[table["right"] == place, "margin"] for place in places], bins=bins, stacked=True)
+    margins = [table.loc[table["right"] == place, "margin"] for place in places]
+    axis.hist(margins, bins=bins, stacked=True, label=[f"option {place + 1}" for place in places])
     axis.axvline(0, color="0.3", linewidth=1)
-    axis.legend([f"option {place + 1}" for place in places], title="shown as", fontsize=8, frameon=False)
+    axis.legend(title="it is shown as", fontsize=8, title_fontsize=8, frameon=False)
 
 
 def _positions(axis: Any, found: Probe) -> None:
