@@ -66,7 +66,9 @@ def export(
         settings = _config(config, found.root)
         _list(found, step, best, values)
         if out is not None:
-            reason = f"{best} = {values[step]:.4g}, the {mode} of {len(values)} checkpoints" if best else ""
+            reason = (
+                f"{best} = {values[step]:.4g}, the {mode} of {len(values)} checkpoint(s) with a value" if best else ""
+            )
             _export(found.steps[step], out, step, settings, history, arm, base_model, licence, reason)
             typer.echo(f"step {step} exported to {out}")
         if prune is not None:

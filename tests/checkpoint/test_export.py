@@ -84,12 +84,13 @@ def test_the_export_holds_the_trained_weights_and_a_card(saved, tmp_path):
 
     card = (out / "README.md").read_text()
     header = yaml.safe_load(card.split("---")[1])
+    assert header["tags"] == ["contextrl", "verl", "reinforcement-learning"]
     assert (header["license"], header["library_name"], "base_model" in header) == ("apache-2.0", "transformers", False)
     digest = hashlib.sha256(b"pairs").hexdigest()
     for said in (
         "# tiny-base, contextrl, step 2",
         "| step | 2 of 4 |",
-        f"| chosen | {METRIC} = 0.75, the max of 2 checkpoints |",
+        f"| chosen | {METRIC} = 0.75, the max of 2 checkpoint(s) with a value |",
         "| verl | 0.9.1 |",
         f"| {METRIC} | 0.7500 |",
         f"| contextrl.pairs.train_files | pairs.parquet | 5 | {digest} |",
