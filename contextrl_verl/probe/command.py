@@ -118,9 +118,13 @@ def probe_command(
             said = said.replace(name, option)
         typer.echo(f"contextrl probe: {said}", err=True)
         raise typer.Exit(1) from None
+    except OSError as error:
+        typer.echo(f"contextrl probe: --out {out}: {error}. Fix: choose a folder that can be written.", err=True)
+        raise typer.Exit(1) from None
     except ModuleNotFoundError as error:
         typer.echo(
-            f"contextrl probe: the package {error.name!r} is not installed. Fix: pip install 'contextrl-verl[probe]'.",
+            f"contextrl probe: the package {error.name!r} is not installed. Fix: pip install 'contextrl-verl[audit]', "
+            "with [verl] for a --model and [judge] for an --endpoint.",
             err=True,
         )
         raise typer.Exit(1) from None

@@ -41,21 +41,24 @@ class Remembered:
     def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Answer]]:
         """Known answers and new ones."""
         known: list[tuple[Question, Answer]] = []
+        keys: dict[tuple[str, int], str] = {}
 
         def unknown() -> Iterator[Question]:
             for question in questions:
-                answer = self._read(question)
+                key = self._key(question)
+                answer = self._read(key)
                 if answer is None:
+                    keys[question.key] = key
                     yield question
                 else:
                     # Without the messages, whose images would all stay in memory.
                     known.append((replace(question, messages=[]), answer))
 
         for question, answer in self.backend.answers(unknown()):
+            key = keys.pop(question.key)
             if not answer.failure:
-                asked = [question.pair_id, question.rotation]
-                record = {"model": self.name, "question": asked, "answer": asdict(answer)}
-                self._cache.write(self._key(question), record)
+                record = {"model": self.name, "question": list(question.key), "answer": asdict(answer)}
+                self._cache.write(key, record)
             yield question, answer
             while known:
                 yield self._counted(known.pop())
@@ -72,8 +75,8 @@ class Remembered:
     def _key(self, question: Question) -> str:
         return digest([self._made_by, list(question.labels), as_sent(question.messages)])
 
-    def _read(self, question: Question) -> Answer | None:
-        record = self._cache.read(self._key(question))
+    def _read(self, key: str) -> Answer | None:
+        record = self._cache.read(key)
         if record is None:
             return None
         try:

@@ -194,10 +194,18 @@ class TransformersBackend(LocalModel):
         else:
             place = last
         inputs = {name: value.to(self.device) if hasattr(value, "to") else value for name, value in inputs.items()}
-        with torch.inference_mode():
-            logits = self.model(**inputs, use_cache=False).logits
-            rows = torch.arange(len(last), device=logits.device)
-            chosen = logits[rows, place.to(logits.device)].float()
+        shape = tuple(inputs["input_ids"].shape)
+        try:
+            with torch.inference_mode():
+                logits = self.model(**inputs, use_cache=False).logits
+                rows = torch.arange(len(last), device=logits.device)
+                chosen = logits[rows, place.to(logits.device)].float()
+        except torch.OutOfMemoryError:
+            raise ProbeError(
+                f"a batch of {shape[0]} questions of {shape[1]} tokens does not fit into the memory of {self.device}. "
+                f"Fix: --batch-tokens below {shape[0] * shape[1]}, or --backend vllm on several devices. Answers that "
+                "came are kept."
+            ) from None
         self._counts["forwards"] += 1
         self._counts["tokens"] += int(inputs["attention_mask"].sum())
         self._counts["tokens_with_padding"] += inputs["input_ids"].numel()

@@ -132,6 +132,10 @@ def test_long_pairs_stop_the_probe_before_the_model_is_loaded():
     assert 0 < found.overall["pairs"] < 16
     with pytest.raises(ProbeError, match="Fix: shorter contexts"):
         ask(oracle, pairs, window=3, skip_long=True)
+    # What just fits is asked.
+    assert ask(oracle, pairs, window=longest)[0].overall["pairs"] == 16
+    with pytest.raises(ProbeError, match=r"\d+ of 16 pairs"):
+        ask(oracle, pairs, window=longest - 1)
 
 
 def test_a_limit_takes_whole_couples_and_the_same_ones_again():
@@ -180,3 +184,17 @@ def test_another_seed_shows_the_same_questions_under_other_numbers():
     other = probe(pairs, Stub(oracle), Questions(PromptConfig(template="short"), seed=9)).questions
     assert list(one["right"]) != list(other["right"])
     assert compare(one, other)["questions"] == 80
+
+
+def test_questions_are_those_of_validation_in_training(demo_tokenizer, tmp_path):
+    from contextrl_verl.pair_files import write_pairs
+    from contextrl_verl.pair_source import PairSource
+    from contextrl_verl.settings import parse_settings
+
+    write_pairs(couples(6), tmp_path / "pairs.parquet")
+    settings = parse_settings({"seed": 3, "prompt": {"template": "short"}})
+    source = PairSource([str(tmp_path / "pairs.parquet")], settings, demo_tokenizer, None, "val_files")
+    for row in range(len(source)):
+        for question in Questions(settings.prompt_config, seed=3).of(source[row], row):
+            messages, order = source.messages(source[row], 0, question.rotation)
+            assert (question.messages, list(question.order)) == (messages, order)

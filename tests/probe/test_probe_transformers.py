@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
-from image_factory import image_pair, make_processor
+from image_factory import image_pair
 from pair_factory import text_pair
 from probe_stubs import couples
+from vision_models import FAMILIES, make_model, make_processor
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.objective import context_awareness_loss, pair_sums
@@ -86,35 +85,17 @@ def test_a_random_model_is_at_chance_by_the_metrics_of_training(tiny_model):
     assert found.overall["training_position_bias"] == pytest.approx(float(sums.position_bias) / 100)
 
 
-def test_images_go_through_the_processor(demo_tokenizer, monkeypatch, tmp_path):
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    processor = make_processor(demo_tokenizer)
-    tokenizer = processor.tokenizer
-    text = {
-        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 2048,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
-    }  # fmt: skip
-    vision = {
-        "depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32,
-        "fullatt_block_indexes": [0],
-    }  # fmt: skip
-    names = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
-    names |= {"vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>"}
-    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
-    torch.manual_seed(0)
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)
-    model = Qwen2_5_VLForConditionalGeneration(config).eval()
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    # AutoProcessor would want torchvision for the videos that no pair has.
-    monkeypatch.setattr(LocalModel, "_processor", lambda self: processor)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_go_through_the_processor(demo_tokenizer, tmp_path, family):
+    processor = make_processor(demo_tokenizer, family)
+    model = make_model(processor, family, tmp_path).eval()
     backend = TransformersBackend(str(tmp_path), PromptConfig(), device="cpu", dtype="float32")
-    pair = image_pair(1, [[(56, 56)], [(84, 56)]])
-    answers = dict(backend.answers(list(Questions(PromptConfig()).of(pair, 0))))
+    pair = image_pair(1, [[(64, 64)], [(96, 64)]], noisy=True)
+    answers = {
+        question.key: (question, answer) for question, answer in backend.answers(Questions(PromptConfig()).of(pair, 0))
+    }
     assert len(answers) == 2
-    for question, answer in answers.items():
+    for question, answer in answers.values():
         text = processor.apply_chat_template(question.messages, tokenize=False, add_generation_prompt=True)
         images = [part["image"] for part in question.messages[0]["content"] if part["type"] == "image"]
         inputs = processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
@@ -122,7 +103,9 @@ def test_images_go_through_the_processor(demo_tokenizer, monkeypatch, tmp_path):
         with torch.inference_mode():
             row = model(**inputs).logits[0, -1]
         assert answer.scores == pytest.approx(row[backend.option_ids].tolist(), abs=1e-4)
-        assert not math.isnan(answer.mass)
+        assert answer.mass == pytest.approx(float(row.softmax(0)[backend.option_ids].sum()), abs=1e-5)
+    scores = [answer.scores for _, answer in answers.values()]
+    assert scores[0] != pytest.approx(scores[1], abs=1e-4), "the images do not matter to this model"
 
 
 def test_a_base_model_needs_a_template(tiny_model, demo_tokenizer, tmp_path):
@@ -150,3 +133,15 @@ def test_what_cannot_be_loaded_is_said(tiny_model, tmp_path):
         TransformersBackend(tiny_model, PROMPT, device="toaster")
     with pytest.raises(ConfigError, match="is 3 tokens"):
         LocalModel(tiny_model, PromptConfig(labels=("zqx", "B")))
+
+
+def test_a_batch_that_does_not_fit_says_how_large_it_was(tiny_model):
+    backend = TransformersBackend(tiny_model, PROMPT, device="cpu")
+    backend.load()
+
+    def full(**inputs):
+        raise torch.OutOfMemoryError("no")
+
+    backend.model.forward = full
+    with pytest.raises(ProbeError, match=r"a batch of 15 questions of \d+ tokens does not fit .* Fix: --batch-tokens"):
+        list(backend.answers(mixed_questions()))
