@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from image_factory import image_pair, make_processor
+from image_factory import image_pair
 from job_factory import compose_job, verl_loaders
 from PIL import Image
 from typer.testing import CliRunner
+from vision_models import make_processor
 
 from contextrl_verl.pair_files import write_pairs
 from contextrl_verl.prompting import images_of
