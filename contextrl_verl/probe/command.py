@@ -122,9 +122,10 @@ def probe_command(
         typer.echo(f"contextrl probe: --out {out}: {error}. Fix: choose a folder that can be written.", err=True)
         raise typer.Exit(1) from None
     except ModuleNotFoundError as error:
+        what = f"the package {error.name!r} is not installed" if error.name else str(error)
         typer.echo(
-            f"contextrl probe: the package {error.name!r} is not installed. Fix: pip install 'contextrl-verl[audit]', "
-            "with [verl] for a --model and [judge] for an --endpoint.",
+            f"contextrl probe: {what}. Fix: pip install 'contextrl-verl[audit]', with [verl] for a --model and [judge] "
+            "for an --endpoint.",
             err=True,
         )
         raise typer.Exit(1) from None
