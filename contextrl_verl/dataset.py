@@ -13,11 +13,12 @@ from contextrl_verl.agent_names import ANSWER, CARRIER
 from contextrl_verl.batch_plan import BatchPlan
 from contextrl_verl.carrier import COLUMN, ordinary_row, pair_row
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pair_source import PairSource
+from contextrl_verl.pair_source import PairSource, training_pairs
 from contextrl_verl.prompting import images_of
 from contextrl_verl.settings import Settings, parse_settings
 
 DATA_SOURCE = "contextrl/selection"
+QUESTION_SOURCE = "contextrl/question_answering"
 
 
 class MixedTaskDataset(RLHFDataset):
@@ -40,13 +41,11 @@ class MixedTaskDataset(RLHFDataset):
     def _read_files_and_tokenize(self) -> None:
         super()._read_files_and_tokenize()
         self._labels = len(self.settings.prompt_config.labels)
-        which = "train_files" if self.is_train else "val_files"
-        files = getattr(self.settings.pairs, which)
-        if self.settings.uses_pairs and (self.is_train or files):
-            self.pairs = PairSource(files, self.settings, self.tokenizer, self.processor, f"contextrl.pairs.{which}")
-        elif files and not self.is_train:
-            # The baseline is asked the same held-out questions.
-            self.pairs = PairSource(files, self.settings, self.tokenizer, self.processor, f"contextrl.pairs.{which}")
+        if self.is_train:
+            self.pairs = training_pairs(self.settings, self.tokenizer, self.processor)
+        elif files := self.settings.pairs.val_files:
+            # With any objective, none too: the arms are asked the same held-out questions.
+            self.pairs = PairSource(files, self.settings, self.tokenizer, self.processor, "contextrl.pairs.val_files")
         if self.is_train:
             self.plan = make_plan(self.settings, len(self.dataframe), self.pairs)
             self._content = _content(self.dataframe.select_columns([self.prompt_key]), self.pairs)
@@ -85,16 +84,19 @@ class MixedTaskDataset(RLHFDataset):
         messages, order = self.pairs.messages(pair, epoch, rotation)
         supporting = order.index(0)
         labels = list(self.pairs.prompt.labels[: len(order)])
+        source, truth = DATA_SOURCE, labels[supporting]
+        if self.pairs.as_questions:
+            source, truth = f"{QUESTION_SOURCE}/{pair.domain}", pair.answer
         # verl stacks columns, so a pair has every column that the ordinary rows have.
         row: dict[str, Any] = {name: None for name in self.dataframe.column_names}
         for name in (self.image_key, self.video_key, self.audio_key):
             row.pop(name, None)
         row |= {
-            "data_source": DATA_SOURCE,
+            "data_source": source,
             self.prompt_key: None,
             "raw_prompt": messages,
             "ability": "contextrl",
-            "reward_model": {"style": "rule", "ground_truth": labels[supporting]},
+            "reward_model": {"style": "rule", "ground_truth": truth},
             "extra_info": {
                 "index": index,
                 "pair_id": pair.pair_id,
@@ -108,10 +110,12 @@ class MixedTaskDataset(RLHFDataset):
             "index": index,
             "tools_kwargs": {},
             "interaction_kwargs": {},
-            COLUMN: pair_row(self.pairs.option_ids, len(order), supporting),
+            COLUMN: ordinary_row(self._labels)
+            if self.pairs.as_questions
+            else pair_row(self.pairs.option_ids, len(order), supporting),
         }
         carried = self.settings.objective == "context_awareness"
-        if self.settings.objective == "selection_reward":
+        if self.settings.objective == "selection_reward" or self.pairs.as_questions:
             row["agent_name"] = self.settings.run.default_agent_loop
         else:
             row["agent_name"] = CARRIER if self.is_train else ANSWER
@@ -176,6 +180,11 @@ def make_plan(settings: Settings, rl_rows: int, pairs: PairSource | None) -> Bat
         raise ConfigError(
             f"contextrl.pairs.per_batch is 0 and contextrl.objective is {settings.objective!r}: the job would train "
             "without pairs. Fix: set it to the number of pairs in a batch, or contextrl.objective=none."
+        )
+    if settings.objective == "question_answering" and settings.pairs.orders == "both":
+        raise ConfigError(
+            "contextrl.pairs.orders is 'both' and contextrl.objective is 'question_answering', which shows one context "
+            "only. Fix: contextrl.pairs.orders=random."
         )
     rotations = 1
     if count and pairs is not None and len(pairs) and settings.pairs.orders == "both":

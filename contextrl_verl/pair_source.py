@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -31,6 +32,7 @@ class PairSource:
     Args:
         files: pair files; ``key`` names where they came from in messages.
         settings: the ``contextrl`` block.
+        as_questions: show each pair as an ordinary question about its supporting context.
         tokenizer, processor: the run's own, so that lengths are true.
 
     Attributes:
@@ -43,7 +45,16 @@ class PairSource:
         ConfigError: files missing or malformed, labels unusable, images without a processor.
     """
 
-    def __init__(self, files: list[str], settings: Settings, tokenizer: Any, processor: Any, key: str) -> None:
+    def __init__(
+        self,
+        files: list[str],
+        settings: Settings,
+        tokenizer: Any,
+        processor: Any,
+        key: str,
+        *,
+        as_questions: bool = False,
+    ) -> None:
         if not files:
             raise ConfigError(
                 f"{key} is empty, and contextrl.objective is {settings.objective!r}, which needs pairs. "
@@ -51,6 +62,10 @@ class PairSource:
             )
         self.settings, self.tokenizer, self.processor = settings, tokenizer, processor
         self.prompt = settings.prompt_config
+        self.as_questions = as_questions
+        if as_questions:
+            # The policy writes the whole reply.
+            self.prompt = replace(self.prompt, template=self.prompt.question_template, prefill="")
         self.renderer = PromptRenderer(self.prompt)
         self.option_ids = resolve_option_tokens(tokenizer, self.prompt)
         try:
@@ -83,7 +98,9 @@ class PairSource:
 
     def messages(self, pair: ContrastivePair, epoch: int, rotation: int) -> tuple[list[dict[str, Any]], list[int]]:
         """Chat messages of a pair and the order its contexts are shown in."""
-        order = option_order(pair.pair_id, len(pair.contexts), epoch, self.settings.seed, rotation)
+        order = [0]
+        if not self.as_questions:
+            order = option_order(pair.pair_id, len(pair.contexts), epoch, self.settings.seed, rotation)
         return self.renderer.messages(pair, order), order
 
     def _filter(self, key: str) -> list[int]:
@@ -118,10 +135,25 @@ class PairSource:
             messages = self.renderer.messages(pair, order)
             return len(encode_prompt(messages, self.tokenizer, self.prompt, self.processor))
 
-        order = list(range(len(pair.contexts)))
+        order = [0] if self.as_questions else list(range(len(pair.contexts)))
         first = length(order)
         if abs(first - limit) > _ORDER_SLACK * len(order):
             return first
         if len(order) <= _ALL_ORDERS:
             return max(length(list(other)) for other in permutations(order))
         return max([first, length(order[::-1]), *(length(order[r:] + order[:r]) for r in order[1:])])
+
+
+def training_pairs(settings: Settings, tokenizer: Any, processor: Any) -> PairSource | None:
+    """The pairs of ``contextrl.pairs.train_files`` as the objective shows them; None if it uses none.
+
+    Raises:
+        ConfigError: see :class:`PairSource`.
+    """
+    if not settings.uses_pairs:
+        return None
+    as_questions = settings.objective == "question_answering"
+    return PairSource(
+        settings.pairs.train_files, settings, tokenizer, processor, "contextrl.pairs.train_files",
+        as_questions=as_questions,
+    )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 from contextrl_verl.cpu.environment import cpu_selected
 from contextrl_verl.dataset import describe_plan, make_plan
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pair_source import PairSource
+from contextrl_verl.pair_source import PairSource, training_pairs
 from contextrl_verl.rl_files import count_rows
 from contextrl_verl.settings import Settings
 
@@ -34,10 +34,10 @@ def check_job(settings: Settings) -> None:
     if settings.uses_pairs or settings.pairs.val_files:
         tokenizer, processor = load_tokenizer(run)
         if settings.uses_pairs:
-            key = "contextrl.pairs.train_files"
-            pairs = PairSource(settings.pairs.train_files, settings, tokenizer, processor, key)
-            if settings.objective == "selection_reward":
-                _check_images(pairs, extra, key)
+            pairs = training_pairs(settings, tokenizer, processor)
+            if settings.objective != "context_awareness":
+                # Only then does the rollout server see them.
+                _check_images(pairs, extra, "contextrl.pairs.train_files")
         if settings.pairs.val_files:
             key = "contextrl.pairs.val_files"
             _check_images(PairSource(settings.pairs.val_files, settings, tokenizer, processor, key), extra, key)

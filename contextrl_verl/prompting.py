@@ -37,6 +37,7 @@ class PromptConfig:
     Attributes:
         template: name of a file in ``contextrl_verl/templates`` (without ``.jinja``) or a path.
         labels: labels of the options in shown order; as many as the largest pair has contexts.
+        question_template: template of a pair as an ordinary question (objective ``question_answering``).
         prefill: start of the assistant's reply, e.g. ``The correct option is``; empty for none.
         chat_template_kwargs: passed to the chat template, e.g. ``{enable_thinking: false}``.
     """
@@ -45,6 +46,7 @@ class PromptConfig:
     __pydantic_config__ = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
     template: str = "select_context"
+    question_template: str = "answer_question"
     labels: tuple[str, ...] = ("A", "B")
     prefill: str = ""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -123,7 +125,11 @@ class PromptRenderer:
             options.append({"label": label, **_view(pair.contexts[index], images)})
         try:
             text = self._template.render(
-                query=pair.query, answer=pair.answer, options=options, labels=list(self.config.labels[: len(order)])
+                query=pair.query,
+                answer=pair.answer,
+                domain=pair.domain,
+                options=options,
+                labels=list(self.config.labels[: len(order)]),
             )
         except TemplateError as error:
             raise ConfigError(

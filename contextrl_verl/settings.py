@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.prompting import Orders, PromptConfig
 
-Objective = Literal["context_awareness", "selection_reward", "none"]
+Objective = Literal["context_awareness", "selection_reward", "question_answering", "none"]
 
 
 class _Strict(BaseModel):

@@ -4,7 +4,14 @@ Set ``path: pkg://reward_fns.dispatch`` and ``name: compute_score``. Add a score
 ``register``, or for one run in yaml under ``reward_kwargs.registry``.
 """
 
-from reward_fns import exact_match, math_answer, multiple_choice, selection, vqa  # noqa: F401  (importing registers them)
+from reward_fns import (  # noqa: F401  (importing registers them)
+    exact_match,
+    math_answer,
+    multiple_choice,
+    question_answering,
+    selection,
+    vqa,
+)
 from reward_fns.choice import parse_choice
 from reward_fns.dispatch import compute_score
 from reward_fns.registry import RewardConfigError, register, resolve, reward

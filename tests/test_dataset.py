@@ -111,6 +111,40 @@ def test_how_pairs_are_rolled_out(tmp_path, verl_tokenizer, objective, agent, n)
             assert (loop, count) == ((agent or "single_turn_agent", n) if "@" in name else ("single_turn_agent", 4))
 
 
+def test_pairs_as_ordinary_questions_show_one_context_and_no_answer(tmp_path, verl_tokenizer):
+    config = job_on(tmp_path, "contextrl.objective=question_answering", pairs=SIX, held_out=SIX[:2])
+    loaders = verl_loaders(config, verl_tokenizer)
+    known = {pair.pair_id: pair for pair in SIX}
+    seen = 0
+    for batch in loaders.train_dataloader:
+        assert set(batch["agent_name"]) == {"single_turn_agent"}
+        assert set(batch["__rollout_n__"]) == {4}
+        assert batch[COLUMN].tolist() == [[0, 0, -1, -1]] * 5
+        for at, extra in enumerate(batch["extra_info"]):
+            if "pair_id" not in extra:
+                continue
+            pair, seen = known[extra["pair_id"]], seen + 1
+            (message,) = batch["raw_prompt"][at]
+            assert pair.query in message["content"]
+            assert pair.supporting.text in message["content"]
+            assert all(other.text not in message["content"] for other in pair.confounders)
+            assert batch["reward_model"][at]["ground_truth"] == pair.answer
+            assert batch["data_source"][at] == f"contextrl/question_answering/{pair.domain}"
+    assert seen == 8
+    # Held-out pairs are asked as in every arm.
+    (asked,) = loaders.val_dataloader
+    assert len(pairs_in(row_ids(asked))) == 4
+    assert set(asked["agent_name"]) == {"single_turn_agent", ANSWER}
+
+
+def test_questions_have_no_orders(tmp_path, verl_tokenizer):
+    config = job_on(
+        tmp_path, "contextrl.objective=question_answering", "contextrl.pairs.orders=both", pairs=SIX
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"orders is 'both' and contextrl.objective is 'question_answering'"):
+        verl_loaders(config, verl_tokenizer)
+
+
 def test_without_an_objective_only_plain_rows_are_trained_and_pairs_are_still_asked(tmp_path, verl_tokenizer):
     config = job_on(tmp_path, "contextrl.objective=none", pairs=SIX, held_out=SIX[:2])
     loaders = verl_loaders(config, verl_tokenizer)

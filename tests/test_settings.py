@@ -30,7 +30,7 @@ def nested(key: str, value) -> dict:
 
 
 ILL_TYPED = [
-    ("objective", "magic", "'context_awareness', 'selection_reward' or 'none'"),
+    ("objective", "magic", "'context_awareness', 'selection_reward', 'question_answering' or 'none'"),
     ("objective", None, "'none'"),
     ("seed", "one", "integer"),
     ("seed", 1.5, "integer"),

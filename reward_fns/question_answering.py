@@ -1,0 +1,61 @@
+r"""Pairs as ordinary questions (the arm da_qca): a short answer is right or wrong, a patch is right in part.
+
+A patch is compared by its changed lines: the harmonic mean of the share of the response's changed lines that are in
+the reference and of the reference's that are in the response, each line as often as it stands there, blanks at its ends
+apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from reward_fns.registry import RewardConfigError, reward
+from reward_fns.text import require_str, strip_thinking
+from reward_fns.vqa import score_vqa
+
+_HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@", re.M)
+_FENCE = re.compile(r"^[ \t]*```[^\n`]{0,20}$", re.M)
+_FILE_LINE = ("+++ ", "--- ")
+_PARSED_CHARS = 200
+
+
+@reward("contextrl/question_answering*")
+def score_question_answering(
+    data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any] | None = None, **_: Any
+) -> dict[str, Any]:
+    """Score one response from 0 to 1; ``acc`` is 1 for a full score only.
+
+    ``ground_truth`` is the pair's answer: a unified diff, or anything that :func:`reward_fns.vqa.score_vqa` compares.
+    Raises RewardConfigError when it is no text, or a diff that changes nothing.
+    """
+    reference = require_str(ground_truth, "question-answering")
+    if not _HUNK.search(reference):
+        return score_vqa(data_source, solution_str, reference, extra_info)
+    wanted = changed_lines(reference)
+    if not wanted:
+        raise RewardConfigError(f"The question-answering reward's ground_truth {reference[:80]!r} changes no line.")
+    patch = patch_in(strip_thinking(solution_str) or "")
+    written = changed_lines(patch)
+    common = (wanted & written).total()
+    score = 2 * common / (wanted.total() + written.total())
+    return {"score": score, "acc": float(score == 1.0), "parsed": patch[:_PARSED_CHARS]}
+
+
+def patch_in(text: str) -> str:
+    """The last fenced block of a response; without one, all of it."""
+    fences = list(_FENCE.finditer(text))
+    if len(fences) < 2:
+        return text
+    # An odd fence at the end opens a block that was cut: what it holds is what was written last.
+    start = fences[-1] if len(fences) % 2 else fences[-2]
+    end = None if len(fences) % 2 else fences[-1].start()
+    return text[start.end() : end].strip("\n")
+
+
+def changed_lines(patch: str) -> Counter[str]:
+    """Added and removed lines of a diff with their signs, blanks at their ends apart; empty ones do not count."""
+    lines = (line for line in patch.splitlines() if line[:1] in "+-" and line and not line.startswith(_FILE_LINE))
+    return Counter(line[0] + line[1:].strip() for line in lines if line[1:].strip())
