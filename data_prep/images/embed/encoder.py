@@ -77,7 +77,8 @@ class VisionEncoder:
                     "'contextrl-verl[embed]'."
                 ) from None
             try:
-                processor = AutoImageProcessor.from_pretrained(self.model, trust_remote_code=False)
+                # One way to shrink a picture, so that vectors do not depend on whether torchvision is installed.
+                processor = AutoImageProcessor.from_pretrained(self.model, trust_remote_code=False, backend="pil")
                 model = AutoModel.from_pretrained(self.model, trust_remote_code=False, dtype=torch.float32)
             except (OSError, ValueError, ImportError) as error:
                 raise ImagePairError(
