@@ -60,3 +60,20 @@ def test_none_trains_on_the_ordinary_rows_alone(tmp_path):
         assert not [row for row in rows if "which? A or B" in row["input"]]
     # The baseline is asked the same held-out pairs.
     assert "val-core/contextrl/selection/acc/mean@1" in history[-1][1]
+
+
+@pytest.mark.slow
+def test_question_answering_trains_on_the_pairs_as_questions(tmp_path):
+    changes = {
+        "contextrl.objective": "question_answering",
+        "actor_rollout_ref.actor.ppo_mini_batch_size": ROWS + PAIRS,
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 16,
+    }
+    history, dumps = run(tmp_path, **changes)
+    for rows in dumps:
+        asked = [row for row in rows if "Answer the question from the context." in row["input"]]
+        assert len(asked) == PAIRS * ROLLOUTS
+        assert len(rows) == (PAIRS + ROWS) * ROLLOUTS
+        assert not [row for row in rows if "which? A or B" in row["input"]]
+    # The held-out pairs are asked as in every arm.
+    assert "val-core/contextrl/selection/acc/mean@1" in history[-1][1]
