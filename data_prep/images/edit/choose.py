@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data_prep.counting import Stage
+from data_prep.draws import draw
 from data_prep.images.item import VqaItem, read_items
 
 
@@ -41,11 +41,11 @@ def choose_items(
         if kind is None:
             stage.drop("question not understood", {"item_id": item.item_id, "question": item.question})
         else:
-            rank = _rank(seed, item.item_id)
+            rank = draw(seed, "edit", item.item_id)
             groups[kind, item.answer.casefold().strip()].append((rank, index, item.image))
     total = sum(map(len, groups.values()))
     # Which group gives first must not follow from its name either, if there are more groups than edits.
-    turns = deque(deque(sorted(groups[name])) for name in sorted(groups, key=lambda name: _rank(seed, *name)))
+    turns = deque(deque(sorted(groups[name])) for name in sorted(groups, key=lambda name: draw(seed, "edit", *name)))
     uses: Counter[str] = Counter()
     chosen: set[int] = set()
     full = 0
@@ -65,8 +65,3 @@ def choose_items(
         stage.drop("not drawn", count=rest)
     stage.keep(len(chosen))
     return [item for index, item in enumerate(read_items(paths)) if index in chosen]
-
-
-def _rank(seed: int, *names: str) -> bytes:
-    text = "\0".join([str(seed), "edit", *names])
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
