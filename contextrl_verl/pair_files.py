@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from contextrl_verl import __version__
 from contextrl_verl.pairs import ARROW_SCHEMA, ContrastivePair, PairFormatError, parse_pair
+from contextrl_verl.whole_file import whole_file
 
 # Small groups keep random access cheap: one pair of 32k-token runs is some 250 kB.
 _ROWS_PER_GROUP = 64
@@ -36,19 +37,12 @@ def write_pairs(pairs: Iterable[ContrastivePair], path: str | os.PathLike[str]) 
         PairFormatError: a pair_id occurs twice, or the file ending is neither of the two.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as scratch:
         if path.suffix == ".parquet":
-            count = _write_parquet(_distinct(pairs, path), scratch)
-        elif path.suffix == ".jsonl":
-            count = _write_jsonl(_distinct(pairs, path), scratch)
-        else:
-            raise PairFormatError(f"{path}: pairs are written as .parquet or .jsonl. Fix: change the file's ending.")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return count
+            return _write_parquet(_distinct(pairs, path), scratch)
+        if path.suffix == ".jsonl":
+            return _write_jsonl(_distinct(pairs, path), scratch)
+        raise PairFormatError(f"{path}: pairs are written as .parquet or .jsonl. Fix: change the file's ending.")
 
 
 def _distinct(pairs: Iterable[ContrastivePair], path: Path) -> Iterator[ContrastivePair]:

@@ -1,20 +1,13 @@
-"""Files that are either whole or not there."""
+"""Small files, written whole or not at all."""
 
 from __future__ import annotations
 
 import os
-import uuid
-from pathlib import Path
+
+from contextrl_verl.whole_file import whole_file
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write a small file through a scratch file in the same folder; a reader never sees half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        scratch.write_bytes(data)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with whole_file(path) as scratch:
+        scratch.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
