@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import contextrl_verl
 from data_prep.atomic import write_whole
@@ -26,6 +22,7 @@ from data_prep.images.sources import describe_source, load_items, plan_source, s
 from data_prep.images.store import ImageStore
 from data_prep.pipeline import Engine, fingerprint, remove, run_parts, total
 from data_prep.tasks.rows import COLUMNS, IMAGES
+from data_prep.tasks.writing import reasons, validation_file, write_row_files
 from reward_fns.exact_match import normalise
 
 DATA_SOURCE = "contextrl/vqa"
@@ -34,8 +31,6 @@ _PROMPT = (
     "<image>\n{question}\nYour answer is a word, a number or a short phrase. End with it, and nothing else, inside "
     "<answer></answer>."
 )
-_ROWS_PER_GROUP = 200
-_BYTES_PER_GROUP = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -100,8 +95,13 @@ def vqa(
     wanted = {"train": out} | ({"validation": held_out} if options.validation else {})
     for split in wanted:
         if split not in splits.values():
-            raise ImagePairError(f"{source}: no row for {split}; {_reasons(funnel)}. Fix: {_FIXES[split]}.")
-    _write(items, splits, wanted, store, options)
+            raise ImagePairError(f"{source}: no row for {split}; {reasons(funnel)}. Fix: {_FIXES[split]}.")
+    bytes_of = lru_cache(maxsize=16)(store.read)
+    rows_of = {
+        path: _rows([item for item in items if splits[item.image] == split], split, bytes_of, options)
+        for split, path in wanted.items()
+    }
+    write_row_files(rows_of, SCHEMA)
     rows = Counter(splits[item.image] for item in items)
     summary = {
         "rows": len(items),
@@ -121,11 +121,6 @@ _FIXES = {
     "train": "mend what the counts name, or give a larger source",
     "validation": "raise --validation, give more pictures, or write --validation 0",
 }
-
-
-def validation_file(out: Path) -> Path:
-    """Where the rows for validation go: ``rows.validation.parquet`` beside ``rows.parquet``."""
-    return out.with_suffix(".validation.parquet")
 
 
 def split_of(image: str, options: VqaOptions) -> str:
@@ -175,50 +170,8 @@ def _chosen(items: list[VqaItem], options: VqaOptions, funnel: Funnel) -> list[V
     return [item for item in items if item.item_id in kept]
 
 
-def _reasons(funnel: Funnel) -> str:
-    worst = [f"{stage.name}: {reason} ({n})" for stage in funnel for reason, n in stage.dropped.most_common(3)]
-    return "; ".join(worst) or "nothing was dropped"
-
-
-def _write(
-    items: list[VqaItem], splits: Mapping[str, str], wanted: Mapping[str, Path], store: ImageStore, options: VqaOptions
-) -> None:
-    """All files or none: they are written under other names first."""
-    bytes_of = lru_cache(maxsize=16)(store.read)
-    mask = os.umask(0)
-    os.umask(mask)
-    with ExitStack() as leaving:
-        ready: dict[Path, Path] = {}
-        for split, path in wanted.items():
-            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-            os.close(descriptor)
-            scratch = Path(name)
-            leaving.callback(scratch.unlink, missing_ok=True)
-            mine = (item for item in items if splits[item.image] == split)
-            _write_rows((_row(n, item, split, bytes_of, options) for n, item in enumerate(mine)), scratch)
-            scratch.chmod(0o666 & ~mask)
-            ready[scratch] = path
-        for scratch, path in ready.items():
-            os.replace(scratch, path)
-
-
-def _write_rows(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        for batch in _batches(rows):
-            writer.write_table(pa.Table.from_pylist(batch, SCHEMA))
-
-
-def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += len(row["images"][0]["bytes"])
-        if len(batch) == _ROWS_PER_GROUP or size >= _BYTES_PER_GROUP:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _rows(items: list[VqaItem], split: str, bytes_of: Any, options: VqaOptions) -> Iterator[dict[str, Any]]:
+    return (_row(index, item, split, bytes_of, options) for index, item in enumerate(items))
 
 
 def _row(index: int, item: VqaItem, split: str, bytes_of: Any, options: VqaOptions) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from data_prep.counting import Funnel
 from data_prep.images.item import VqaItem, read_items
+
+Item = TypeVar("Item")
 
 
 def load_items(paths: Sequence[Path], funnel: Funnel) -> list[VqaItem]:
@@ -15,12 +18,16 @@ def load_items(paths: Sequence[Path], funnel: Funnel) -> list[VqaItem]:
     A question about a picture that stands there twice is kept once. One that is answered differently in two places is
     not kept at all: nobody knows which answer is right. Case and spaces do not make a difference.
     """
+    return distinct(list(read_items(paths)), funnel)
+
+
+def distinct(items: list[Item], funnel: Funnel) -> list[Item]:
+    """Those of :func:`load_items`, for anything with its ``item_id``, ``image``, ``question`` and ``answer``."""
     stage = funnel.stage("distinct", "questions")
-    items = list(read_items(paths))
     answers: dict[tuple[str, str], set[str]] = {}
     for item in items:
         answers.setdefault(_asked(item), set()).add(_same(item.answer))
-    kept: list[VqaItem] = []
+    kept: list[Item] = []
     seen: set[tuple[str, str]] = set()
     for item in items:
         asked = _asked(item)
@@ -35,7 +42,7 @@ def load_items(paths: Sequence[Path], funnel: Funnel) -> list[VqaItem]:
     return kept
 
 
-def _asked(item: VqaItem) -> tuple[str, str]:
+def _asked(item: Any) -> tuple[str, str]:
     return item.image, _same(item.question)
 
 

@@ -40,7 +40,7 @@ def plan_source(source: str, options: Mapping[str, Any]) -> list[dict[str, Any]]
         "domain": settings.domain or found.domain or "image",
         "limits": vars(settings.limits),
         "seed": settings.seed,
-        "highest": _highest(found, settings),
+        "highest": highest_draw(found, settings),
         "store": settings.store,
     }
     return [{**shared, "span": {**span, "columns": wanted}} for span in found.spans]
@@ -67,7 +67,7 @@ def _find(source: str, settings: SourceOptions) -> tuple[Found, str]:
     raise ImagePairError(f"--source {source!r} {state}. Fix: give one of: {forms}.")
 
 
-def _highest(found: Found, settings: SourceOptions) -> str | None:
+def highest_draw(found: Found, settings: SourceOptions) -> str | None:
     """The draw of the last question that is taken; None takes all. Each part then knows its own share."""
     if not settings.limit or found.keys is None:
         return None

@@ -35,7 +35,7 @@ def scan_images(payload: dict[str, Any], path: Path) -> Funnel:
 def _items(payload: dict[str, Any], stage: Stage) -> Iterator[VqaItem]:
     from data_prep.images.sources.plan import SOURCES
 
-    pictures = _Pictures(payload)
+    pictures = PictureReader(payload)
     highest = bytes.fromhex(payload["highest"]) if payload["highest"] else None
     for row in SOURCES[payload["source"]].rows(payload["span"]):
         if isinstance(row, Lost):
@@ -57,7 +57,7 @@ def _sample(payload: dict[str, Any], row: Row) -> dict[str, Any]:
     return {"source": payload["name"], **row.where}
 
 
-def _item(payload: dict[str, Any], row: Row, pictures: _Pictures) -> VqaItem:
+def _item(payload: dict[str, Any], row: Row, pictures: PictureReader) -> VqaItem:
     columns = payload["columns"]
     values = row.load()
     found = {role: value_of(values, column) for role, column in columns.items()}
@@ -79,8 +79,8 @@ def _item(payload: dict[str, Any], row: Row, pictures: _Pictures) -> VqaItem:
     )
 
 
-class _Pictures:
-    """Opens and stores pictures, each once."""
+class PictureReader:
+    """Opens and stores pictures, each once; ``payload`` names ``root``, ``limits`` and ``store``."""
 
     def __init__(self, payload: dict[str, Any]) -> None:
         self.root = Path(payload["root"]) if payload["root"] else None
