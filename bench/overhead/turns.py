@@ -1,0 +1,72 @@
+"""Two jobs of verl's trainer that take turns step by step, so that both meet the same machine.
+
+verl's trainer has no place for that, but it validates between steps and outside their timer, and reading the one
+validation row can wait. The turns go 0 1 1 0 0 1 1 0 ..., so that neither job is always the first of two.
+This file is a job's ``data.custom_cls.path``; nothing of a step in training changes.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from contextrl_verl.dataset import MixedTaskDataset
+
+_ORDER = (0, 1, 1, 0)
+
+
+def whose_turn(done: int) -> int:
+    """The job that makes the next step when ``done`` steps of both together are made."""
+    return _ORDER[done % 4]
+
+
+class Turns:
+    """One job's side. Every finished step is a file in ``folder``; ``stop`` there ends both jobs.
+
+    Args:
+        folder: shared by the two jobs; empty when they start.
+        job: 0 or 1.
+        steps: of each job.
+        timeout: seconds to wait for the other job.
+    """
+
+    def __init__(self, folder: str | Path, job: int, steps: int, timeout: float = 3600) -> None:
+        self.folder, self.job, self.steps, self.timeout = Path(folder), int(job), int(steps), timeout
+        self._made = -1
+
+    def next(self) -> None:
+        """Says that this job's step is made (the first time: that it is ready), and waits for its next turn.
+
+        Raises:
+            RuntimeError: the other job failed, or took longer than the timeout.
+        """
+        self._made += 1
+        (self.folder / f"{self.job}-{self._made}").touch()
+        deadline = time.monotonic() + self.timeout
+        while not self._may_go():
+            if (self.folder / "stop").exists():
+                raise RuntimeError("the other job of the benchmark stopped; its log says why")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"waited {self.timeout:.0f} s for the other job of the benchmark")
+            time.sleep(0.02)
+
+    def _may_go(self) -> bool:
+        # Both must be ready; after its last step a job waits too, and does not disturb the other's with its ending.
+        made = [len(list(self.folder.glob(f"{job}-*"))) - 1 for job in (0, 1)]
+        if min(made) < 0:
+            return False
+        done = sum(made)
+        return done >= 2 * self.steps or (self._made < self.steps and whose_turn(done) == self.job)
+
+
+class TurnTakingDataset(MixedTaskDataset):
+    """``MixedTaskDataset`` whose validation row is read when it is this job's turn (keys ``data.turns.*``)."""
+
+    def __init__(self, data_files, tokenizer, config, processor=None, max_samples: int = -1) -> None:
+        super().__init__(data_files, tokenizer, config, processor, max_samples)
+        self._turns = None if self.is_train else Turns(config.turns.folder, config.turns.job, config.turns.steps)
+
+    def __getitem__(self, item: int):
+        if self._turns is not None:
+            self._turns.next()
+        return super().__getitem__(item)
