@@ -99,7 +99,7 @@ def _run(sizes: Sizes, out: Path, command: str) -> dict[str, Any]:
 
 def _write(out: Path, found: dict[str, Any]) -> None:
     _put(out / "results.json", json.dumps(found, indent=2) + "\n")
-    _put(out / "results.md", f"# What pairs cost\n\n{markdown(found)}\n{released_markdown(found)}")
+    _put(out / "results.md", f"# What pairs cost\n\n{markdown(found)}\n{released_markdown(found['released'])}")
     with whole_file(out / "results.png") as scratch:
         draw(scratch, found)
 

@@ -20,7 +20,7 @@ from contextrl_verl.demo.job import run_trainer
 from contextrl_verl.errors import ConfigError
 
 # Both jobs are there at the same time, though only one works.
-NEEDED_GIB = 10
+NEEDED_GIB = 12
 
 
 @dataclass(frozen=True)

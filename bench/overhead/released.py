@@ -5,7 +5,8 @@ Where a length is not published, the longest that the released settings allow st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from bench.overhead.accounting import EASYR1, SKYRL, Passes, ReleasedSchedule, Tokens, carrier, ordinary
 
@@ -79,3 +80,19 @@ def agent_seconds(passes: Passes = Passes()) -> dict[str, float]:
     pairs = SKYRL.tokens().work
     released = POLICY_TRAINING_SECONDS * pairs / (rows + pairs)
     return {"released": released, "carrier": released * passes.of(1).work / update.of(1).work}
+
+
+def figures() -> dict[str, Any]:
+    """All of this, ready for JSON."""
+    return {
+        "lines": [
+            {"name": line.name, "pairs": line.pairs, "uses": line.uses, **asdict(line.tokens)}
+            | {"forward_per_pair": line.forward_per_pair, "backward_per_pair": line.backward_per_pair}
+            | {"work": line.tokens.work}
+            for line in lines()
+        ],
+        "break_even_length": break_even_length(),
+        "agent_shares": agent_shares(),
+        "agent_seconds": agent_seconds(),
+        "agent_batch_seconds": BATCH_SECONDS,
+    }

@@ -40,9 +40,8 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n\n".join([verdict(found) + ".", _setting(found), _stages(found), _tokens(found), _memory(found)]) + "\n"
 
 
-def released_markdown(found: dict[str, Any]) -> str:
-    """The released schedules next to carrier rows."""
-    one = found["released"]
+def released_markdown(one: dict[str, Any]) -> str:
+    """The released schedules next to carrier rows, from :func:`bench.overhead.released.figures`."""
     head = "| per step, all GPUs | pairs | updates of a pair | forwarded per pair | backwarded per pair | work |"
     rows = [
         f"| {line['name']} | {line['pairs']} | {line['uses']} | {line['forward_per_pair']:,} | "

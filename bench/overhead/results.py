@@ -93,16 +93,5 @@ def summarise(sizes: Sizes, plain: Measured, paired: Measured, made_by: str, loa
             arm: {"job_gib": job.peak_bytes / 2**30, "worker_gib": job.worker_peak_bytes / 2**30}
             for arm, job in zip(ARMS, (plain, paired), strict=True)
         },
-        "released": {
-            "lines": [
-                {"name": line.name, "pairs": line.pairs, "uses": line.uses, **asdict(line.tokens)}
-                | {"forward_per_pair": line.forward_per_pair, "backward_per_pair": line.backward_per_pair}
-                | {"work": line.tokens.work}
-                for line in released.lines()
-            ],
-            "break_even_length": released.break_even_length(),
-            "agent_shares": released.agent_shares(),
-            "agent_seconds": released.agent_seconds(),
-            "agent_batch_seconds": released.BATCH_SECONDS,
-        },
+        "released": released.figures(),
     }

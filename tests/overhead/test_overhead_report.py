@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from overhead_figures import PAIRED_TOKENS, PLAIN_TOKENS, SIZES, found, measured
@@ -32,8 +33,10 @@ def test_the_page_shows_ratio_tokens_and_memory():
     assert "| all processes of the job | 6.00 GiB | 7.00 GiB |" in page
 
 
-def test_the_released_schedules_are_a_table():
-    assert "| EasyR1 (images) | 32 | 4 | 262,144 | 262,144 | 25.17 M |" in released_markdown(found())
+def test_the_released_schedules_are_a_table_and_the_docs_show_it():
+    table = released_markdown(found()["released"])
+    assert "| EasyR1 (images) | 32 | 4 | 262,144 | 262,144 | 25.17 M |" in table
+    assert table in (Path(__file__).parents[2] / "docs" / "cost.md").read_text()
 
 
 @pytest.mark.parametrize(
