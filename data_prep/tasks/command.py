@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from data_prep.tasks.public.command import public
+
 tasks = typer.Typer(help="Make rows for the main task from agent runs or pictures.", no_args_is_help=True)
+tasks.command(name="public")(public)
 
 
 @tasks.command(name="trace-qa")
@@ -22,6 +25,7 @@ def trace_qa(
     seed: Annotated[int, typer.Option(help="Seed of every choice.")] = 1,
 ) -> None:
     """Questions about what happened in a run, with exact answers."""
+    from data_prep.tasks.telling import tell, token_counter
     from data_prep.tasks.trace_qa import Options, estimated_tokens
     from data_prep.tasks.trace_qa import trace_qa as make
     from data_prep.trajectories.run import TrajectoryError
@@ -30,11 +34,11 @@ def trace_qa(
         if split_by not in ("instance", "repository"):
             raise TrajectoryError(f"--split-by {split_by}: write instance or repository")
         options = Options(max_tokens, per_run, validation, split_by, seed)  # type: ignore[arg-type]
-        summary = make(input, out, options, _counter(tokenizer) if tokenizer else estimated_tokens)
+        summary = make(input, out, options, token_counter(tokenizer) if tokenizer else estimated_tokens)
     except TrajectoryError as error:
         typer.echo(f"contextrl tasks trace-qa: {error}", err=True)
         raise typer.Exit(1) from None
-    _tell(summary, out)
+    tell(summary, out)
 
 
 @tasks.command(name="vqa")
@@ -67,6 +71,7 @@ def vqa(
     from data_prep.images.errors import ImagePairError
     from data_prep.images.sources import read_columns
     from data_prep.pipeline import PipelineError
+    from data_prep.tasks.telling import tell
     from data_prep.tasks.vqa import VqaOptions, validation_file
     from data_prep.tasks.vqa import vqa as make
 
@@ -83,30 +88,6 @@ def vqa(
     except (ImagePairError, PipelineError) as error:
         typer.echo(f"contextrl tasks vqa: {error}", err=True)
         raise typer.Exit(1) from None
-    _tell(summary, out)
+    tell(summary, out)
     if validation:
         typer.echo(f"{validation_file(out)}: the rows for validation")
-
-
-def _tell(summary: dict[str, Any], out: Path) -> None:
-    for stage in summary["stages"]:
-        typer.echo(f"{stage['name']}: {stage['in']} in, {stage['out']} out")
-        for reason, count in stage["dropped"].items():
-            typer.echo(f"  {count:6d}  {reason}")
-    shares = ", ".join(f"{count} {split}" for split, count in summary["splits"].items())
-    typer.echo(f"{out}: {summary['rows']} rows ({shares})")
-
-
-def _counter(name: str):
-    from transformers import AutoTokenizer
-
-    from data_prep.trajectories.run import TrajectoryError
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise TrajectoryError(
-            f"--tokenizer {name}: cannot be loaded ({str(error).splitlines()[0]}); "
-            "name a model or a folder that holds one"
-        ) from error
-    return lambda text: len(tokenizer(text, add_special_tokens=False).input_ids)
