@@ -13,7 +13,7 @@ from contextrl_verl.agent_names import ANSWER, CARRIER
 from contextrl_verl.batch_plan import BatchPlan
 from contextrl_verl.carrier import COLUMN, ordinary_row, pair_row
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pair_source import PairSource, training_pairs
+from contextrl_verl.pair_source import PairSource, held_out_pairs, training_pairs
 from contextrl_verl.prompting import images_of
 from contextrl_verl.settings import Settings, parse_settings
 
@@ -43,9 +43,8 @@ class MixedTaskDataset(RLHFDataset):
         self._labels = len(self.settings.prompt_config.labels)
         if self.is_train:
             self.pairs = training_pairs(self.settings, self.tokenizer, self.processor)
-        elif files := self.settings.pairs.val_files:
-            # With any objective, none too: the arms are asked the same held-out questions.
-            self.pairs = PairSource(files, self.settings, self.tokenizer, self.processor, "contextrl.pairs.val_files")
+        elif self.settings.pairs.val_files:
+            self.pairs = held_out_pairs(self.settings, self.tokenizer, self.processor)
         if self.is_train:
             self.plan = make_plan(self.settings, len(self.dataframe), self.pairs)
             self._content = _content(self.dataframe.select_columns([self.prompt_key]), self.pairs)
@@ -115,10 +114,11 @@ class MixedTaskDataset(RLHFDataset):
             else pair_row(self.pairs.option_ids, len(order), supporting),
         }
         carried = self.settings.objective == "context_awareness"
-        if self.settings.objective == "selection_reward" or self.pairs.as_questions:
-            row["agent_name"] = self.settings.run.default_agent_loop
+        if self.is_train:
+            row["agent_name"] = CARRIER if carried else self.settings.run.default_agent_loop
         else:
-            row["agent_name"] = CARRIER if self.is_train else ANSWER
+            by_choice = self.settings.pairs.val_by == "choice"
+            row["agent_name"] = ANSWER if by_choice else self.settings.run.default_agent_loop
         if self.is_train:
             row["__rollout_n__"] = 1 if carried else self.settings.run.rollout_n
         return {name: row[name] for name in row if name in self._columns()}

@@ -33,6 +33,7 @@ class PairSource:
         files: pair files; ``key`` names where they came from in messages.
         settings: the ``contextrl`` block.
         as_questions: show each pair as an ordinary question about its supporting context.
+        written: the policy writes its whole reply, so nothing is put before it (no ``contextrl.prompt.prefill``).
         tokenizer, processor: the run's own, so that lengths are true.
 
     Attributes:
@@ -54,6 +55,7 @@ class PairSource:
         key: str,
         *,
         as_questions: bool = False,
+        written: bool = False,
     ) -> None:
         if not files:
             raise ConfigError(
@@ -64,8 +66,9 @@ class PairSource:
         self.prompt = settings.prompt_config
         self.as_questions = as_questions
         if as_questions:
-            # The policy writes the whole reply.
-            self.prompt = replace(self.prompt, template=self.prompt.question_template, prefill="")
+            self.prompt = replace(self.prompt, template=self.prompt.question_template)
+        if written:
+            self.prompt = replace(self.prompt, prefill="")
         self.renderer = PromptRenderer(self.prompt)
         self.option_ids = resolve_option_tokens(tokenizer, self.prompt)
         try:
@@ -152,8 +155,20 @@ def training_pairs(settings: Settings, tokenizer: Any, processor: Any) -> PairSo
     """
     if not settings.uses_pairs:
         return None
-    as_questions = settings.objective == "question_answering"
     return PairSource(
         settings.pairs.train_files, settings, tokenizer, processor, "contextrl.pairs.train_files",
-        as_questions=as_questions,
+        as_questions=settings.objective == "question_answering",
+        written=settings.objective != "context_awareness",
+    )  # fmt: skip
+
+
+def held_out_pairs(settings: Settings, tokenizer: Any, processor: Any) -> PairSource:
+    """The pairs of ``contextrl.pairs.val_files``: the same questions whatever the objective, none too.
+
+    Raises:
+        ConfigError: see :class:`PairSource`.
+    """
+    return PairSource(
+        settings.pairs.val_files, settings, tokenizer, processor, "contextrl.pairs.val_files",
+        written=settings.pairs.val_by == "reply",
     )  # fmt: skip

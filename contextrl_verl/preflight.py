@@ -9,7 +9,7 @@ from typing import Any
 from contextrl_verl.cpu.environment import cpu_selected
 from contextrl_verl.dataset import describe_plan, make_plan
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pair_source import PairSource, training_pairs
+from contextrl_verl.pair_source import PairSource, held_out_pairs, training_pairs
 from contextrl_verl.rl_files import count_rows
 from contextrl_verl.settings import Settings
 
@@ -39,8 +39,7 @@ def check_job(settings: Settings) -> None:
                 # Only then does the rollout server see them.
                 _check_images(pairs, extra, "contextrl.pairs.train_files")
         if settings.pairs.val_files:
-            key = "contextrl.pairs.val_files"
-            _check_images(PairSource(settings.pairs.val_files, settings, tokenizer, processor, key), extra, key)
+            _check_images(held_out_pairs(settings, tokenizer, processor), extra, "contextrl.pairs.val_files")
     plan = make_plan(settings, rl_rows, pairs)
     print(describe_plan(plan, pairs))
     _note_padding(settings, plan.rl_per_batch)
@@ -79,23 +78,18 @@ def _check_keys(settings: Settings) -> None:
             f"data.gen_batch_size is {run.gen_batch_size} and data.train_batch_size is {run.train_batch_size}: the "
             "number of pairs is exact in a whole batch. Fix: leave data.gen_batch_size unset."
         )
-    if settings.objective == "selection_reward" and settings.prompt_config.prefill:
-        raise ConfigError(
-            f"contextrl.prompt.prefill is {settings.prompt_config.prefill!r}, and objective=selection_reward lets the "
-            "model write its whole reply. "
-            "Fix: contextrl.prompt.prefill=''."
-        )
     extra = run.model_extra or {}
+    _check_ranks(run.rollout_n, extra)
     if cpu_selected() and extra.get("strategy") == "fsdp":
         raise ConfigError(
             "actor_rollout_ref.actor.strategy is 'fsdp' and VERL_PLATFORM is cpu: verl loads FSDP1 by a device index, "
             "which a CPU has not. Fix: actor_rollout_ref.actor.strategy=fsdp2."
         )
-    if settings.pairs.val_files and settings.objective != "selection_reward" and extra.get("rollout_name") != "vllm":
+    if settings.pairs.val_files and settings.pairs.val_by == "choice" and extra.get("rollout_name") != "vllm":
         raise ConfigError(
             f"actor_rollout_ref.rollout.name is {extra.get('rollout_name')!r}, and contextrl.pairs.val_files are asked "
             "with a sampling parameter of vLLM (allowed_token_ids). Fix: actor_rollout_ref.rollout.name=vllm, or "
-            "contextrl.pairs.val_files=[]."
+            "contextrl.pairs.val_by=reply."
         )
     if settings.objective != "context_awareness":
         return
@@ -123,6 +117,21 @@ def _check_keys(settings: Settings) -> None:
         raise ConfigError(
             f"actor_rollout_ref.model.model_type is {extra.get('model_type')!r}, so verl would not use the engine "
             "with the joint loss. Fix: actor_rollout_ref.model.model_type=contextrl_language_model."
+        )
+
+
+def _check_ranks(rollouts: int, extra: dict[str, Any]) -> None:
+    """verl notices in the workers, when models are loaded."""
+    gpus, nodes = extra.get("n_gpus_per_node"), extra.get("nnodes")
+    mini = extra.get("ppo_mini_batch_size")
+    if not gpus or not nodes or not mini:
+        return
+    ranks, rows = int(gpus) * int(nodes), int(mini) * rollouts
+    if rows % ranks:
+        raise ConfigError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size is {mini}, with rollout.n={rollouts} {rows} rows, which "
+            f"trainer.nnodes * trainer.n_gpus_per_node = {ranks} ranks cannot share equally. Fix: a mini-batch whose "
+            f"rows are a multiple of {ranks}, or another number of GPUs."
         )
 
 

@@ -26,6 +26,7 @@ class PairSettings(_Strict):
     val_files: list[str] = Field(default_factory=list)
     per_batch: int = Field(default=0, ge=0)
     orders: Orders = "random"
+    val_by: Literal["choice", "reply"] = "choice"
 
     @field_validator("train_files", "val_files", mode="before")
     @classmethod

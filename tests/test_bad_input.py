@@ -182,10 +182,10 @@ CASES = {
         ["actor_rollout_ref.model.model_type is 'language_model'"],
         "contextrl_language_model",
     ),
-    "prefill of a free reply": (
-        {"contextrl.objective": "selection_reward", "contextrl.prompt.prefill": "Option"},
-        ["contextrl.prompt.prefill is 'Option'", "selection_reward"],
-        "prefill=''",
+    "ranks that do not share a mini-batch": (
+        {"trainer.n_gpus_per_node": "3"},
+        ["ppo_mini_batch_size is 4", "8 rows", "3 ranks"],
+        "a multiple of 3",
     ),
 }
 

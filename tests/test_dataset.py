@@ -17,6 +17,8 @@ from verl.utils import tensordict_utils as tu
 from contextrl_verl.agent_names import ANSWER, CARRIER
 from contextrl_verl.carrier import COLUMN
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.options import resolve_option_tokens
+from contextrl_verl.prompting import PromptConfig
 
 SIX = [text_pair(number) for number in range(6)]
 
@@ -156,17 +158,26 @@ def test_without_an_objective_only_plain_rows_are_trained_and_pairs_are_still_as
     assert len(pairs_in(row_ids(asked))) == 4
 
 
-@pytest.mark.parametrize(("objective", "agent"), [("context_awareness", ANSWER), ("selection_reward", "")])
-def test_validation_asks_every_held_out_pair_in_every_order(tmp_path, verl_tokenizer, objective, agent):
+@pytest.mark.parametrize("objective", ["context_awareness", "selection_reward"])
+@pytest.mark.parametrize(("val_by", "agent"), [("choice", ANSWER), ("reply", "single_turn_agent")])
+def test_validation_asks_every_held_out_pair_in_every_order(tmp_path, verl_tokenizer, objective, val_by, agent):
     held_out = [text_pair(number, confounders=1 + number % 2) for number in range(20, 25)]
-    overrides = f"contextrl.objective={objective}", "contextrl.prompt.labels=[A,B,1]"
+    overrides = (
+        f"contextrl.objective={objective}", f"contextrl.pairs.val_by={val_by}", "contextrl.prompt.labels=[A,B,'yes']",
+        "contextrl.prompt.prefill='The correct option is'",
+    )  # fmt: skip
     config = job_on(tmp_path, *overrides, pairs=SIX, held_out=held_out)
     (batch,) = verl_loaders(config, verl_tokenizer).val_dataloader
     assert "__rollout_n__" not in batch
     expected = {f"{p.pair_id}@{at}" for p in held_out for at in range(len(p.contexts))} | {"rl100", "rl101", "rl102"}
     assert sorted(row_ids(batch)) == sorted(expected)
     for name, loop in zip(row_ids(batch), batch["agent_name"], strict=True):
-        assert loop == (agent or "single_turn_agent" if "@" in name else "single_turn_agent")
+        assert loop == (agent if "@" in name else "single_turn_agent")
+    # A reply that the model writes does not begin with the prefill, so its labels are other tokens.
+    prefill = "The correct option is" if val_by == "choice" else ""
+    expected_ids = resolve_option_tokens(verl_tokenizer, PromptConfig(labels=("A", "B", "yes"), prefill=prefill))
+    asked = [row for name, row in zip(row_ids(batch), batch[COLUMN].tolist(), strict=True) if "@" in name]
+    assert all(row[2 : 2 + row[0]] == list(expected_ids)[: row[0]] for row in asked)
 
 
 @pytest.mark.parametrize("prefill", ["", "The correct option is"])

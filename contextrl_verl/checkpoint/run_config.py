@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from contextrl_verl.arms import ARMS
 from contextrl_verl.errors import ConfigError
 
 # Shown in the card where the configuration has them.
@@ -67,12 +68,11 @@ def select(config: Any, key: str) -> Any:
 
 
 def arm_of(config: Any) -> str:
-    """The arm as the recipes name it, as far as the configuration tells; da_sft and da_qca are grpo on other data."""
+    """The arm as the recipes name it, as far as the configuration tells: da_sft's second stage is grpo."""
     if select(config, "contextrl") is None or not select(config, "contextrl.pairs.per_batch"):
         return "grpo"
-    return {"context_awareness": "contextrl", "selection_reward": "da_rl"}.get(
-        str(select(config, "contextrl.objective")), "grpo"
-    )
+    objective = str(select(config, "contextrl.objective"))
+    return next((arm for arm, used in ARMS.items() if used == objective and used != "none"), "grpo")
 
 
 def hub_name(model: str) -> str:
