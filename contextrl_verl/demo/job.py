@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +51,40 @@ def run_trainer(
     Raises:
         JobError: a non-zero exit, or the timeout.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    log, metrics_file = folder / "trainer.log", folder / "metrics.jsonl"
-    metrics_file.unlink(missing_ok=True)
-    environment = cpu_environment() | {
-        "VERL_FILE_LOGGER_PATH": str(metrics_file.resolve()),
-        "HYDRA_FULL_ERROR": "1",
-        "RAY_DEDUP_LOGS": "0",
-    }
     command = [
         sys.executable, "-m", TRAINER, "--config-path=pkg://contextrl_verl.config", f"--config-name={config_name}",
         *overrides_of(keys),
     ]  # fmt: skip
+    return watch(command, folder, cpu_environment(), cwd=folder, on_metrics=on_metrics, stop=stop, timeout=timeout)
+
+
+def watch(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    cwd: Path | None = None,
+    on_metrics: OnMetrics | None = None,
+    stop: Callable[[int], bool] | None = None,
+    timeout: float = 3600,
+) -> list[tuple[int, dict[str, Any]]]:
+    """Run one of verl's trainers as ``command``, which must log to ``file``; arguments and result as `run_trainer`.
+
+    Nothing of it outlives this call, also when it is left by an exception.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log, metrics_file = folder / "trainer.log", folder / "metrics.jsonl"
+    metrics_file.unlink(missing_ok=True)
+    environment = {
+        **environment,
+        "VERL_FILE_LOGGER_PATH": str(metrics_file.resolve()),
+        "HYDRA_FULL_ERROR": "1",
+        "RAY_DEDUP_LOGS": "0",
+    }
     started, seen = time.monotonic(), []
     with log.open("w") as stream:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=cwd, env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             while True:
