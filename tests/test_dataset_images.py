@@ -8,11 +8,11 @@ from job_factory import job_on, pairs_in, row_ids, verl_loaders
 from loop_factory import OneAnswer, model_inputs, run_loop
 from omegaconf import OmegaConf
 from pair_factory import text_pair
-from vision_models import FAMILIES, make_processor, token_side
 
 from contextrl_verl.agent_names import ANSWER, CARRIER
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.prompting import images_of
+from contextrl_verl.smoke.vision_models import FAMILIES, make_processor, token_side
 
 ONE_EACH = [image_pair(number, [[(56, 56)], [(84, 56)]]) for number in range(3)]
 TWO_EACH = [image_pair(number, [[(56, 56), (112, 56)], [(84, 84), (56, 84)]]) for number in range(3, 6)]

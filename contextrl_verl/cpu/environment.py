@@ -32,3 +32,16 @@ def cpu_environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
     What the caller has set stays, except ``VERL_PLATFORM``: asking for this environment is asking for the CPU.
     """
     return {**ENVIRONMENT, **base, "VERL_PLATFORM": "cpu"}
+
+
+def main() -> None:
+    """Print the variables that are not set yet as shell exports: ``eval "$(python -m contextrl_verl.cpu.environment)"``."""
+    import shlex
+
+    chosen = cpu_environment()
+    for name in ENVIRONMENT:
+        print(f"export {name}={shlex.quote(chosen[name])}")
+
+
+if __name__ == "__main__":
+    main()

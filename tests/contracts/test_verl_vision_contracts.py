@@ -7,7 +7,8 @@ import inspect
 import pytest
 import torch
 from look import parameters, source
-from vision_models import make_model, make_processor
+
+from contextrl_verl.smoke.vision_models import make_model, make_processor
 
 qwen2_vl = pytest.importorskip("verl.models.transformers.qwen2_vl", reason="needs verl and a working torchvision")
 

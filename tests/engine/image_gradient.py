@@ -21,12 +21,12 @@ from joint_gradient import COEF, compare, make_engine
 from loop_factory import training_inputs
 from pair_factory import text_pair
 from verl.utils import hf_processor
-from vision_models import make_model, make_processor
 
 from contextrl_verl.carrier import ordinary_row, pair_row
 from contextrl_verl.demo.tiny_model import make_tokenizer
 from contextrl_verl.options import resolve_option_tokens
 from contextrl_verl.prompting import PromptConfig, PromptRenderer, encode_prompt, images_of
+from contextrl_verl.smoke.vision_models import make_model, make_processor
 
 CONFIG = PromptConfig(template="short")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from ranks import run_ranks
-from vision_models import FAMILIES
+
+from contextrl_verl.smoke.vision_models import FAMILIES
 
 SCRIPT = Path(__file__).with_name("image_gradient.py")
 

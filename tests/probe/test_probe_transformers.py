@@ -7,7 +7,6 @@ import torch
 from image_factory import image_pair
 from pair_factory import text_pair
 from probe_stubs import couples
-from vision_models import FAMILIES, make_model, make_processor
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.objective import context_awareness_loss, pair_sums
@@ -15,6 +14,7 @@ from contextrl_verl.probe.questions import ProbeError, Questions
 from contextrl_verl.probe.run import probe
 from contextrl_verl.probe.transformers_backend import LocalModel, TransformersBackend
 from contextrl_verl.prompting import PromptConfig
+from contextrl_verl.smoke.vision_models import FAMILIES, make_model, make_processor
 
 PROMPT = PromptConfig(labels=("A", "B", "C"))
 

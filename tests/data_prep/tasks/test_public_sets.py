@@ -14,9 +14,9 @@ from job_factory import compose_job, verl_loaders
 from PIL import Image
 from public_examples import EXAMPLES, shown
 from typer.testing import CliRunner
-from vision_models import make_processor
 
 from contextrl_verl.prompting import images_of
+from contextrl_verl.smoke.vision_models import make_processor
 from data_prep.tasks.command import tasks
 from data_prep.tasks.public.sets import SETS, SHARES
 from data_prep.tasks.rows import EXTRA_INFO

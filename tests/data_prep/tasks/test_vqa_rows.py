@@ -16,10 +16,10 @@ from image_factory import image_pair
 from job_factory import compose_job, verl_loaders
 from PIL import Image
 from typer.testing import CliRunner
-from vision_models import make_processor
 
 from contextrl_verl.pair_files import write_pairs
 from contextrl_verl.prompting import images_of
+from contextrl_verl.smoke.vision_models import make_processor
 from data_prep.images.errors import ImagePairError
 from data_prep.tasks.command import tasks
 from data_prep.tasks.rows import COLUMNS

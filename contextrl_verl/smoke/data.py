@@ -1,0 +1,69 @@
+"""Rows and pairs of a rehearsal: texts, or pictures of one color."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from contextrl_verl.demo.evidence_pairs import evidence_pairs, rl_rows
+from contextrl_verl.pair_files import write_pairs
+from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
+
+_COLORS = ("red", "green", "blue", "black", "white", "yellow")
+# Training, validation.
+ROWS, PAIRS = (32, 2), (16, 2)
+
+
+def write_text(folder: Path) -> None:
+    """Ordinary rows and pairs of short texts."""
+    for name, at, split in (("train", 0, "train"), ("val", 1, "heldout")):
+        pd.DataFrame(rl_rows(ROWS[at], at)).to_parquet(folder / f"{name}_rows.parquet")
+        found = evidence_pairs(PAIRS[at], at, split)
+        write_pairs(map(ContrastivePair.model_validate, found), folder / f"{name}_pairs.parquet")
+
+
+def write_images(folder: Path) -> None:
+    """Rows that ask for a picture's color, and pairs that ask which picture has one."""
+    for name, at in (("train", 0), ("val", 1)):
+        rows = [_row(number) for number in range(ROWS[at])]
+        pd.DataFrame(rows).to_parquet(folder / f"{name}_rows.parquet")
+        write_pairs([_pair(number, name) for number in range(PAIRS[at])], folder / f"{name}_pairs.parquet")
+
+
+def _picture(color: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64), color).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _row(number: int) -> dict[str, Any]:
+    color = _COLORS[number % len(_COLORS)]
+    return {
+        "data_source": "contextrl/vqa/smoke",
+        "prompt": [{"role": "user", "content": "<image>Which color is this?"}],
+        "images": [{"bytes": _picture(color), "path": None}],
+        "ability": "smoke",
+        "reward_model": {"style": "rule", "ground_truth": color},
+        "extra_info": {"index": number},
+    }
+
+
+def _pair(number: int, split: str) -> ContrastivePair:
+    right, wrong = _COLORS[number % len(_COLORS)], _COLORS[(number + 1) % len(_COLORS)]
+
+    def context(color: str) -> Context:
+        return Context(kind="images", images=[ImageRef(bytes=_picture(color))])
+
+    return ContrastivePair(
+        pair_id=f"{split}{number}",
+        domain="smoke",
+        query="Which color is this?",
+        answer=right,
+        supporting=context(right),
+        confounders=[context(wrong)],
+        split="train" if split == "train" else "validation",
+    )
