@@ -50,7 +50,12 @@ class Sizes:
             raise ConfigError(f"hidden is {self.hidden}, and heads are 32 wide. Fix: a multiple of 32.")
         if self.longest > 4096:
             raise ConfigError(f"a row has {self.longest} tokens, and the model holds 4096. Fix: shorter rows or pairs.")
-        _ = self.pairs
+        for rows in (self.mini_batch(0), self.mini_batch(1)):
+            if rows % self.micro_batch:
+                raise ConfigError(
+                    f"micro_batch is {self.micro_batch}, and an update has {rows} rows, which it does not divide. "
+                    f"Fix: a divisor of rollouts={self.rollouts}."
+                )
 
     @property
     def pairs(self) -> int:

@@ -56,6 +56,7 @@ def test_rows_are_different_and_the_same_for_the_same_seed():
         ({"ratio": 0.0}, "the ratio of pairs is 0.0"),
         ({"pair_prompt": 5000}, "a row has 5001 tokens"),
         ({"steps": 1}, "steps is 1"),
+        ({"micro_batch": 16}, "micro_batch is 16"),
     ],
 )
 def test_sizes_that_cannot_be_are_named_with_their_fix(wrong, named):
