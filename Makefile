@@ -4,11 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 TORCH  := $(shell sed -n 's/^torch==//p' constraints/cpu.txt)
 TRAJECTORIES ?=
+QUICK ?=
 
-.PHONY: help setup test test-fast test-gpu demo lint wheel clean
+.PHONY: help setup test test-fast test-gpu demo replication lint wheel clean
 help:
 	@echo "make setup      .venv with verl, vLLM and this package, for a CPU"
 	@echo "make demo       train with GRPO + context awareness on this machine (TRAJECTORIES=FILE: with your own agent runs)"
+	@echo "make replication  every arm with several seeds, a night on two cores (QUICK=1: two seeds, under an hour)"
 	@echo "make test       every test that needs no GPU"
 	@echo "make test-fast  the same without the end-to-end runs of the trainer"
 	@echo "make test-gpu   the CUDA smoke tests (in an environment you made with constraints/gpu.txt)"
@@ -33,6 +35,10 @@ test-gpu:
 
 demo: setup
 	$(BIN)/contextrl demo $(if $(TRAJECTORIES),--trajectories "$(TRAJECTORIES)",)
+
+# Goes on where it was stopped.
+replication: setup
+	$(BIN)/python -m bench.replication $(if $(QUICK),--quick,)
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,0 +1,198 @@
+"""The base of a seed: a tiny Qwen2, warmed up in plain PyTorch so that it has something to gain and to lose.
+
+From random weights no arm would get a reward. The warm-up teaches, by cross entropy on the replies:
+
+- every task of :mod:`bench.replication.tasks`, each to a partial skill: at ``rest_at`` it leaves the mixture;
+- ``checking``: two contexts as in a selection, and "A? yes or no" instead of "which? A or B": the base can tell what a
+  context says when it is asked for one;
+- ``reading both``: in the same place, the digits of the two contexts;
+- the form of a selection's reply, and nothing of its content: the label is drawn, the first one with probability
+  ``first_habit``. So selection starts at chance.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.replication.pairs import pairs
+from bench.replication.tasks import TASKS, items
+from contextrl_verl.pairs import ContrastivePair
+from contextrl_verl.prompting import PromptConfig, PromptRenderer
+
+if TYPE_CHECKING:
+    from bench.replication.plan import Base, TinyModel
+
+TEMPLATE = "short"
+CHECKING, READING_BOTH, SELECTING = "checking", "reading both", "selecting"
+# Shares of the mixture: a task that still learns, checking, reading both, selecting, and a task that rests.
+_LEARNING, _CHECKING, _READING_BOTH, _SELECTING, _RESTING = 1.0, 5.0, 1.0, 0.5, 0.15
+_CHECK_AT = 0.95
+_EXAMPLES, _PAIRS, _CHECK_ITEMS = 3000, 6000, 100
+
+# A user message and its reply; an example of the warm-up is one or more of them about the same context.
+Turn = tuple[str, str]
+_renderer = PromptRenderer(PromptConfig(template=TEMPLATE))
+
+
+def selection_prompt(pair: ContrastivePair, order: list[int]) -> str:
+    """The user message of a pair, as the trainer renders it."""
+    return _renderer.messages(pair, order)[0]["content"]
+
+
+def checking_example(pair: ContrastivePair, rng: random.Random) -> list[Turn]:
+    """Asks of one of a pair's contexts whether it supports the answer, and then of the other."""
+    order = rng.choice(([0, 1], [1, 0]))
+    text, _, question = selection_prompt(pair, order).rpartition("\n")
+    if question != "which? A or B":
+        raise AssertionError(f"the template {TEMPLATE} ends with {question!r}; checking_example expects another end")
+    turns = [(f"{label}? yes or no", "yes" if at == 0 else "no") for label, at in zip("AB", order, strict=True)]
+    (first, reply), second = rng.sample(turns, 2)
+    return [(f"{text}\n{first}", reply), second]
+
+
+def reading_example(pair: ContrastivePair, rng: random.Random) -> list[Turn]:
+    """Asks for the digits of both contexts, in their order; it stands where a selection's question stands."""
+    order = rng.choice(([0, 1], [1, 0]))
+    text, _, _ = selection_prompt(pair, order).rpartition("\n")
+    digits = [" ".join(filter(str.isdigit, pair.contexts[at].text)) for at in order]
+    return [(f"{text}\nwhat do they say?", " ".join(digits))]
+
+
+def selecting_example(pair: ContrastivePair, rng: random.Random, first_habit: float) -> list[Turn]:
+    """A selection whose reply says nothing about the contexts."""
+    label = "A" if rng.random() < first_habit else "B"
+    return [(selection_prompt(pair, rng.choice(([0, 1], [1, 0]))), label)]
+
+
+def examples_of(base: Base, seed: int) -> dict[str, list[list[Turn]]]:
+    """Everything that the warm-up draws from, by task; all of it of the train split."""
+    rng = random.Random(f"replication/base/examples/{seed}")
+    found = {
+        name: [[(item.prompt, item.answer), *item.more] for item in items(name, _EXAMPLES, seed, "train")]
+        for name in TASKS
+    }
+    drawn = list(pairs(_PAIRS, seed, "train"))
+    found[CHECKING] = [checking_example(pair, rng) for pair in drawn]
+    found[READING_BOTH] = [reading_example(pair, rng) for pair in drawn]
+    found[SELECTING] = [selecting_example(pair, rng, base.first_habit) for pair in drawn]
+    return found
+
+
+def shares(base: Base, accuracies: dict[str, float]) -> dict[str, float]:
+    """How often each task is drawn; one that reached its mark rarely, until it falls below."""
+    found = {name: _LEARNING if accuracies.get(name, 0.0) < base.rest_at else _RESTING for name in TASKS}
+    found[CHECKING] = _CHECKING if accuracies.get(CHECKING, 0.0) < _CHECK_AT else _RESTING
+    return found | {READING_BOTH: _READING_BOTH, SELECTING: _SELECTING}
+
+
+def make_base(
+    folder: Path, tiny: TinyModel, base: Base, seed: int, log: Callable[[int, dict[str, float]], None] | None = None
+) -> None:
+    """Write the base of a seed to ``folder``; the same arguments give the same weights on the same machine.
+
+    Args:
+        log: called with the step and the accuracy of each task and of checking, on items the warm-up does not train.
+    """
+    import torch
+
+    from contextrl_verl.demo import tiny_model
+
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)  # for so small a model a second thread waits more than it works
+    tokenizer = tiny_model.make_tokenizer()
+    model = tiny_model.make_model(
+        None, tokenizer, hidden_size=tiny.hidden_size, layers=tiny.layers, heads=tiny.heads, seed=seed
+    )
+    rng = random.Random(f"replication/base/{seed}")
+    rows = {name: _encoded(tokenizer, found) for name, found in examples_of(base, seed).items()}
+    asked = _asked(seed)
+    drawn = shares(base, {})
+    optimizer = torch.optim.AdamW(model.parameters(), lr=base.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 50))
+    for step in range(1, base.steps + 1):
+        names = rng.choices(list(drawn), list(drawn.values()), k=base.batch_size)
+        optimizer.zero_grad()
+        _backward(model, tokenizer, [rng.choice(rows[name]) for name in names])
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % base.check_every == 0:
+            accuracies = {name: accuracy(model, tokenizer, turns) for name, turns in asked.items()}
+            drawn = shares(base, accuracies)
+            if log:
+                log(step, accuracies)
+    tiny_model.save(model, tokenizer, folder)
+
+
+def accuracy(model: Any, tokenizer: Any, turns: Sequence[Turn]) -> float:
+    """Share of single turns whose reply is the likeliest first token."""
+    import torch
+
+    from contextrl_verl.demo import tiny_model
+
+    gold = torch.tensor([tokenizer.encode(reply, add_special_tokens=False)[0] for _, reply in turns])
+    with torch.no_grad():
+        texts = [tiny_model.chat_text(tokenizer, prompt) for prompt, _ in turns]
+        logits = tiny_model.next_token_logits(model, tokenizer, texts)
+    return float((logits.argmax(-1) == gold).float().mean())
+
+
+def _asked(seed: int) -> dict[str, list[Turn]]:
+    """Single questions to follow the warm-up by: of the train split, so that nothing held out is looked at."""
+    rng = random.Random(f"replication/base/check/{seed}")
+    other = seed + 10**6
+    asked = {name: [(item.prompt, item.answer) for item in items(name, _CHECK_ITEMS, other, "train")] for name in TASKS}
+    asked[CHECKING] = [checking_example(pair, rng)[0] for pair in pairs(_CHECK_ITEMS, other, "train")]
+    return asked
+
+
+def _encoded(tokenizer: Any, examples: Sequence[Sequence[Turn]]) -> list[tuple[list[int], list[int]]]:
+    """Of each example the token ids, and the positions whose next token belongs to a reply or ends it."""
+    # Written out, and held against the tokenizer's template once: 40,000 renderings of that take most of a minute.
+    texts = [
+        "".join(
+            f"<|im_start|>user\n{ask}<|im_end|>\n<|im_start|>assistant\n{reply}<|im_end|>\n" for ask, reply in turns
+        )
+        for turns in examples
+    ]
+    messages = [
+        {"role": role, "content": text}
+        for turn in examples[0]
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    if texts[0] != tokenizer.apply_chat_template(messages, tokenize=False):
+        raise AssertionError("the tiny model's chat template is no longer ChatML")
+    start = tokenizer.encode("<|im_start|>assistant\n", add_special_tokens=False)
+    rows = []
+    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        where, inside = [], False
+        for at in range(len(start), len(ids)):
+            inside = inside or ids[at - len(start) : at] == start
+            if inside:
+                where.append(at - 1)
+                inside = ids[at] != tokenizer.eos_token_id
+        rows.append((ids, where))
+    return rows
+
+
+def _backward(model: Any, tokenizer: Any, rows: Sequence[tuple[list[int], list[int]]]) -> None:
+    """Gradients of the mean cross entropy over all reply tokens of a batch."""
+    import torch
+
+    total = sum(len(where) for _, where in rows)
+    # In two halves of similar length: padding would be half of the work.
+    rows = sorted(rows, key=lambda row: len(row[0]))
+    for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+        ids = torch.full((len(half), max(len(row) for row, _ in half)), tokenizer.pad_token_id)
+        at, where = [], []
+        for number, (row, positions) in enumerate(half):
+            ids[number, : len(row)] = torch.tensor(row)
+            at += [number] * len(positions)
+            where += positions
+        # No mask: the padding stands to the right, where a causal model does not look.
+        hidden = model.model(input_ids=ids).last_hidden_state[at, where]
+        gold = ids[at, [position + 1 for position in where]]
+        (torch.nn.functional.cross_entropy(model.lm_head(hidden).float(), gold, reduction="sum") / total).backward()

@@ -1,0 +1,69 @@
+"""The page docs/replication.md: fixed text around the figures of one run's ``results.json``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bench.replication.picture import draw
+from bench.replication.report import markdown
+from data_prep.atomic import write_whole
+
+PAGE, PICTURE = "replication.md", "images/replication.png"
+
+_HEAD = """# Replication at a desk
+
+<!-- Written by python -m bench.replication --page RESULTS.json; change bench/replication/page.py. -->
+
+The paper's claim is a comparison: with the same data and budget, GRPO with the context-awareness loss beats GRPO, and
+the same pairs used in other ways do not help. Here all five arms ([arms.md](arms.md)) run through verl's own trainer,
+with several seeds, on a model small enough for two cores. It shows what the objectives do to a model that can be
+trained in minutes; it is no evidence about models of 8 billion weights.
+
+"""
+
+_METHOD = """
+## What is trained and asked
+- **Model**: a Qwen2 made here for each seed, warmed up in plain PyTorch before any arm starts, because from random
+  weights no arm would get a reward. The warm-up teaches all six tasks to a partial skill, to say whether context A
+  (or B) of two supports an answer ("A? yes or no"), and that the reply to a selection is a label, drawn without a
+  look at the contexts. So selection starts at chance, and every task can be gained and lost.
+- **Main task** (ordinary rows of every arm): read a value from a trace of two tool calls.
+- **Pairs**: two tool calls with their output that differ in one digit; held-out pairs have keys and digits in
+  combinations that no training pair has.
+- **Untrained tasks**, of other formats, 20 to 90 tokens: a needle among other lines; one of several needles;
+  variables assigned to each other; the value that a *tool* of a trace printed; the last of several writes. Greedy
+  answers, exact match, on items that no training prompt equals.
+- **The same for all arms**: base model, items a step, steps, rollouts, learning rate, order seeds; only what
+  `contextrl_verl.arms` lists differs. da_sft trains as many pairs before as contextrl does during its steps, at the
+  same learning rate.
+- **Not the paper's**: lambda, learning rate and the share of pairs, since so small a model is trained from near
+  nothing; `--paper-ratio` takes 15 % of pairs. Pictures are left out: a tiny model that can see was not feasible in
+  the time.
+
+## Intervals
+Every seed draws its own weights, data and items, and the arms of a seed are asked the same items. The interval over
+seeds and items is Student's t over the seeds' paired differences. With two seeds it is wide, as it must be: the quick
+plan can show that something runs, and hardly that one arm is better. A bootstrap would be narrow and wrong
+(`tests/replication/test_replication_statistics.py`).
+
+## Run it
+    make replication             # all arms, eight seeds: a night on two cores
+    make replication QUICK=1     # two seeds, under an hour
+    python -m bench.replication --gpu --model CHECKPOINT   # a larger plan on a GPU, with a model of yours
+    python -m bench.replication --dry-run                  # cells and their times, and nothing runs
+
+A stopped run goes on with the cell that was cut short. Everything follows from `bench/replication/seeds.yaml`.
+"""
+
+
+def write_page(results: dict[str, Any], docs: Path) -> Path:
+    """Write the page and its picture below ``docs`` and return the page."""
+    (docs / PICTURE).parent.mkdir(parents=True, exist_ok=True)
+    scratch = docs / f"{PICTURE}.part.png"
+    draw(results, scratch)
+    shutil.move(scratch, docs / PICTURE)
+    page = docs / PAGE
+    write_whole(page, f"{_HEAD}## What came out\n{markdown(results, PICTURE)}{_METHOD}")
+    return page

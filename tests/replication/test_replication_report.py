@@ -1,0 +1,99 @@
+"""The report of made-up cells: every arm is there, the comparison with the paper says what the figures say."""
+
+import json
+import random
+
+import pytest
+
+from bench.replication.__main__ import main
+from bench.replication.plan import read_plan
+from bench.replication.report import agreement, differences_table, markdown
+from bench.replication.results import OTHERS_MEAN, results_of
+from bench.replication.run import write_results
+from bench.replication.tasks import OTHERS, TASKS
+from contextrl_verl.arms import ARMS
+
+# Accuracy on every task, and step at which held-out selection reaches the mark.
+MADE = {"grpo": (0.5, None), "contextrl": (0.8, 8), "da_rl": (0.5, None), "da_qca": (0.5, None), "da_sft": (0.2, 4)}
+
+
+def _cell(arm: str, seed: int) -> dict:
+    accuracy, mark = MADE[arm]
+    rng = random.Random(f"{arm}/{seed}")
+    items = {task: [int(rng.random() < accuracy) for _ in range(400)] for task in TASKS}
+    curve = [(step, 0.95 if mark is not None and step >= mark else 0.5) for step in range(0, 101, 4)]
+    return {
+        "arm": arm,
+        "seed": seed,
+        "fingerprint": "",
+        "curves": {"held_out_selection": curve, "held_out_main_task": curve},
+        "evaluation": {"tasks": items, "selection": [1, 0] * 40, "option_mass": 0.5, "position_bias": 0.1},
+        "cost": {
+            "steps": 100, "step_seconds": 200.0, "tokens": 1e5, "sft_seconds": 0.0, "trainer_seconds": 300.0,
+            "evaluation_seconds": 10.0,
+        },
+    }  # fmt: skip
+
+
+@pytest.fixture
+def results(tmp_path):
+    plan = read_plan("quick", seeds=(1, 2, 3))
+    cells = [_cell(arm, seed) for arm in ARMS for seed in plan.seeds]
+    bases = {seed: cells[0]["evaluation"] for seed in plan.seeds}
+    return write_results(plan, tmp_path, bases, cells, None)
+
+
+def test_every_arm_and_file_is_there(results, tmp_path):
+    text = (tmp_path / "results.md").read_text()
+    for arm in ARMS:
+        assert f"| {arm} |" in text
+    for task in (*OTHERS, "five untrained tasks", "held-out selection"):
+        assert task in text
+    assert "da_rl never reached it within 100 steps, at least 12.5 times" in text
+    assert "was not probed" in text
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert results["missing"] == []
+
+
+def test_differences_are_to_grpo_and_have_the_sign_of_the_cells(results):
+    assert results["arms"]["contextrl"]["to_grpo"][OTHERS_MEAN]["low"] > 0.2
+    assert results["arms"]["da_sft"]["to_grpo"][OTHERS_MEAN]["high"] < -0.2
+    assert results["arms"]["grpo"]["to_grpo"][OTHERS_MEAN]["mean"] == 0
+
+
+def test_seeds_without_grpo_are_not_compared_and_gaps_are_told():
+    plan = read_plan("quick", seeds=(1, 2))
+    cells = [_cell("grpo", 1), _cell("contextrl", 1), _cell("contextrl", 2)]
+    found = results_of(plan, {1: cells[0]["evaluation"]}, cells)
+    assert found["arms"]["contextrl"]["seeds"] == [1, 2]
+    assert found["arms"]["contextrl"]["to_grpo"][OTHERS_MEAN]["seeds"] == 1
+    assert "seed_2/grpo" in found["missing"]
+    assert found["claim"]["holds"] is None
+    text = markdown(json.loads(json.dumps(found)), "curves.png")
+    assert "Not complete" in text
+    assert "one seed" in differences_table(found)
+
+
+@pytest.mark.parametrize(
+    ("arm", "low", "high", "says"),
+    [
+        ("contextrl", 0.01, 0.2, "yes"),
+        ("contextrl", -0.2, -0.01, "**no**"),
+        ("contextrl", -0.1, 0.2, "not found: the interval holds 0"),
+        ("da_rl", -0.1, 0.1, "no difference found, as in the paper"),
+        ("da_rl", 0.1, 0.2, "**no**"),
+        ("da_sft", -0.3, -0.1, "yes"),
+        ("da_sft", None, None, "one seed: cannot be told"),
+    ],
+)
+def test_agreement_with_the_paper(arm, low, high, says):
+    assert agreement(arm, {"low": low, "high": high}) == says
+
+
+def test_the_page_is_made_from_the_results_file(results, tmp_path):
+    assert main(["--page", str(tmp_path / "results.json"), "--docs", str(tmp_path / "docs")]) == 0
+    page = (tmp_path / "docs" / "replication.md").read_text()
+    assert "images/replication.png" in page
+    assert (tmp_path / "docs" / "images" / "replication.png").is_file()
+    assert "## Run it" in page
