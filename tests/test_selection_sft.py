@@ -11,13 +11,13 @@ from omegaconf import OmegaConf
 from pair_factory import text_pair
 from tokenizer_families import FAMILIES
 from torch.utils.data import DistributedSampler
-from vision_models import make_model, make_processor
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pair_files import write_pairs
 from contextrl_verl.prompting import PromptConfig, PromptRenderer, encode_prompt, option_order
 from contextrl_verl.selection_order import before_sampler, selection_order
 from contextrl_verl.selection_sft import SelectionDataset, end_of_turn
+from contextrl_verl.smoke.vision_models import make_model, make_processor
 
 PROMPT = PromptConfig(template="short")
 
@@ -59,6 +59,18 @@ def test_an_item_is_the_prompt_of_grpo_the_supporting_label_and_the_end_of_the_t
         assert row["position_ids"].tolist() == list(range(len(prompt) + 2))
         replies[reply[0]] += 1
     assert len(replies) == 2, "the supporting context always stands in the same place"
+
+
+def test_the_reply_names_the_supporting_one_of_three(tmp_path, verl_tokenizer):
+    prompt = {"template": "short", "labels": ["A", "B", "C"]}
+    pairs = [text_pair(number, confounders=2) for number in range(12)]
+    dataset = open_dataset(tmp_path, pairs, verl_tokenizer, prompt=prompt)
+    for item in range(12):
+        pair = pairs[dataset.items[item].index]
+        label = "ABC"[option_order(pair.pair_id, 3, 0, 1).index(0)]
+        text = verl_tokenizer.decode(dataset[item]["input_ids"])
+        assert text.endswith(f"{label}<|im_end|>")
+        assert f"{label}: {pair.supporting.text}\n" in text
 
 
 def test_prefill_and_labels_are_those_of_the_block(tmp_path, verl_tokenizer):
