@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 TORCH  := $(shell sed -n 's/^torch==//p' constraints/cpu.txt)
 TRAJECTORIES ?=
+# Test processes side by side; each may hold a run of the trainer, some 7 GB.
+JOBS   ?= 2
 QUICK ?=
 
 .PHONY: help setup test test-fast test-gpu demo replication lint wheel clean
@@ -27,9 +29,9 @@ $(VENV)/.ready: constraints/cpu.txt pyproject.toml
 	touch $@
 
 test: setup
-	$(BIN)/python -m pytest tests -m "not slow and not gpu"
+	$(BIN)/python -m pytest tests -m "not slow and not gpu" -n $(JOBS) --dist loadfile
 test-fast: setup
-	$(BIN)/python -m pytest tests -m "not slow and not gpu and not e2e"
+	$(BIN)/python -m pytest tests -m "not slow and not gpu and not e2e" -n $(JOBS) --dist loadfile
 test-gpu:
 	python -m pytest tests/gpu -m gpu
 

@@ -15,7 +15,9 @@ SFT_LR=${SFT_LR:-1e-5}                      # the supervised stage of da_sft; th
 SFT_EPOCHS=${SFT_EPOCHS:-1}
 SFT_BATCH=${SFT_BATCH:-64}
 LOGGER=${LOGGER:-[console,file]}            # [console,wandb], ...
-OUT=${OUT:-outputs/$NAME-$ARM-seed$SEED}    # checkpoints, the supervised stage, a rehearsal's files
+# One run each: verl resumes from the checkpoints it finds.
+RUN=$NAME-$ARM-ratio$RATIO-lambda$COEF-lr$LR-seed$SEED
+OUT=${OUT:-outputs/$RUN}                    # checkpoints, the supervised stage, a rehearsal's files
 SMOKE=${SMOKE:-0}                           # 1: two steps of the same yaml with a tiny random model on a CPU
 PYTHON=${PYTHON:-python}
 # ---------------------------------------------------------------------------------------------------------------------
@@ -53,8 +55,8 @@ if [[ $SMOKE == 1 ]]; then
   ITEMS=8 RATIO=0.25 ROLLOUTS=2 UPDATES=1 NNODES=1 GPUS_PER_NODE=1 TP=1 STEPS=
 fi
 
-for name in ROWS VAL_ROWS PAIRS; do
-  [[ -n ${!name:-} ]] || fail "$name is not set. Fix: $name=<file.parquet>, several with commas; docs/main_tasks.md and docs/trajectory_pairs.md make them, SMOKE=1 needs none."
+for files in ROWS VAL_ROWS PAIRS; do
+  [[ -n ${!files:-} ]] || fail "$files is not set. Fix: $files=<file.parquet>, several with commas; docs/main_tasks.md and docs/trajectory_pairs.md make them, SMOKE=1 needs none."
 done
 lines ARM_KEYS "$PYTHON" -m contextrl_verl.arms "$ARM" --items "$ITEMS" --ratio "$RATIO" --rollouts "$ROLLOUTS" --updates "$UPDATES"
 
@@ -103,7 +105,7 @@ ROLLOUT=(actor_rollout_ref.rollout.tensor_model_parallel_size="$TP")
 TRAINER=(
   trainer.nnodes="$NNODES"
   trainer.n_gpus_per_node="$GPUS_PER_NODE"
-  trainer.experiment_name="$NAME-$ARM"
+  trainer.experiment_name="$RUN"
   trainer.default_local_dir="$OUT/checkpoints"
   trainer.logger="$LOGGER"
 )

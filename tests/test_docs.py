@@ -99,8 +99,6 @@ def test_the_check_of_commands_would_see_a_wrong_one(tmp_path):
 
 @PAGE
 def test_every_file_and_module_named_exists(page):
-    if page.name == "arms.md" and not (ROOT / "recipes/text").exists():
-        pytest.xfail("the recipes of the arms are not there yet")
     folders = "recipes|bench|tests|contextrl_verl|reward_fns|data_prep|constraints|docs"
     wrong = []
     for line in _code(page):

@@ -35,7 +35,7 @@ def cpu_environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def main() -> None:
-    """Print the variables that are not set yet as shell exports: ``eval "$(python -m contextrl_verl.cpu.environment)"``."""
+    """Print the variables as shell exports, for ``eval "$(python -m contextrl_verl.cpu.environment)"``."""
     import shlex
 
     chosen = cpu_environment()

@@ -22,7 +22,8 @@ def write_text(folder: Path) -> None:
     """Ordinary rows and pairs of short texts."""
     for name, at, split in (("train", 0, "train"), ("val", 1, "heldout")):
         pd.DataFrame(rl_rows(ROWS[at], at)).to_parquet(folder / f"{name}_rows.parquet")
-        found = evidence_pairs(PAIRS[at], at, split)
+        kind = "train" if name == "train" else "validation"
+        found = ({**pair, "split": kind} for pair in evidence_pairs(PAIRS[at], at, split))
         write_pairs(map(ContrastivePair.model_validate, found), folder / f"{name}_pairs.parquet")
 
 

@@ -112,6 +112,14 @@ directives() {
   done
 }
 
+# The variables that the recipes read, by their blocks of defaults.
+recipe_variables() {
+  {
+    printf '%s\n' ARM MODEL ROWS VAL_ROWS PAIRS VAL_PAIRS CONFIG SMOKE VERL_PLATFORM VERL_ENGINE_DEVICE
+    sed -nE 's/^([A-Z][A-Z0-9_]*)=\$\{\1.*/\1/p' "$RECIPE" "$HERE/../common.sh"
+  } | grep -vxE 'NNODES|GPUS_PER_NODE|OUT' | sort -u
+}
+
 assignments() {
   local name argument
   echo "# Made by recipes/slurm/submit.sh; the part below the settings is recipes/slurm/ray_job.sh."
@@ -120,9 +128,11 @@ assignments() {
     printf '%s=%q\n' "$name" "${!name}"
   done
   # The recipe's own variables. The rest of the environment comes with sbatch --export=ALL; keys stay out of this file.
-  for name in ARM MODEL ROWS VAL_ROWS PAIRS VAL_PAIRS CONFIG SMOKE VERL_PLATFORM VERL_ENGINE_DEVICE $FORWARD; do
+  for name in $(recipe_variables) $FORWARD; do
     [[ -z ${!name+set} ]] || printf 'export %s=%q\n' "$name" "${!name}"
   done
+  # What a recipe with stages of its own must know of the allocation.
+  printf 'export NNODES=%q GPUS_PER_NODE OUT=%q\n' "$NODES" "$RUN_DIR"
   printf 'ARGS=('
   for argument in "${ARGS[@]}"; do
     printf '\n  %q' "$argument"

@@ -1,0 +1,56 @@
+"""SMOKE=1: two real steps of a recipe's own yaml, on a CPU, for every arm of a text recipe and two of an image recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contextrl_verl.arms import ARMS, StepSize, arm_keys
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+RECIPES = Path(__file__).parents[2] / "recipes"
+TEXT, IMAGES = RECIPES / "text" / "run_qwen2_5_1_5b_fsdp.sh", RECIPES / "multimodal" / "run_qwen3_vl_8b_fsdp.sh"
+# What common.sh takes for a rehearsal.
+ITEMS, PAIRS, ROLLOUTS = 8, 2, 2
+HELD_OUT = "val-core/contextrl/selection/acc/mean@1"
+
+
+@pytest.mark.parametrize(
+    ("script", "arm"),
+    [*((TEXT, arm) for arm in ARMS), (IMAGES, "contextrl"), (IMAGES, "grpo")],
+    ids=[*(f"text-{arm}" for arm in ARMS), "images-contextrl", "images-grpo"],
+)
+def test_two_steps_of_an_arm(script, arm, tmp_path):
+    environment = {**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path), "SMOKE": "1", "ARM": arm}
+    environment["VERL_FILE_LOGGER_PATH"] = str(tmp_path / "metrics.jsonl")
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        command = ["bash", str(script), f"trainer.rollout_data_dir={tmp_path / 'rollouts'}"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=stream, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, log.read_text()[-4000:]
+    steps = [json.loads(line)["data"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    trained = [metrics for metrics in steps if "actor/pg_loss" in metrics]
+    assert len(trained) == 2
+    # The same questions in every arm: two held-out pairs in both orders.
+    assert steps[-1][HELD_OUT] * 4 == pytest.approx(round(steps[-1][HELD_OUT] * 4))
+    pairs = arm_keys(arm, StepSize(ITEMS, PAIRS, ROLLOUTS))["contextrl.pairs.per_batch"]
+    for step, metrics in enumerate(trained, start=1):
+        assert ("actor/contextrl/loss" in metrics) == (arm == "contextrl")
+        assert "actor/kl_loss" in metrics
+        rows = [json.loads(line) for line in (tmp_path / "rollouts" / f"{step}.jsonl").read_text().splitlines()]
+        asked = [row for row in rows if "supports" in row["input"] or "from the context" in row["input"]]
+        each = 1 if arm == "contextrl" else ROLLOUTS
+        assert len(asked) == pairs * each
+        assert len(rows) == (ITEMS - pairs) * ROLLOUTS + pairs * each
+        if arm == "da_rl":
+            # A random model hardly ever names an option; where it does, the reward is the strict parser's.
+            assert all(row["score"] in (0.0, 1.0) and (not row["score"] or row["gts"] in row["output"]) for row in asked)
+    if arm == "da_sft":
+        record = json.loads((tmp_path / "smoke" / "sft" / "selection_sft.json").read_text())
+        assert record["steps"] == 2
+        assert (tmp_path / "smoke" / "sft" / record["model"] / "config.json").exists()
