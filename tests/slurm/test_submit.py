@@ -78,6 +78,17 @@ def test_keys_stay_out_of_the_script(slurm):
     assert "export EXTRA=a\\ \\'b\\'\n" in text
 
 
+def test_what_a_recipe_reads_reaches_the_job(slurm):
+    recipe = str(RECIPES / "agentic" / "run_qwen3_8b_fsdp.sh")
+    told = slurm.submit("--dry-run", RECIPE=recipe, ARM="da_sft", RATIO="0.3", SFT_LR="3e-6", TP="4", GPUS_PER_NODE="8")
+    assert told.returncode == 0, told.stderr
+    lines = (slurm.run / "job.sbatch").read_text().splitlines()
+    for line in ("ARM=da_sft", "RATIO=0.3", "SFT_LR=3e-6", "TP=4"):
+        assert f"export {line}" in lines
+    # Stages beside verl's trainer have no overrides; they read the allocation here.
+    assert f"export NNODES=2 GPUS_PER_NODE OUT={slurm.run}" in lines
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "said"),
     [
