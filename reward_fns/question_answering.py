@@ -18,7 +18,8 @@ from reward_fns.vqa import score_vqa
 
 _HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@", re.M)
 _FENCE = re.compile(r"^[ \t]*```[^\n`]{0,20}$", re.M)
-_FILE_LINE = ("+++ ", "--- ")
+# Two lines together; one alone is a change of a line that begins with two signs, such as a comment in SQL.
+_FILE_LINES = re.compile(r"^--- .*\n\+\+\+ .*$", re.M)
 _PARSED_CHARS = 200
 
 
@@ -57,5 +58,5 @@ def patch_in(text: str) -> str:
 
 def changed_lines(patch: str) -> Counter[str]:
     """Added and removed lines of a diff with their signs, blanks at their ends apart; empty ones do not count."""
-    lines = (line for line in patch.splitlines() if line[:1] in "+-" and line and not line.startswith(_FILE_LINE))
-    return Counter(line[0] + line[1:].strip() for line in lines if line[1:].strip())
+    lines = _FILE_LINES.sub("", patch).splitlines()
+    return Counter(line[0] + line[1:].strip() for line in lines if line[:1] in ("+", "-") and line[1:].strip())

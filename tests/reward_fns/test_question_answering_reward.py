@@ -44,6 +44,13 @@ def test_a_patch_is_scored_by_its_changed_lines(response, expected):
     assert found["acc"] == float(expected == 1.0)
 
 
+def test_a_changed_comment_of_two_signs_is_no_file_name():
+    truth = "--- a/q.sql\n+++ b/q.sql\n@@ -1,2 +1,2 @@\n--- old rule\n select 1\n+-- new rule\n"
+    assert score(truth, truth)["score"] == 1.0
+    assert score("--- old rule", truth)["score"] == pytest.approx(2 / 3)
+    assert score("--- a/q.sql\n+++ b/q.sql\n", truth)["score"] == 0.0
+
+
 def test_repeating_a_line_earns_nothing_more():
     once = score("+    return a + 1")["score"]
     assert score("\n".join(["+    return a + 1"] * 9))["score"] < once
