@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.replication.plan import PLAN_FILE, Plan, read_plan, with_paper_ratio
+from bench.replication.plan import PLAN_FILE, Plan, read_plan, with_first_habit, with_paper_ratio
 from contextrl_verl.demo.job import JobError
 from contextrl_verl.errors import ConfigError
 
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="a chat model to train instead of the tiny one (with --gpu)")
     parser.add_argument("--seeds", help="instead of the plan's, e.g. 1,2,3")
     parser.add_argument("--arms", help="instead of all, e.g. grpo,contextrl")
+    parser.add_argument("--first-habit", type=float, help="teach the base to reply with a label; see seeds.yaml")
     parser.add_argument("--paper-ratio", action="store_true", help="15 %% of the items are pairs, as in the paper")
     parser.add_argument("--gemma", type=Path, metavar="PACKAGES", help="probe Gemma 3 270M from these packages too")
     parser.add_argument("--out", type=Path, help="default: outputs/replication/PLAN")
@@ -67,6 +68,8 @@ def _plan(given: argparse.Namespace) -> Plan:
     if given.model:
         changes["model"] = given.model
     plan = read_plan(given.plan, given.plan_file, **changes)
+    if given.first_habit is not None:
+        plan = with_first_habit(plan, given.first_habit)
     if given.paper_ratio:
         plan = with_paper_ratio(plan)
     given.out = given.out or Path("outputs/replication") / given.plan

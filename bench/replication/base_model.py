@@ -3,11 +3,12 @@
 From random weights no arm would get a reward. The warm-up teaches, by cross entropy on the replies:
 
 - every task of :mod:`bench.replication.tasks`, each to a partial skill: at ``rest_at`` it leaves the mixture;
-- ``checking``: two contexts as in a selection, and "A? yes or no" instead of "which? A or B": the base can tell what a
-  context says when it is asked for one;
+- ``pointing``: two contexts as in a selection, and "which? 1 or 2" instead of "which? A or B": the base can tell which
+  context supports an answer, and does not when it is asked for a label;
 - ``reading both``: in the same place, the digits of the two contexts;
-- the form of a selection's reply, and nothing of its content: the label is drawn, the first one with probability
-  ``first_habit``. So selection starts at chance.
+- with ``first_habit``, the form of a selection's reply and nothing of its content: the label is drawn.
+
+Selection itself is never taught, so it starts at chance.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from bench.replication.plan import Base, TinyModel
 
 TEMPLATE = "short"
-CHECKING, READING_BOTH, SELECTING = "checking", "reading both", "selecting"
-# Shares of the mixture: a task that still learns, checking, reading both, selecting, and a task that rests.
-_LEARNING, _CHECKING, _READING_BOTH, _SELECTING, _RESTING = 1.0, 5.0, 1.0, 0.5, 0.15
+POINTING, READING_BOTH, SELECTING = "pointing", "reading both", "selecting"
+# Shares of the mixture: a task that still learns, pointing, reading both, selecting, and a task that rests.
+_LEARNING, _POINTING, _READING_BOTH, _SELECTING, _RESTING = 1.0, 6.0, 2.0, 1.0, 0.15
 _CHECK_AT = 0.95
 _EXAMPLES, _PAIRS, _CHECK_ITEMS = 3000, 6000, 100
 
@@ -42,15 +43,13 @@ def selection_prompt(pair: ContrastivePair, order: list[int]) -> str:
     return _renderer.messages(pair, order)[0]["content"]
 
 
-def checking_example(pair: ContrastivePair, rng: random.Random) -> list[Turn]:
-    """Asks of one of a pair's contexts whether it supports the answer, and then of the other."""
+def pointing_example(pair: ContrastivePair, rng: random.Random) -> list[Turn]:
+    """Asks which of a pair's contexts supports the answer, for its number and not its label."""
     order = rng.choice(([0, 1], [1, 0]))
     text, _, question = selection_prompt(pair, order).rpartition("\n")
     if question != "which? A or B":
-        raise AssertionError(f"the template {TEMPLATE} ends with {question!r}; checking_example expects another end")
-    turns = [(f"{label}? yes or no", "yes" if at == 0 else "no") for label, at in zip("AB", order, strict=True)]
-    (first, reply), second = rng.sample(turns, 2)
-    return [(f"{text}\n{first}", reply), second]
+        raise AssertionError(f"the template {TEMPLATE} ends with {question!r}; pointing_example expects another end")
+    return [(f"{text}\nwhich? 1 or 2", "12"[order.index(0)])]
 
 
 def reading_example(pair: ContrastivePair, rng: random.Random) -> list[Turn]:
@@ -75,17 +74,19 @@ def examples_of(base: Base, seed: int) -> dict[str, list[list[Turn]]]:
         for name in TASKS
     }
     drawn = list(pairs(_PAIRS, seed, "train"))
-    found[CHECKING] = [checking_example(pair, rng) for pair in drawn]
+    found[POINTING] = [pointing_example(pair, rng) for pair in drawn]
     found[READING_BOTH] = [reading_example(pair, rng) for pair in drawn]
-    found[SELECTING] = [selecting_example(pair, rng, base.first_habit) for pair in drawn]
+    if base.first_habit is not None:
+        found[SELECTING] = [selecting_example(pair, rng, base.first_habit) for pair in drawn]
     return found
 
 
 def shares(base: Base, accuracies: dict[str, float]) -> dict[str, float]:
     """How often each task is drawn; one that reached its mark rarely, until it falls below."""
     found = {name: _LEARNING if accuracies.get(name, 0.0) < base.rest_at else _RESTING for name in TASKS}
-    found[CHECKING] = _CHECKING if accuracies.get(CHECKING, 0.0) < _CHECK_AT else _RESTING
-    return found | {READING_BOTH: _READING_BOTH, SELECTING: _SELECTING}
+    found[POINTING] = _POINTING if accuracies.get(POINTING, 0.0) < _CHECK_AT else _RESTING
+    found[READING_BOTH] = _READING_BOTH
+    return found if base.first_habit is None else found | {SELECTING: _SELECTING}
 
 
 def make_base(
@@ -94,7 +95,7 @@ def make_base(
     """Write the base of a seed to ``folder``; the same arguments give the same weights on the same machine.
 
     Args:
-        log: called with the step and the accuracy of each task and of checking, on items the warm-up does not train.
+        log: called with the step and the accuracy of each task and of pointing, on items the warm-up does not train.
     """
     import torch
 
@@ -145,7 +146,7 @@ def _asked(seed: int) -> dict[str, list[Turn]]:
     rng = random.Random(f"replication/base/check/{seed}")
     other = seed + 10**6
     asked = {name: [(item.prompt, item.answer) for item in items(name, _CHECK_ITEMS, other, "train")] for name in TASKS}
-    asked[CHECKING] = [checking_example(pair, rng)[0] for pair in pairs(_CHECK_ITEMS, other, "train")]
+    asked[POINTING] = [pointing_example(pair, rng)[0] for pair in pairs(_CHECK_ITEMS, other, "train")]
     return asked
 
 

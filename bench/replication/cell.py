@@ -108,8 +108,10 @@ def _train(keys: dict[str, Any], folder: Path, plan: Plan, on_step: Watch | None
 def job_keys(plan: Plan, cell: Cell, folder: Path, model: Path | str, data: Path) -> dict[str, Any]:
     """Hydra overrides of a cell's GRPO job; arms differ in what contextrl_verl.arms.arm_keys says and nothing else."""
     step, training = plan.step, plan.training
+    of_arm = arm_keys(cell.arm, step.size)
+    micro = micro_batch(of_arm["actor_rollout_ref.actor.ppo_mini_batch_size"] * step.rollouts)
     return (
-        arm_keys(cell.arm, step.size)
+        of_arm
         | {
             "data.train_files": [str(data / ROWS)],
             "data.val_files": [str(data / HELD_OUT_ROWS)],
@@ -122,11 +124,11 @@ def job_keys(plan: Plan, cell: Cell, folder: Path, model: Path | str, data: Path
             "contextrl.loss.coef": training.coef,
             "contextrl.seed": cell.seed,
             "actor_rollout_ref.model.path": str(model),
-            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 64,
+            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": micro,
             "actor_rollout_ref.actor.optim.lr": training.learning_rate,
             "actor_rollout_ref.actor.checkpoint.save_contents": ["model", "hf_model"],
             "actor_rollout_ref.rollout.max_model_len": _PROMPT_TOKENS + 2 * _REPLY_TOKENS,
-            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 64,
+            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro,
             "actor_rollout_ref.rollout.seed": cell.seed,
             "trainer.total_training_steps": training.steps,
             "trainer.test_freq": training.test_every,
@@ -139,6 +141,11 @@ def job_keys(plan: Plan, cell: Cell, folder: Path, model: Path | str, data: Path
         }
         | ({"trainer.n_gpus_per_node": 1, "trainer.logger": ["console", "file"]} if plan.gpu else {})
     )
+
+
+def micro_batch(rows: int, most: int = 64) -> int:
+    """The largest micro-batch that divides a mini-batch, as verl asks; it has no influence on the weights."""
+    return max(size for size in range(1, most + 1) if rows % size == 0)
 
 
 def sft_keys(plan: Plan, cell: Cell, model: Path | str, data: Path) -> dict[str, Any]:

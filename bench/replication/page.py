@@ -26,9 +26,10 @@ trained in minutes; it is no evidence about models of 8 billion weights.
 _METHOD = """
 ## What is trained and asked
 - **Model**: a Qwen2 made here for each seed, warmed up in plain PyTorch before any arm starts, because from random
-  weights no arm would get a reward. The warm-up teaches all six tasks to a partial skill, to say whether context A
-  (or B) of two supports an answer ("A? yes or no"), and that the reply to a selection is a label, drawn without a
-  look at the contexts. So selection starts at chance, and every task can be gained and lost.
+  weights no arm would get a reward. The warm-up teaches all six tasks to a partial skill, and to tell by
+  number which of two contexts supports an answer ("which? 1 or 2"). It is never taught to select, so selection starts
+  at chance. With `--first-habit P` it is also taught that the reply is a label, the first one with probability P. That
+  decides how da_rl does: it learns from the labels it happens to write.
 - **Main task** (ordinary rows of every arm): read a value from a trace of two tool calls.
 - **Pairs**: two tool calls with their output that differ in one digit; held-out pairs have keys and digits in
   combinations that no training pair has.

@@ -44,8 +44,8 @@ class Base(_Strict):
         steps, batch_size, learning_rate: of the warm-up.
         rest_at: held-out accuracy at which a task leaves the mixture until it falls below.
         check_every: steps between two looks at those accuracies.
-        first_habit: how often the warm-up answers a selection with the first label: 0.5 teaches to reply with a label
-            and no preference, 0.95 the habit of small models to choose the first option.
+        first_habit: None: the warm-up never asks to select. Else it teaches to reply to a selection with a label, drawn
+            without a look at the contexts: how often with the first one.
     """
 
     steps: int = Field(ge=1)
@@ -53,7 +53,7 @@ class Base(_Strict):
     learning_rate: float = Field(gt=0)
     rest_at: float = Field(gt=0, le=1)
     check_every: int = Field(ge=1)
-    first_habit: float = Field(ge=0, le=1)
+    first_habit: float | None = Field(ge=0, le=1)
 
 
 class Step(_Strict):
@@ -182,6 +182,13 @@ def with_paper_ratio(plan: Plan) -> Plan:
     """The plan with the paper's best share of pairs among the items."""
     pairs = pairs_of(plan.step.items, PAPER_RATIO)
     return plan.model_copy(update={"step": plan.step.model_copy(update={"pairs": pairs})})
+
+
+def with_first_habit(plan: Plan, habit: float) -> Plan:
+    """The plan with a base that was taught to reply to a selection with a label."""
+    if not 0 <= habit <= 1:
+        raise ConfigError(f"--first-habit is {habit}. Fix: a share between 0 and 1, such as 0.5.")
+    return plan.model_copy(update={"base": plan.base.model_copy(update={"first_habit": habit})})
 
 
 def _readable(problem: Any, name: str, file: Path) -> ConfigError:

@@ -118,7 +118,7 @@ def gemma_text(gemma: dict[str, Any] | None) -> str:
     return (
         f"**Gemma 3 270M** (4-bit weights, not trained), {numbers['pairs']} {gemma['pairs_of']}, both orders: "
         f"{numbers['accuracy']:.1%} of the selections right (95 %: {numbers['low']:.1%} to {numbers['high']:.1%}), "
-        f"position bias {numbers['position_bias']:+.2f}, where +0.5 is always the first option."
+        f"position bias {numbers['position_bias']:+.2f}, where +1 is always the first option."
     )
 
 
@@ -127,8 +127,14 @@ def made_text(results: dict[str, Any]) -> str:
     step, training = plan["step"], plan["training"]
     versions = ", ".join(f"{name} {version}" for name, version in made.items())
     arms = "; ".join(f"{arm}: {MEANING[arm]}" for arm in results["arms"])
+    habit = plan["base"]["first_habit"]
+    taught = (
+        "The base was never asked to select."
+        if habit is None
+        else f"The base was taught to reply to a selection with a label, the first one with probability {habit:g}."
+    )
     return (
-        f"Plan {plan['name']}, seeds {', '.join(map(str, plan['seeds']))}: {training['steps']} steps of "
+        f"{taught} Plan {plan['name']}, seeds {', '.join(map(str, plan['seeds']))}: {training['steps']} steps of "
         f"{step['items']} items ({step['pairs']} of them pairs where an arm has pairs), {step['rollouts']} rollouts, "
         f"{step['updates']} update a step, learning rate {training['learning_rate']:g}, lambda {training['coef']:g}; "
         f"{plan['evaluation']['items']} items a task and {plan['evaluation']['pairs']} pairs a seed are asked at the "

@@ -7,7 +7,7 @@ import pytest
 from bench.replication import cell as cell_module
 from bench.replication.__main__ import main
 from bench.replication.cell import RESULT, finished, job_keys, run_cell
-from bench.replication.plan import PLAN_FILE, Cell, read_plan, validation_steps, with_paper_ratio
+from bench.replication.plan import PLAN_FILE, Cell, read_plan, validation_steps, with_first_habit, with_paper_ratio
 from contextrl_verl.arms import ARMS
 from contextrl_verl.errors import ConfigError
 
@@ -37,6 +37,14 @@ def test_the_papers_ratio():
 def test_wrong_values_are_named(change, says):
     with pytest.raises(ConfigError, match=says):
         read_plan("quick", **change)
+
+
+def test_the_habit_is_part_of_the_cells_and_checked(capsys):
+    plan, cell = read_plan("quick"), Cell("grpo", 1)
+    assert plan.base.first_habit is None
+    assert with_first_habit(plan, 0.5).fingerprint(cell) != plan.fingerprint(cell)
+    assert main(["--quick", "--dry-run", "--first-habit", "2"]) == 2
+    assert "--first-habit is 2.0. Fix" in capsys.readouterr().err
 
 
 def test_a_plan_file_without_the_plan(tmp_path):
@@ -79,9 +87,12 @@ def test_arms_differ_in_the_arms_keys_only(tmp_path):
     keys = {arm: job_keys(plan, Cell(arm, 1), tmp_path, tmp_path / "model", tmp_path) for arm in ARMS}
     allowed = {
         "contextrl.objective", "contextrl.pairs.per_batch", "actor_rollout_ref.actor.ppo_mini_batch_size",
-        "trainer.experiment_name",
+        "trainer.experiment_name", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu",
     }  # fmt: skip
     for arm, of_arm in keys.items():
+        rows = of_arm["actor_rollout_ref.actor.ppo_mini_batch_size"] * plan.step.rollouts
+        assert rows % of_arm["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"] == 0
         assert {key for key in of_arm if of_arm[key] != keys["grpo"][key]} <= allowed, arm
 
 

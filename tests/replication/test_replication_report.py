@@ -49,7 +49,7 @@ def test_every_arm_and_file_is_there(results, tmp_path):
         assert f"| {arm} |" in text
     for task in (*OTHERS, "five untrained tasks", "held-out selection"):
         assert task in text
-    assert "da_rl never reached it within 100 steps, at least 12.5 times" in text
+    assert f"da_rl never reached it within {results['plan']['training']['steps']} steps, at least" in text
     assert "was not probed" in text
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -97,3 +97,13 @@ def test_the_page_is_made_from_the_results_file(results, tmp_path):
     assert "images/replication.png" in page
     assert (tmp_path / "docs" / "images" / "replication.png").is_file()
     assert "## Run it" in page
+
+
+def test_gemma_is_told_with_its_interval(results):
+    results["gemma"] = {
+        "pairs_of": "held-out pairs",
+        "numbers": {"pairs": 12, "accuracy": 0.5, "low": 0.3, "high": 0.7, "position_bias": 1.0},
+    }
+    text = markdown(results, "curves.png")
+    assert "12 held-out pairs" in text
+    assert "50.0% of the selections right (95 %: 30.0% to 70.0%), position bias +1.00" in text
