@@ -79,6 +79,10 @@ if [[ $ARM == da_sft && " $* " != *" --cfg "* ]]; then
     "${SFT_REHEARSAL[@]}" | tail -n 1) || exit $?
 fi
 
+# verl's file logger otherwise writes where the shell stands.
+mkdir -p "$OUT"
+export VERL_FILE_LOGGER_PATH=${VERL_FILE_LOGGER_PATH:-$OUT/metrics.jsonl}
+
 DATA=(
   data.train_files="$(list "$ROWS")"
   data.val_files="$(list "$VAL_ROWS")"
