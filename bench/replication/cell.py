@@ -180,11 +180,10 @@ def curves_of(logged: list[tuple[int, dict[str, Any]]]) -> dict[str, list[tuple[
 
 
 def cost_of(logged: list[tuple[int, dict[str, Any]]]) -> dict[str, float]:
-    """What training steps cost: seconds without validation and start-up, and tokens that verl counts."""
+    """What training steps cost: seconds (verl leaves validation out of them), and tokens that verl counts."""
     steps = [metrics for _, metrics in logged if "timing_s/step" in metrics]
-    testing = sum(metrics.get("timing_s/testing", 0.0) for metrics in steps)
     return {
         "steps": len(steps),
-        "step_seconds": sum(metrics["timing_s/step"] for metrics in steps) - testing,
+        "step_seconds": sum(metrics["timing_s/step"] for metrics in steps),
         "tokens": sum(metrics.get("perf/total_num_tokens", 0.0) for metrics in steps),
     }

@@ -9,19 +9,20 @@ from contextrl_verl.arms import ARMS
 if TYPE_CHECKING:
     from bench.replication.plan import Plan
 
-# Measured with the plan quick: a trainer's start, one sampled row, one trained pair, a validation, one evaluation.
-_START, _ROLLOUT, _PAIR, _VALIDATION, _EVALUATION = 60.0, 0.01, 0.005, 1.5, 15.0
-_WARM_UP_STEP = 0.15
+# Measured: a trainer's start, a step and a validation with few rows (verl polls its rollouts every two seconds), one
+# evaluation, one step of the warm-up. Guessed: what a sampled row adds to a step.
+_START, _STEP, _VALIDATION, _EVALUATION, _WARM_UP_STEP = 60.0, 3.0, 2.1, 15.0, 0.15
+_ROLLOUT = 0.004
 
 
 def cell_seconds(plan: Plan, arm: str) -> float:
     """Seconds of one cell."""
     step, training = plan.step, plan.training
     pairs = step.pairs if ARMS[arm] == "context_awareness" else 0
-    seconds = training.steps * ((step.items - pairs) * step.rollouts * _ROLLOUT + pairs * _PAIR)
+    seconds = training.steps * (_STEP + (step.items - pairs) * step.rollouts * _ROLLOUT)
     seconds += _START + training.steps / training.test_every * _VALIDATION + _EVALUATION
     if arm == "da_sft":
-        seconds += _START + training.steps * step.pairs * _PAIR
+        seconds += _START + training.steps
     return seconds
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from bench.replication import cell as cell_module
 from bench.replication.__main__ import main
-from bench.replication.cell import RESULT, finished, job_keys, run_cell
+from bench.replication.cell import RESULT, SELECTION, cost_of, curves_of, finished, job_keys, run_cell
 from bench.replication.plan import PLAN_FILE, Cell, read_plan, validation_steps, with_first_habit, with_paper_ratio
 from contextrl_verl.arms import ARMS
 from contextrl_verl.errors import ConfigError
@@ -109,3 +109,13 @@ def test_the_command_names_what_is_wrong(capsys):
     assert main(["--quick", "--dry-run", "--seeds", "one"]) == 2
     assert "--seeds is 'one'. Fix" in capsys.readouterr().err
     assert PLAN_FILE.is_file()
+
+
+def test_curves_and_cost_are_those_of_verls_log():
+    logged = [
+        (0, {SELECTION: 0.5}),
+        (1, {"timing_s/step": 3.0, "perf/total_num_tokens": 10.0}),
+        (2, {"timing_s/step": 4.0, "timing_s/testing": 2.0, "perf/total_num_tokens": 20.0, SELECTION: 0.75}),
+    ]
+    assert curves_of(logged)["held_out_selection"] == [(0, 0.5), (2, 0.75)]
+    assert cost_of(logged) == {"steps": 2, "step_seconds": 7.0, "tokens": 30.0}
