@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import re
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -146,10 +145,6 @@ def _show(step: int, metrics: dict[str, Any]) -> None:
     print(f"step {step}: loss in {', '.join(shown)}", file=sys.stderr, flush=True)
 
 
-def _interrupted(number: int, frame: Any) -> None:
-    raise SystemExit(128 + number)
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m contextrl_verl.sft_job", description=(__doc__ or "").split("\n")[0]
@@ -159,8 +154,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("override", nargs="*", help="Hydra overrides, key=value")
     given = parser.parse_args(arguments)
     cpu = given.cpu or cpu_selected()
-    # Slurm ends a job with SIGTERM, and the trainer runs in a session of its own.
-    signal.signal(signal.SIGTERM, _interrupted)
     try:
         keys = {}
         for override in given.override:

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,7 @@ def watch(
 ) -> list[tuple[int, dict[str, Any]]]:
     """Run one of verl's trainers as ``command``, which must log to ``file``; arguments and result as `run_trainer`.
 
-    Nothing of it outlives this call, also when it is left by an exception.
+    Nothing of it outlives this call, also when it is left by an exception or by SIGTERM (a Slurm job's end).
     """
     folder.mkdir(parents=True, exist_ok=True)
     log, metrics_file = folder / "trainer.log", folder / "metrics.jsonl"
@@ -82,7 +84,7 @@ def watch(
         "RAY_DEDUP_LOGS": "0",
     }
     started, seen = time.monotonic(), []
-    with log.open("w") as stream:
+    with log.open("w") as stream, _sigterm_is_an_exit():
         process = subprocess.Popen(
             command, cwd=cwd, env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -105,6 +107,23 @@ def watch(
     if process.returncode != 0:
         raise JobError(f"the trainer stopped with exit status {process.returncode}; its log is {log}.\n{_tail(log)}")
     return seen
+
+
+@contextmanager
+def _sigterm_is_an_exit() -> Iterator[None]:
+    """By default SIGTERM ends Python without ``finally``, and the trainer lives in a session of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _new_lines(path: Path, known: int) -> list[tuple[int, dict[str, Any]]]:
