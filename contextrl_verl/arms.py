@@ -96,6 +96,25 @@ def arm_keys(arm: str, size: StepSize) -> dict[str, Any]:
     }
 
 
+def check_ranks(keys: dict[str, Any], ranks: int) -> None:
+    """verl shares the rows of a step, and of a mini-batch, equally among its ranks, and says so late or in its own words.
+
+    Raises:
+        ConfigError: they cannot be shared.
+    """
+    rollouts = keys["actor_rollout_ref.rollout.n"]
+    for name, key in (
+        ("a step", "data.train_batch_size"),
+        ("a mini-batch", "actor_rollout_ref.actor.ppo_mini_batch_size"),
+    ):
+        rows = keys[key] * rollouts
+        if rows % ranks:
+            raise ConfigError(
+                f"{key} is {keys[key]}, with n={rollouts} {rows} rows of {name}, which {ranks} GPUs cannot share "
+                f"equally. Fix: a number of items whose rows are a multiple of {ranks}, or other GPUs."
+            )
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m contextrl_verl.arms", description=__doc__.splitlines()[0])
     parser.add_argument("arm", help=", ".join(ARMS))
@@ -104,10 +123,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, help="number of pairs instead of a ratio")
     parser.add_argument("--rollouts", type=int, required=True)
     parser.add_argument("--updates", type=int, default=1)
+    parser.add_argument("--ranks", type=int, default=1, help="GPUs of the job")
     given = parser.parse_args(arguments)
     try:
         pairs = given.pairs if given.pairs is not None else pairs_of(given.items, given.ratio or 0.0)
         keys = arm_keys(given.arm, StepSize(given.items, pairs, given.rollouts, given.updates))
+        check_ranks(keys, given.ranks)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -58,7 +58,8 @@ fi
 for files in ROWS VAL_ROWS PAIRS; do
   [[ -n ${!files:-} ]] || fail "$files is not set. Fix: $files=<file.parquet>, several with commas; docs/main_tasks.md and docs/trajectory_pairs.md make them, SMOKE=1 needs none."
 done
-lines ARM_KEYS "$PYTHON" -m contextrl_verl.arms "$ARM" --items "$ITEMS" --ratio "$RATIO" --rollouts "$ROLLOUTS" --updates "$UPDATES"
+lines ARM_KEYS "$PYTHON" -m contextrl_verl.arms "$ARM" --items "$ITEMS" --ratio "$RATIO" --rollouts "$ROLLOUTS" --updates "$UPDATES" \
+  --ranks "$((NNODES * GPUS_PER_NODE))"
 
 # Written the same way in both stages of da_sft.
 PROMPT=(

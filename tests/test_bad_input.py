@@ -183,9 +183,9 @@ CASES = {
         "contextrl_language_model",
     ),
     "ranks that do not share a mini-batch": (
-        {"trainer.n_gpus_per_node": "3"},
-        ["ppo_mini_batch_size is 4", "8 rows", "3 ranks"],
-        "a multiple of 3",
+        {"trainer.n_gpus_per_node": "5"},
+        ["ppo_mini_batch_size is 4", "8 rows", "5 ranks"],
+        "a multiple of 5",
     ),
 }
 

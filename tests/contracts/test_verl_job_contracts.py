@@ -46,7 +46,7 @@ def _known(config, path: str) -> bool:
     return name in node.keys() or name in fields
 
 
-@pytest.mark.parametrize("name", ["contextrl_base", "contextrl_trainer_cpu"])
+@pytest.mark.parametrize("name", ["contextrl_base", "platform/cpu", "agentic", "multimodal", "text"])
 def test_every_key_that_the_yaml_sets_is_one_of_verls(verls_own, name):
     block = yaml.safe_load((CONFIG / f"{name}.yaml").read_text())
     for own in ("contextrl", "defaults", "hydra"):
