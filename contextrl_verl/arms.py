@@ -97,16 +97,14 @@ def arm_keys(arm: str, size: StepSize) -> dict[str, Any]:
 
 
 def check_ranks(keys: dict[str, Any], ranks: int) -> None:
-    """verl shares the rows of a step, and of a mini-batch, equally among its ranks, and says so late or in its own words.
+    """verl shares the rows of a step, and of a mini-batch, equally among its ranks, and says late that it cannot.
 
     Raises:
         ConfigError: they cannot be shared.
     """
     rollouts = keys["actor_rollout_ref.rollout.n"]
-    for name, key in (
-        ("a step", "data.train_batch_size"),
-        ("a mini-batch", "actor_rollout_ref.actor.ppo_mini_batch_size"),
-    ):
+    parts = {"a step": "data.train_batch_size", "a mini-batch": "actor_rollout_ref.actor.ppo_mini_batch_size"}
+    for name, key in parts.items():
         rows = keys[key] * rollouts
         if rows % ranks:
             raise ConfigError(

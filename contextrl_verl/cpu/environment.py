@@ -15,8 +15,7 @@ ENVIRONMENT: dict[str, str] = {
     "VLLM_MLA_DISABLE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray runs its workers at a niceness of 15, which is meant for machines whose work is on GPUs: here any other process
-    # on the same cores would starve the trainer.
+    # Ray runs its workers at a niceness of 15. Without GPUs any other process on the same cores starves the trainer.
     "RAY_worker_niceness": "0",
     "HF_HUB_OFFLINE": "1",
     # The few cores are taken by Ray's processes, and forking after the tokenizer's threads have started warns.

@@ -94,9 +94,7 @@ def _list() -> None:
     from data_prep.tasks.public.record import REWARDS
     from data_prep.tasks.public.sets import SETS, SHARES
 
-    table = Table(
-        "name", "Hugging Face Hub", "domain", "domain's share of the paper's pairs", "reward", "licence on its card"
-    )
+    table = Table("name", "Hugging Face Hub", "domain", "its share in the paper", "reward", "licence on its card")
     for one in SETS.values():
         hub = f"{one.hub} ({one.subset})" if one.subset else one.hub
         rewards = ", ".join(REWARDS[kind] for kind in one.kinds)
