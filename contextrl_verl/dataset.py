@@ -186,15 +186,7 @@ def make_plan(settings: Settings, rl_rows: int, pairs: PairSource | None) -> Bat
             "contextrl.pairs.orders is 'both' and contextrl.objective is 'question_answering', which shows one context "
             "only. Fix: contextrl.pairs.orders=random."
         )
-    rotations = 1
-    if count and pairs is not None and len(pairs) and settings.pairs.orders == "both":
-        sizes = {pairs.options_of(index) for index in range(len(pairs))}
-        if len(sizes) > 1:
-            raise ConfigError(
-                f"contextrl.pairs.orders=both needs pairs with equally many contexts, and there are {sorted(sizes)}. "
-                "Fix: use orders=random or separate files."
-            )
-        rotations = sizes.pop()
+    rotations = pairs.rotations() if count and pairs is not None else 1
     return BatchPlan(
         rl_rows=rl_rows,
         pairs=len(pairs) if pairs is not None else 0,

@@ -99,6 +99,22 @@ class PairSource:
         """Number of contexts of a usable pair, without reading it."""
         return self.collection.options[self.usable[index]]
 
+    def rotations(self) -> int:
+        """In how many orders a batch shows each pair: all of them with ``contextrl.pairs.orders=both``, else one.
+
+        Raises:
+            ConfigError: the pairs have differently many contexts.
+        """
+        if self.settings.pairs.orders != "both":
+            return 1
+        sizes = {self.options_of(index) for index in range(len(self))}
+        if len(sizes) > 1:
+            raise ConfigError(
+                f"contextrl.pairs.orders=both needs pairs with equally many contexts, and there are {sorted(sizes)}. "
+                "Fix: use orders=random or separate files."
+            )
+        return sizes.pop() if sizes else 1
+
     def messages(self, pair: ContrastivePair, epoch: int, rotation: int) -> tuple[list[dict[str, Any]], list[int]]:
         """Chat messages of a pair and the order its contexts are shown in."""
         order = [0]

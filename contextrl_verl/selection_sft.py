@@ -159,19 +159,10 @@ def position_ids(ids: torch.Tensor, images: dict[str, torch.Tensor], processor: 
 
 
 def _training_order(settings: Settings, pairs: PairSource, count: int) -> list[Selection]:
-    rotations = 1
-    if settings.pairs.orders == "both":
-        sizes = {pairs.options_of(index) for index in range(count)}
-        if len(sizes) > 1:
-            raise ConfigError(
-                f"contextrl.pairs.orders=both needs pairs with equally many contexts, and there are {sorted(sizes)}. "
-                "Fix: use orders=random or separate files."
-            )
-        rotations = sizes.pop()
     return selection_order(
         count,
         batch_size=settings.run.train_batch_size,
-        rotations=rotations,
+        rotations=pairs.rotations(),
         epochs=settings.epochs,
         steps=settings.run.total_training_steps,
         seed=settings.seed,

@@ -48,7 +48,8 @@ if [[ $SMOKE == 1 ]]; then
   SMOKE_DATA=$(cd -- "$OUT" && pwd)/data
   eval "$("$PYTHON" -m contextrl_verl.cpu.environment)"
   lines REHEARSAL "$PYTHON" -m contextrl_verl.smoke "$SMOKE_FAMILY" --out "$SMOKE_DATA"
-  lines SFT_REHEARSAL "$PYTHON" -m contextrl_verl.smoke "$SMOKE_FAMILY" --out "$SMOKE_DATA" --sft
+  [[ $ARM != da_sft ]] ||
+    lines SFT_REHEARSAL "$PYTHON" -m contextrl_verl.smoke "$SMOKE_FAMILY" --out "$SMOKE_DATA" --sft
   MODEL=$SMOKE_DATA/model
   ROWS=$SMOKE_DATA/train_rows.parquet VAL_ROWS=$SMOKE_DATA/val_rows.parquet
   PAIRS=$SMOKE_DATA/train_pairs.parquet VAL_PAIRS=$SMOKE_DATA/val_pairs.parquet

@@ -30,27 +30,22 @@ def prepare(family: str, folder: Path) -> None:
         data.write_images(folder)
 
 
-def overrides(images: bool) -> dict[str, Any]:
+def overrides() -> dict[str, Any]:
     """What shrinks a recipe to two steps on a CPU; everything else stays the recipe's own."""
     length = _PROMPT + _RESPONSE
-    keys: dict[str, Any] = {
+    return {
         "+platform": "cpu",
         "data.max_prompt_length": _PROMPT,
         "data.max_response_length": _RESPONSE,
         "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 4 * length,
         "actor_rollout_ref.rollout.max_model_len": length,
         "actor_rollout_ref.rollout.max_num_batched_tokens": 2 * length,
-        "actor_rollout_ref.rollout.gpu_memory_utilization": 0.2,
         "trainer.total_training_steps": 2,
         "trainer.test_freq": 2,
         "trainer.val_before_train": "false",
         "trainer.save_freq": -1,
         "trainer.resume_mode": "disable",
     }
-    if images:
-        # The one key that a family decides: verl packs Qwen2.5-VL only with flash-attn.
-        keys["actor_rollout_ref.model.use_remove_padding"] = "false"
-    return keys
 
 
 def sft_overrides() -> dict[str, Any]:
@@ -74,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         keys = sft_overrides()
     else:
         prepare(given.family, given.out)
-        keys = overrides(given.family in vision_models.FAMILIES)
+        keys = overrides()
     print("\n".join(f"{key}={value}" for key, value in keys.items()))
     return 0
 

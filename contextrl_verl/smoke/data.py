@@ -14,6 +14,13 @@ from contextrl_verl.pair_files import write_pairs
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 
 _COLORS = ("red", "green", "blue", "black", "white", "yellow")
+# Unequally long, as real ones: verl 0.9.1 fails on M-RoPE positions of a batch of equally long rows (its issue 7899).
+_QUESTIONS = (
+    "Which color is this?",
+    "Name the color of the picture.",
+    "The picture has one color only. Which one is it?",
+    "Color?",
+)
 # Training, validation.
 ROWS, PAIRS = (32, 2), (16, 2)
 
@@ -45,7 +52,7 @@ def _row(number: int) -> dict[str, Any]:
     color = _COLORS[number % len(_COLORS)]
     return {
         "data_source": "contextrl/vqa/smoke",
-        "prompt": [{"role": "user", "content": "<image>Which color is this?"}],
+        "prompt": [{"role": "user", "content": f"<image>{_QUESTIONS[number % len(_QUESTIONS)]}"}],
         "images": [{"bytes": _picture(color), "path": None}],
         "ability": "smoke",
         "reward_model": {"style": "rule", "ground_truth": color},
@@ -62,7 +69,7 @@ def _pair(number: int, split: str) -> ContrastivePair:
     return ContrastivePair(
         pair_id=f"{split}{number}",
         domain="smoke",
-        query="Which color is this?",
+        query=_QUESTIONS[0],
         answer=right,
         supporting=context(right),
         confounders=[context(wrong)],

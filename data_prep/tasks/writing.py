@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contextrl_verl.whole_file import whole_file
 from data_prep.counting import Funnel
 
 _ROWS_PER_GROUP = 200
@@ -25,20 +24,9 @@ def validation_file(out: Path) -> Path:
 
 def write_row_files(files: Mapping[Path, Iterable[dict[str, Any]]], schema: pa.Schema) -> None:
     """Write rows to each of the Parquet files, one after the other; no file takes its name before all are written."""
-    mask = os.umask(0)
-    os.umask(mask)
     with ExitStack() as leaving:
-        ready: dict[Path, Path] = {}
         for path, rows in files.items():
-            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-            os.close(descriptor)
-            scratch = Path(name)
-            leaving.callback(scratch.unlink, missing_ok=True)
-            _write(rows, scratch, schema)
-            scratch.chmod(0o666 & ~mask)
-            ready[scratch] = path
-        for scratch, path in ready.items():
-            os.replace(scratch, path)
+            _write(rows, leaving.enter_context(whole_file(path)), schema)
 
 
 def reasons(funnel: Funnel) -> str:

@@ -22,7 +22,7 @@ HELD_OUT = "val-core/contextrl/selection/acc/mean@1"
 
 @pytest.mark.parametrize(
     ("script", "arm"),
-    [*((TEXT, arm) for arm in ARMS), (IMAGES, "contextrl"), pytest.param(IMAGES, "grpo", marks=pytest.mark.slow)],
+    [*((TEXT, arm) for arm in ARMS), (IMAGES, "contextrl"), (IMAGES, "grpo")],
     ids=[*(f"text-{arm}" for arm in ARMS), "images-contextrl", "images-grpo"],
 )
 def test_two_steps_of_an_arm(script, arm, tmp_path):
