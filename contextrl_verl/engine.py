@@ -20,6 +20,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from contextrl_verl.carrier import COLUMN, dense, option_logits, pair_rows
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.objective import coefficient, context_awareness_loss, pair_sums
+from contextrl_verl.scoring import with_lengths, without_contexts
 
 MODEL_TYPE = "contextrl_language_model"
 _ROWS = "contextrl_rows"
@@ -29,8 +30,8 @@ _ROWS = "contextrl_rows"
 class ContextRLEngine(FSDPEngineWithLMHead):
     """FSDP1 / FSDP2 engine that adds the context-awareness loss to whatever loss it is given.
 
-    It is inert without settings (the reference policy), in forward-only passes, and in mini-batches
-    without the column :data:`contextrl_verl.carrier.COLUMN`.
+    It is inert in mini-batches without the column :data:`contextrl_verl.carrier.COLUMN`. In verl's scoring passes, the
+    reference policy's too, it leaves out the contexts of pairs (:mod:`contextrl_verl.scoring`).
     """
 
     def __init__(self, model_config, engine_config, optimizer_config, checkpoint_config):
@@ -44,6 +45,11 @@ class ContextRLEngine(FSDPEngineWithLMHead):
             refuse_unsupported(engine_config)
 
     def forward_backward_batch(self, data, loss_function, forward_only=False):
+        if forward_only and loss_function is None and COLUMN in data.keys():
+            short, lengths = without_contexts(data)
+            output = super().forward_backward_batch(short, None, forward_only=True)
+            output["model_output"] = {name: with_lengths(v, lengths) for name, v in output["model_output"].items()}
+            return output
         if forward_only or loss_function is None or self._contextrl is None or COLUMN not in data.keys():
             return super().forward_backward_batch(data, loss_function, forward_only)
         info = self._count(data)

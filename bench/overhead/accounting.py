@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 # verl fills a step up to a multiple of its mini-batch with rows of this many tokens.
 FILLER = 128
+# Tokens of a pair's row in a scoring pass: contextrl_verl.scoring leaves its contexts out.
+SCORED = 2
 # A backward pass computes two matrix products for each one of the forward pass.
 BACKWARD_COST = 2
 
@@ -46,10 +48,14 @@ class Passes:
     reference: bool = True
     epochs: int = 1
 
+    @property
+    def scoring(self) -> int:
+        """Passes before the update."""
+        return int(self.old_log_prob) + int(self.reference)
+
     def of(self, positions: int, sampled: int = 0) -> Tokens:
         """Tokens of rows with this many positions together."""
-        forwards = int(self.old_log_prob) + int(self.reference) + self.epochs
-        return Tokens(sampled, positions * forwards, positions * self.epochs)
+        return Tokens(sampled, positions * (self.scoring + self.epochs), positions * self.epochs)
 
 
 def ordinary(rows: int, rollouts: int, prompt: int, response: int, passes: Passes = Passes()) -> Tokens:
@@ -60,7 +66,8 @@ def ordinary(rows: int, rollouts: int, prompt: int, response: int, passes: Passe
 
 def carrier(pairs: int, prompt: int, passes: Passes = Passes()) -> Tokens:
     """Pairs as this project trains on them: one row each, a prompt and one label; nothing is sampled."""
-    return passes.of(pairs * (prompt + 1))
+    update = pairs * (prompt + 1) * passes.epochs
+    return Tokens(0, update + pairs * SCORED * passes.scoring, update)
 
 
 def filler_rows(rows: int, mini_batch: int) -> int:

@@ -72,14 +72,14 @@ def agent_shares(passes: Passes = Passes()) -> dict[str, float]:
 def agent_seconds(passes: Passes = Passes()) -> dict[str, float]:
     """The same in seconds of the logged step, if the 304 s hold the pairs and time follows tokens.
 
-    The update makes one forward and one backward pass of rows and pairs; verl's scoring passes of a carrier row come
-    on top.
+    The update makes one forward and one backward pass of rows and pairs; what verl's scoring passes read of a carrier
+    row comes on top.
     """
     update = Passes(old_log_prob=False, reference=False)
     rows = ordinary(AGENT_TASKS, AGENT_ROLLOUTS, 0, AGENT_RESPONSE, update).work
     pairs = SKYRL.tokens().work
     released = POLICY_TRAINING_SECONDS * pairs / (rows + pairs)
-    return {"released": released, "carrier": released * passes.of(1).work / update.of(1).work}
+    return {"released": released, "carrier": released * carrier(SKYRL.drawn, SKYRL.positions, passes).work / pairs}
 
 
 def figures() -> dict[str, Any]:

@@ -35,8 +35,8 @@ class Sizes:
     prompt: int = 128
     response: int = 128
     pair_prompt: int = 255
-    steps: int = 16
-    hidden: int = 256
+    steps: int = 12
+    hidden: int = 128
     layers: int = 4
     micro_batch: int = 8
     seed: int = 1

@@ -22,7 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
             from bench.replication.page import write_page
             from bench.replication.run import read_results
 
-            console.print(f"{write_page(read_results(given.page), given.docs)}")
+            other = read_results(given.other_start) if given.other_start else None
+            console.print(f"{write_page(read_results(given.page), given.docs, other)}")
             return 0
         plan = _plan(given)
         if given.dry_run:
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="default: outputs/replication/PLAN")
     parser.add_argument("--dry-run", action="store_true", help="list cells and their times")
     parser.add_argument("--page", type=Path, metavar="RESULTS.json", help="only write docs/replication.md from a run")
+    parser.add_argument("--other-start", type=Path, metavar="RESULTS.json", help="a run with --first-habit beside it")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the page")
     return parser
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.replication.picture import draw
-from bench.replication.report import markdown
+from bench.replication.report import cost_table, differences_table, markdown, start_text
 from data_prep.atomic import write_whole
 
 PAGE, PICTURE = "replication.md", "images/replication.png"
@@ -61,12 +61,31 @@ A stopped run goes on with the cell that was cut short. Everything follows from 
 """
 
 
-def write_page(results: dict[str, Any], docs: Path) -> Path:
-    """Write the page and its picture below ``docs`` and return the page."""
+def other_start_text(results: dict[str, Any]) -> str:
+    """A run from another base, in short: it belongs next to the first, because the start decides how da_rl does."""
+    seeds = ", ".join(map(str, results["plan"]["seeds"]))
+    steps = results["plan"]["training"]["steps"]
+    parts = [
+        f"{start_text(results)} Seeds {seeds}, {steps} steps, arms {', '.join(results['arms'])}; all else as above.",
+        results["claim"]["told"],
+        cost_table(results),
+        differences_table(results),
+    ]
+    return "\n## From another start\n" + "\n\n".join(parts) + "\n"
+
+
+def write_page(results: dict[str, Any], docs: Path, other: dict[str, Any] | None = None) -> Path:
+    """Write the page and its picture below ``docs`` and return the page.
+
+    Args:
+        results: of the run that the page is about.
+        other: results of a run from another start, told in short.
+    """
     (docs / PICTURE).parent.mkdir(parents=True, exist_ok=True)
     scratch = docs / f"{PICTURE}.part.png"
     draw(results, scratch)
     shutil.move(scratch, docs / PICTURE)
     page = docs / PAGE
-    write_whole(page, f"{_HEAD}## What came out\n{markdown(results, PICTURE)}{_METHOD}")
+    second = "" if other is None else other_start_text(other)
+    write_whole(page, f"{_HEAD}## What came out\n{markdown(results, PICTURE)}{second}{_METHOD}")
     return page

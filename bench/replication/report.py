@@ -122,20 +122,23 @@ def gemma_text(gemma: dict[str, Any] | None) -> str:
     )
 
 
+def start_text(results: dict[str, Any]) -> str:
+    """What the base knew of selecting before any arm started."""
+    habit = results["plan"]["base"]["first_habit"]
+    if habit is None:
+        return "The base was never asked to select."
+    return f"The base was taught to reply to a selection with a label, the first one with probability {habit:g}."
+
+
 def made_text(results: dict[str, Any]) -> str:
     plan, made = results["plan"], results["made_with"]
     step, training = plan["step"], plan["training"]
     versions = ", ".join(f"{name} {version}" for name, version in made.items())
     arms = "; ".join(f"{arm}: {MEANING[arm]}" for arm in results["arms"])
-    habit = plan["base"]["first_habit"]
-    taught = (
-        "The base was never asked to select."
-        if habit is None
-        else f"The base was taught to reply to a selection with a label, the first one with probability {habit:g}."
-    )
     return (
-        f"{taught} Plan {plan['name']}, seeds {', '.join(map(str, plan['seeds']))}: {training['steps']} steps of "
-        f"{step['items']} items ({step['pairs']} of them pairs where an arm has pairs), {step['rollouts']} rollouts, "
+        f"{start_text(results)} Plan {plan['name']}, seeds {', '.join(map(str, plan['seeds']))}: "
+        f"{training['steps']} steps of {step['items']} items ({step['pairs']} of them pairs where an arm has pairs), "
+        f"{step['rollouts']} rollouts, "
         f"{step['updates']} update a step, learning rate {training['learning_rate']:g}, lambda {training['coef']:g}; "
         f"{plan['evaluation']['items']} items a task and {plan['evaluation']['pairs']} pairs a seed are asked at the "
         f"end. {arms}. Made with {versions}."

@@ -41,7 +41,8 @@ def test_two_steps_of_an_arm(script, arm, tmp_path):
     pairs = arm_keys(arm, StepSize(ITEMS, PAIRS, ROLLOUTS))["contextrl.pairs.per_batch"]
     for step, metrics in enumerate(trained, start=1):
         assert ("actor/contextrl/loss" in metrics) == (arm == "contextrl")
-        assert "actor/kl_loss" in metrics
+        # Nearly no update lies between policy and reference, and both compute in the same precision.
+        assert 0 <= metrics["actor/kl_loss"] < 1e-6
         rows = [json.loads(line) for line in (tmp_path / "rollouts" / f"{step}.jsonl").read_text().splitlines()]
         asked = [row for row in rows if "supports" in row["input"] or "from the context" in row["input"]]
         each = 1 if arm == "contextrl" else ROLLOUTS

@@ -2,8 +2,9 @@
 
 import pytest
 
-from bench.overhead.accounting import EASYR1, SKYRL, Passes, Tokens, carrier, filler, filler_rows, ordinary
+from bench.overhead.accounting import EASYR1, SCORED, SKYRL, Passes, Tokens, carrier, filler, filler_rows, ordinary
 from bench.overhead.released import agent_seconds, agent_shares, break_even_length, lines
+from contextrl_verl.scoring import KEPT
 
 
 def test_an_ordinary_row_is_sampled_and_passes_three_forwards_and_one_backward():
@@ -14,12 +15,14 @@ def test_an_ordinary_row_is_sampled_and_passes_three_forwards_and_one_backward()
 
 
 def test_a_pair_is_one_row_with_one_label_and_nothing_is_sampled():
-    assert carrier(3, 255) == Tokens(sampled=0, forward=3 * 3 * 256, backward=3 * 256)
+    # The update reads all of it; old log-prob and reference read its last two tokens.
+    assert carrier(3, 255) == Tokens(sampled=0, forward=3 * (256 + 2 + 2), backward=3 * 256)
+    assert SCORED == KEPT
 
 
 def test_without_reference_and_scoring_a_row_passes_the_update_alone():
     assert carrier(1, 99, Passes(old_log_prob=False, reference=False, epochs=2)) == Tokens(0, 200, 200)
-    assert carrier(1, 99, Passes(reference=False)) == Tokens(0, 200, 100)
+    assert carrier(1, 99, Passes(reference=False)) == Tokens(0, 102, 100)
 
 
 @pytest.mark.parametrize(("rows", "mini_batch", "added"), [(136, 136, 0), (139, 144, 5), (368, 368, 0), (139, 72, 5)])
@@ -48,12 +51,12 @@ def test_skyrl_runs_16_fresh_pairs_once_each():
 def test_released_lines_stand_next_to_carrier_rows():
     easyr1, same, as_many, skyrl, ours = lines()
     assert (easyr1.forward_per_pair, easyr1.backward_per_pair) == (262_144, 262_144)
-    assert (same.pairs, same.forward_per_pair, same.backward_per_pair) == (32, 49_155, 16_385)
+    assert (same.pairs, same.forward_per_pair, same.backward_per_pair) == (32, 16_389, 16_385)
     assert as_many.pairs == 128
-    assert as_many.tokens.work == 128 * 5 * 16_385
+    assert as_many.tokens.work == 128 * (3 * 16_385 + 4)
     assert skyrl.forward_per_pair == 32_768
-    # verl scores every row twice before the update, SkyRL's pairs are not scored: five forwards' work against three.
-    assert ours.tokens.work / skyrl.tokens.work == pytest.approx(5 / 3, rel=1e-4)
+    # As much as SkyRL's, whose pairs are not scored either: 7 positions more in 98,304.
+    assert ours.tokens.work / skyrl.tokens.work == pytest.approx(1 + 7 / 98_304)
 
 
 def test_image_pairs_of_the_released_code_cost_as_much_as_all_rows_of_2458_tokens():
@@ -65,6 +68,6 @@ def test_agent_pairs_against_the_logged_step():
     shares, seconds = agent_shares(), agent_seconds()
     rows = 128 * 30_910
     assert shares["released"] == pytest.approx(16 * 32_768 * 3 / (rows * 5))
-    assert shares["carrier"] == pytest.approx(16 * 32_769 / rows)
+    assert shares["carrier"] == pytest.approx(16 * (3 * 32_769 + 4) / (rows * 5))
     assert seconds["released"] == pytest.approx(304 * 524_288 / (524_288 + rows))
-    assert seconds["carrier"] == pytest.approx(seconds["released"] * 5 / 3)
+    assert seconds["carrier"] == pytest.approx(seconds["released"], rel=1e-4)

@@ -99,6 +99,21 @@ def test_the_page_is_made_from_the_results_file(results, tmp_path):
     assert "## Run it" in page
 
 
+def test_a_run_from_another_start_stands_beside_it(results, tmp_path):
+    habit = read_plan("quick", seeds=(5,)).base.model_copy(update={"first_habit": 0.5})
+    plan = read_plan("quick", seeds=(5,), arms=("contextrl", "da_rl")).model_copy(update={"base": habit})
+    cells = [_cell(arm, 5) for arm in plan.arms]
+    write_results(plan, tmp_path / "other", {5: cells[0]["evaluation"]}, cells, None)
+    asked = ["--page", str(tmp_path / "results.json"), "--other-start", str(tmp_path / "other" / "results.json")]
+    assert main([*asked, "--docs", str(tmp_path / "docs")]) == 0
+    _, _, told = (tmp_path / "docs" / "replication.md").read_text().partition("## From another start")
+    told = told.partition("## What is trained and asked")[0]
+    assert "the first one with probability 0.5" in told
+    assert "Seeds 5, 48 steps, arms contextrl, da_rl;" in told
+    assert "contextrl 8, da_rl never" in told
+    assert "| contextrl | 8 |" in told
+
+
 def test_gemma_is_told_with_its_interval(results):
     results["gemma"] = {
         "pairs_of": "held-out pairs",

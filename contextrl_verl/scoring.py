@@ -1,0 +1,56 @@
+"""Scoring passes (old_log_prob, reference) that do not read the contexts of pairs.
+
+verl scores every row before the update. A pair's scores multiply a response mask of zero, so its contexts, often the
+longest rows of a batch, would be read twice for nothing. Here a pair's row is its last two tokens while it is scored.
+Rows are kept, and not left out, so that every rank and micro-batch has as many as verl divided.
+"""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+
+from contextrl_verl.carrier import COLUMN, dense, pair_rows
+
+# The last prompt token and the label: the fewest that have one next-token score.
+KEPT = 2
+_IMAGES = "multi_modal_inputs"
+
+
+def without_contexts(data: TensorDict) -> tuple[TensorDict, torch.Tensor]:
+    """The batch with every pair's row cut to its last :data:`KEPT` tokens and without images; ``data`` stays as it is.
+
+    Args:
+        data: a batch that verl scores: ``input_ids`` (rows, *), ``position_ids`` (rows, *) or (rows, 4, *), jagged.
+
+    Returns:
+        The batch, and the rows' lengths before: (rows,) int64.
+    """
+    ids = data["input_ids"]
+    lengths = ids.offsets().diff()
+    pairs = set(pair_rows(dense(data[COLUMN]).to(ids.device), ids).tolist())
+    short = data.copy()
+    if not pairs:
+        return short, lengths
+    for name in ("input_ids", "position_ids"):
+        rows = [row[..., -KEPT:] if at in pairs else row for at, row in enumerate(data[name].unbind())]
+        short[name] = tu.nested_tensor_from_tensor_list(rows, ragged_idx=data[name].dim() - 1)
+    if _IMAGES in data.keys():
+        images = [{} if at in pairs else one for at, one in enumerate(data[_IMAGES])]
+        tu.assign_non_tensor_stack(short, _IMAGES, images)
+    return short, lengths
+
+
+def with_lengths(output: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """A model output of such a batch with its rows as long as before; what was not computed is 0.
+
+    Args:
+        output: jagged (rows, *).
+        lengths: (rows,).
+    """
+    rows = [
+        torch.nn.functional.pad(row, (length - len(row), 0))
+        for row, length in zip(output.unbind(), lengths.tolist(), strict=True)
+    ]
+    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
