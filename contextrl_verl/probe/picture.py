@@ -61,7 +61,9 @@ def _margins(axis: Any, found: Probe) -> None:
     margins = [table.loc[table["right"] == place, "margin"] for place in places]
     axis.hist(margins, bins=bins, stacked=True, label=[f"option {place + 1}" for place in places])
     axis.axvline(0, color="0.3", linewidth=1)
-    axis.legend(title="it is shown as", fontsize=8, title_fontsize=8, frameon=False)
+    # Room for the legend above the bars.
+    axis.set_ylim(top=1.3 * axis.get_ylim()[1])
+    axis.legend(title="it is shown as", fontsize=8, title_fontsize=8, frameon=False, loc="upper center")
 
 
 def _positions(axis: Any, found: Probe) -> None:

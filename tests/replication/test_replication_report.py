@@ -109,7 +109,7 @@ def test_a_run_from_another_start_stands_beside_it(results, tmp_path):
     _, _, told = (tmp_path / "docs" / "replication.md").read_text().partition("## From another start")
     told = told.partition("## What is trained and asked")[0]
     assert "the first one with probability 0.5" in told
-    assert "Seeds 5, 48 steps, arms contextrl, da_rl;" in told
+    assert "Seeds 5, 32 steps, arms contextrl, da_rl;" in told
     assert "contextrl 8, da_rl never" in told
     assert "| contextrl | 8 |" in told
 
