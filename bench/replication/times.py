@@ -9,10 +9,9 @@ from contextrl_verl.arms import ARMS
 if TYPE_CHECKING:
     from bench.replication.plan import Plan
 
-# Measured: a trainer's start, a step and a validation with few rows (verl polls its rollouts every two seconds), one
-# evaluation, one step of the warm-up. Guessed: what a sampled row adds to a step.
-_START, _STEP, _VALIDATION, _EVALUATION, _WARM_UP_STEP = 60.0, 3.0, 2.1, 15.0, 0.15
-_ROLLOUT = 0.004
+# Measured on two cores: a trainer's start, a step and what a sampled row adds to it (verl polls its rollouts every two
+# seconds), a held-out question of a validation, one evaluation, one step of the warm-up.
+_START, _STEP, _ROLLOUT, _QUESTION, _EVALUATION, _WARM_UP_STEP = 90.0, 2.1, 0.05, 0.08, 15.0, 0.2
 
 
 def cell_seconds(plan: Plan, arm: str) -> float:
@@ -20,7 +19,8 @@ def cell_seconds(plan: Plan, arm: str) -> float:
     step, training = plan.step, plan.training
     pairs = step.pairs if ARMS[arm] == "context_awareness" else 0
     seconds = training.steps * (_STEP + (step.items - pairs) * step.rollouts * _ROLLOUT)
-    seconds += _START + training.steps / training.test_every * _VALIDATION + _EVALUATION
+    asked = 2 * plan.data.held_out_pairs + plan.data.held_out_rows
+    seconds += _START + training.steps / training.test_every * asked * _QUESTION + _EVALUATION
     if arm == "da_sft":
         seconds += _START + training.steps
     return seconds

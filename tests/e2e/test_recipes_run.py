@@ -26,16 +26,7 @@ HELD_OUT = "val-core/contextrl/selection/acc/mean@1"
     ids=[*(f"text-{arm}" for arm in ARMS), "images-contextrl", "images-grpo"],
 )
 def test_two_steps_of_an_arm(script, arm, tmp_path):
-    environment = {**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path), "SMOKE": "1", "ARM": arm}
-    environment["VERL_FILE_LOGGER_PATH"] = str(tmp_path / "metrics.jsonl")
-    log = tmp_path / "log"
-    with log.open("w") as stream:
-        command = ["bash", str(script), f"trainer.rollout_data_dir={tmp_path / 'rollouts'}"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=stream, stderr=subprocess.STDOUT)
-    assert done.returncode == 0, log.read_text()[-4000:]
-    steps = [json.loads(line)["data"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    trained = [metrics for metrics in steps if "actor/pg_loss" in metrics]
-    assert len(trained) == 2
+    steps, trained = _rehearse(script, tmp_path, ARM=arm)
     # The same questions in every arm: two held-out pairs in both orders.
     assert steps[-1][HELD_OUT] * 4 == pytest.approx(round(steps[-1][HELD_OUT] * 4))
     pairs = arm_keys(arm, StepSize(ITEMS, PAIRS, ROLLOUTS))["contextrl.pairs.per_batch"]
@@ -56,3 +47,29 @@ def test_two_steps_of_an_arm(script, arm, tmp_path):
         record = json.loads((tmp_path / "smoke" / "sft" / "selection_sft.json").read_text())
         assert record["steps"] == 2
         assert (tmp_path / "smoke" / "sft" / record["model"] / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_two_steps_with_adapters(tmp_path):
+    _, trained = _rehearse(TEXT, tmp_path, ARM="contextrl", LORA_RANK="8")
+    for metrics in trained:
+        assert metrics["actor/contextrl/pairs"] == PAIRS
+        assert metrics["actor/grad_norm"] > 0
+        # The reference is the policy without its adapters, which have hardly moved.
+        assert 0 <= metrics["actor/kl_loss"] < 1e-6
+    assert "'lora_rank': 8" in (tmp_path / "log").read_text()
+
+
+def _rehearse(script: Path, folder: Path, **variables: str) -> tuple[list[dict], list[dict]]:
+    """Run a recipe with SMOKE=1: what verl logged, and the two training steps of it."""
+    environment = {**os.environ, "PYTHON": sys.executable, "OUT": str(folder), "SMOKE": "1", **variables}
+    environment["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
+    log = folder / "log"
+    with log.open("w") as stream:
+        command = ["bash", str(script), f"trainer.rollout_data_dir={folder / 'rollouts'}"]
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=stream, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, log.read_text()[-4000:]
+    steps = [json.loads(line)["data"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    trained = [metrics for metrics in steps if "actor/pg_loss" in metrics]
+    assert len(trained) == 2
+    return steps, trained
