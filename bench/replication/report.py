@@ -71,6 +71,7 @@ def scores_table(results: dict[str, Any]) -> str:
 
 
 def cost_table(results: dict[str, Any]) -> str:
+    """Cost per arm; da_sft's steps to the mark are those after its supervised stage, and the table says so."""
     lines = [
         f"| arm | steps to {MARK:.0%} selection, by seed | seconds a step | all steps, s | whole cell, s | tokens |",
         "|---|---|---:|---:|---:|---:|",
@@ -83,6 +84,8 @@ def cost_table(results: dict[str, Any]) -> str:
             f"| {arm} | {marks} | {cost['step_seconds'] / cost['steps']:.2f} | {cost['step_seconds']:.0f} | "
             f"{whole:.0f} | {cost['tokens']:,.0f} |"
         )
+    if "da_sft" in results["arms"]:
+        lines += ["", "da_sft's steps are counted after its supervised stage of as many steps."]
     return "\n".join(lines)
 
 
