@@ -12,7 +12,7 @@ QUICK ?=
 help:
 	@echo "make setup      .venv with verl, vLLM and this package, for a CPU"
 	@echo "make demo       train with GRPO + context awareness on this machine (TRAJECTORIES=FILE: with your own agent runs)"
-	@echo "make replication  every arm with several seeds, a night on two cores (QUICK=1: two seeds, under an hour)"
+	@echo "make replication  every arm with several seeds, a night on two cores (QUICK=1: two seeds, about an hour)"
 	@echo "make test       every test that needs no GPU"
 	@echo "make test-fast  the same without the end-to-end runs of the trainer"
 	@echo "make test-gpu   the CUDA smoke tests (in an environment you made with constraints/gpu.txt)"

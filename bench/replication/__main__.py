@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.replication", description=__doc__)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_const", dest="plan", const="quick", help="two seeds, under an hour")
+    size.add_argument("--quick", action="store_const", dest="plan", const="quick", help="two seeds, about an hour")
     size.add_argument("--gpu", action="store_const", dest="plan", const="gpu", help="larger, for a machine with a GPU")
     parser.set_defaults(plan="overnight")
     parser.add_argument("--plan-file", type=Path, default=PLAN_FILE, help="seeds and sizes (default: the project's)")

@@ -28,7 +28,9 @@ _METHOD = """
 - **Model**: a Qwen2 made here for each seed, warmed up in plain PyTorch before any arm starts, because from random
   weights no arm would get a reward. The warm-up teaches all six tasks to a partial skill, and to tell by
   number which of two contexts supports an answer ("which? 1 or 2"). It is never taught to select, so selection starts
-  at chance. With `--first-habit P` it is also taught that the reply is a label, the first one with probability P. That
+  at chance. Asked to select, it replies as to a question of the main task: da_rl then gets no reward and has nothing to
+  learn from, while the joint loss compares the labels however improbable they are ("probability on the labels" in the
+  table). With `--first-habit P` it is also taught that the reply is a label, the first one with probability P. That
   decides how da_rl does: it learns from the labels it happens to write. In a plain imitation of the two losses (no
   trainer, one seed) da_rl was as fast as contextrl from a base that replied with either label equally often. The
   start without a habit was made the default after that was seen: read both before you conclude.
@@ -49,11 +51,12 @@ _METHOD = """
 Every seed draws its own weights, data and items, and the arms of a seed are asked the same items. The interval over
 seeds and items is Student's t over the seeds' paired differences. With two seeds it is wide, as it must be: the quick
 plan can show that something runs, and hardly that one arm is better. A bootstrap would be narrow and wrong
-(`tests/replication/test_replication_statistics.py`).
+(`tests/replication/test_replication_statistics.py`). Look first whether grpo raises the main task above the base. Where
+it does not, as in some thirty steps of the quick plan, a difference tells what an arm breaks and not what it adds.
 
 ## Run it
     make replication             # all arms, eight seeds: a night on two cores
-    make replication QUICK=1     # two seeds, under an hour
+    make replication QUICK=1     # two seeds, about an hour
     python -m bench.replication --gpu --model CHECKPOINT   # a larger plan on a GPU, with a model of yours
     python -m bench.replication --dry-run                  # cells and their times, and nothing runs
 

@@ -26,9 +26,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
         _curves(axes[1], found, "held_out_main_task", arm)
     axes[0].axhline(MARK, color="0.6", linestyle="--", linewidth=0.8)
     axes[0].axhline(0.5, color="0.6", linestyle=":", linewidth=0.8)
-    axes[0].set(title="Selection accuracy, held-out pairs, both orders", xlabel="step", ylim=(0.3, 1.03))
+    axes[0].set(title="Selection accuracy, held-out pairs, both orders", xlabel="step", ylim=(0, 1.03))
     axes[1].set(title="Main task, held-out accuracy", xlabel="step", ylim=(0, 1.03))
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[0].legend(frameon=False, fontsize=8, loc="lower right", ncols=2)
     _differences(axes[2], results["arms"])
     figure.suptitle(
         f"contextrl-verl {results['made_with']['contextrl-verl']}, plan {results['plan']['name']}, "

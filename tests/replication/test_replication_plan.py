@@ -22,7 +22,7 @@ def test_shipped_plans_have_every_arm_with_every_seed(name):
 
 def test_the_papers_ratio():
     plan = with_paper_ratio(read_plan("quick"))
-    assert plan.step.pairs / plan.step.items == pytest.approx(0.15, abs=0.01)
+    assert abs(plan.step.pairs - 0.15 * plan.step.items) <= 0.5  # the nearest whole number
 
 
 @pytest.mark.parametrize(
