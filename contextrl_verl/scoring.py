@@ -29,7 +29,7 @@ def without_contexts(data: TensorDict) -> tuple[TensorDict, torch.Tensor]:
     """
     ids = data["input_ids"]
     lengths = ids.offsets().diff()
-    pairs = set(pair_rows(dense(data[COLUMN]).to(ids.device), ids).tolist())
+    pairs = set(pair_rows(dense(data[COLUMN]), ids).tolist())
     short = data.copy()
     if not pairs:
         return short, lengths

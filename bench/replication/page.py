@@ -44,9 +44,9 @@ _METHOD = """
   `contextrl_verl.arms` lists differs. da_sft trains as many pairs before as contextrl does during its steps, at the
   same learning rate.
 - **Not the paper's**: lambda, learning rate and the share of pairs, since so small a model is trained from near
-  nothing; `--paper-ratio` takes 15 % of pairs. So large a lambda and learning rate can cost the main task a lot, as the
-  table of the other start shows: with them, look at the tasks and not at selection alone. Pictures are left out: a
-  tiny model that can see was not feasible in the time.
+  nothing; `--paper-ratio` takes 15 % of pairs. So large a lambda and learning rate can cost the main task a lot:
+  with them, look at the tasks and not at selection alone. Pictures are left out: a tiny model that can see was not
+  feasible in the time.
 
 ## Intervals
 Every seed draws its own weights, data and items, and the arms of a seed are asked the same items. The interval over
