@@ -2,7 +2,8 @@
 
 verl scores every row before the update. A pair's scores multiply a response mask of zero, so its contexts, often the
 longest rows of a batch, would be read twice for nothing. Here a pair's row is its last two tokens while it is scored.
-Rows are kept, and not left out, so that every rank and micro-batch has as many as verl divided.
+Rows are kept, and not left out, so that every rank and micro-batch has as many as verl divided. Their positions start
+at 0, for flash-attention finds the rows of a packed micro-batch by that.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def without_contexts(data: TensorDict) -> tuple[TensorDict, torch.Tensor]:
         return short, lengths
     for name in ("input_ids", "position_ids"):
         rows = [row[..., -KEPT:] if at in pairs else row for at, row in enumerate(data[name].unbind())]
+        if name == "position_ids":
+            rows = [row - row[..., :1] if at in pairs else row for at, row in enumerate(rows)]
         short[name] = tu.nested_tensor_from_tensor_list(rows, ragged_idx=data[name].dim() - 1)
     if _IMAGES in data.keys():
         images = [{} if at in pairs else one for at, one in enumerate(data[_IMAGES])]

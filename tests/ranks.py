@@ -19,10 +19,13 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def run_ranks(script: Path, ranks: int, *arguments: str, environment: dict[str, str] | None = None) -> list[dict]:
+def run_ranks(
+    script: Path, ranks: int, *arguments: str, environment: dict[str, str] | None = None, attention: str = "sdpa"
+) -> list[dict]:
     """Run a script on some ranks, on the CPU unless another environment is given; the JSON lines of rank 0."""
     base = {
         **(environment or cpu_environment()),
+        "CONTEXTRL_TEST_ATTENTION": attention,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(ranks),

@@ -13,6 +13,7 @@ import os
 import sys
 from functools import partial
 
+import flash_attention
 import torch
 import torch.distributed as dist
 import verl  # noqa: F401  (activates the CPU platform)
@@ -32,6 +33,10 @@ from contextrl_verl.engine_config import ContextRLFSDPEngineConfig
 
 COEF, CLIP, VOCABULARY = 0.3, 4.0, 97
 DEVICE = os.environ.get("CONTEXTRL_TEST_DEVICE", "cpu")
+# sdpa, or flash_attention_2: on a CPU its stand-in.
+ATTENTION = os.environ.get("CONTEXTRL_TEST_ATTENTION", "sdpa")
+if ATTENTION == flash_attention.NAME and DEVICE == "cpu":
+    flash_attention.install()
 
 
 def make_rows(seed: int, ordinary: int = 8, pairs: int = 8) -> list[dict]:
@@ -163,7 +168,7 @@ def make_engine(folder, strategy, packed, dynamic, coef, ours=True, per_batch=0,
     model = HFModelConfig(
         path=folder,
         load_tokenizer=False,
-        override_config={"attn_implementation": "sdpa"},
+        override_config={"attn_implementation": ATTENTION},
         use_remove_padding=packed,
         enable_gradient_checkpointing=False,
         model_type=model_type,

@@ -15,7 +15,7 @@ import sys
 import torch
 import torch.distributed as dist
 from image_gradient import make_rows as make_image_rows
-from joint_gradient import as_batch, make_engine, make_rows, write_model
+from joint_gradient import ATTENTION, as_batch, make_engine, make_rows, write_model
 from verl.utils import hf_processor
 from verl.utils import tensordict_utils as tu
 
@@ -35,11 +35,33 @@ def score(folder, rows, packed, dynamic, ours):
     engine.module.register_forward_pre_hook(count, with_kwargs=True)
     for row in rows:
         row["old"] = torch.zeros(len(row["ids"]) - row["prompt"])
-    data = as_batch(rows, 0.7, packed, dynamic, 2, len(rows))
+    data = as_batch(rows, 0.7, packed, dynamic, min(2, len(rows)), len(rows))
     tu.assign_non_tensor(data, calculate_entropy=True)
     with engine.eval_mode():
         output = engine.infer_batch(data)["model_output"]
     return output, entered
+
+
+def beside_each_other(folder, rows) -> None:
+    """Packed micro-batches by what stands where: what a row's neighbours change in its scores, and whether all is finite."""
+    pairs, ordinary = ([row for row in rows if (row["pair"] is not None) is kind] for kind in (True, False))
+    for name, mixed in {
+        "pairs only": pairs[:2],
+        "pair first": [pairs[0], ordinary[0]],
+        "pair behind a row": [ordinary[0], pairs[0]],
+    }.items():
+        try:
+            alone = [score(folder, [row], True, False, ours=True)[0]["log_probs"].values() for row in mixed]
+            together = score(folder, mixed, True, False, ours=True)[0]["log_probs"]
+        except RuntimeError as failed:
+            case = {"beside": name, "failed": str(failed)}
+        else:
+            # The last score of a row belongs to the row behind it and is of no use.
+            error = [(a - b)[:-1].abs().max().item() for a, b in zip(alone, together.unbind(), strict=True)]
+            finite = bool(torch.isfinite(together.values()).all())
+            case = {"beside": name, "error": max(error), "finite": finite}
+        if dist.get_rank() == 0:
+            print(json.dumps(case), flush=True)
 
 
 def main(folder: str, family: str | None = None) -> None:
@@ -53,10 +75,12 @@ def main(folder: str, family: str | None = None) -> None:
             make_model(processor, family, folder)
         dist.barrier()
         rows = make_image_rows(hf_processor(folder))
+    if family is None:
+        beside_each_other(folder, rows)
     rank, ranks = dist.get_rank(), dist.get_world_size()
     mine = rows[rank * len(rows) // ranks : (rank + 1) * len(rows) // ranks]
     # Qwen2.5-VL's packed attention in verl needs flash-attn.
-    for packed in (False,) if family == "qwen2_5_vl" else (False, True):
+    for packed in (False,) if family == "qwen2_5_vl" and ATTENTION == "sdpa" else (False, True):
         for dynamic in (False, True):
             theirs, whole = score(folder, mine, packed, dynamic, ours=False)
             ours, entered = score(folder, mine, packed, dynamic, ours=True)

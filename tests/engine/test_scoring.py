@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import flash_attention
 import pytest
 from ranks import run_ranks
 
 SCRIPT = Path(__file__).with_name("scoring.py")
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize(("attention", "ranks"), [("sdpa", 1), (flash_attention.NAME, 2)])
 @pytest.mark.parametrize("family", [None, "qwen2_5_vl", "qwen3_vl"])
-def test_pairs_enter_as_two_tokens_and_nothing_else_changes(tmp_path, family, ranks):
-    cases = run_ranks(SCRIPT, ranks, str(tmp_path / "model"), *([family] if family else []))
-    assert len(cases) == (2 if family == "qwen2_5_vl" else 4)
+def test_pairs_enter_as_two_tokens_and_nothing_else_changes(tmp_path, family, attention, ranks):
+    lines = run_ranks(SCRIPT, ranks, str(tmp_path / "model"), *([family] if family else []), attention=attention)
+    cases = [line for line in lines if "case" in line]
+    assert len(cases) == (2 if family == "qwen2_5_vl" and attention == "sdpa" else 4)
     for case in cases:
         assert case["error"] <= 1e-5, case
         assert case["lengths"], case
@@ -24,3 +26,9 @@ def test_pairs_enter_as_two_tokens_and_nothing_else_changes(tmp_path, family, ra
         assert case["images"][0] == case["expected_images"], case
         if family:
             assert case["images"][0] < case["images"][1], case
+    beside = [line for line in lines if "beside" in line]
+    assert len(beside) == (0 if family else 3)
+    for case in beside:
+        assert "failed" not in case, case
+        assert case["finite"], case
+        assert case["error"] <= 1e-5, case
