@@ -3,10 +3,19 @@
 A pair is one row whose response mask is zero, so verl's policy loss, KL, entropy, clipping and token
 counts do not see it. This engine reads the option logits of such rows in the forward pass that verl
 makes anyway and adds lambda * (sum of L_CA) / (pairs in the mini-batch) to the micro-batch's loss.
+
+Where the rows of logits come from (contextrl_verl.option_rows):
+
+    packed                the output head sees the last two positions of pairs only; their logits
+    padded                logits of all positions
+    packed, Ulysses       logits of all positions; the rank that holds a position gives its row to the others
+    fused kernels         no logits; the wanted rows go through the output head once more
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,16 +23,44 @@ import torch
 from torch.distributed.tensor import DTensor
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
+from verl.utils.ulysses import gather_outputs_and_unpad
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from contextrl_verl.carrier import COLUMN, dense, option_logits, pair_rows
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.fused_head import fused_kernels_problem, head_in_root_unit
 from contextrl_verl.objective import coefficient, context_awareness_loss, pair_sums
-from contextrl_verl.scoring import with_lengths, without_contexts
+from contextrl_verl.option_rows import (
+    OptionRows,
+    kept_positions,
+    label_mismatch,
+    last_tokens,
+    on_rank,
+    option_positions,
+    with_lengths,
+)
+from contextrl_verl.scoring import without_contexts
 
 MODEL_TYPE = "contextrl_language_model"
 _ROWS = "contextrl_rows"
+
+
+@dataclass
+class _Reading:
+    """How the option logits of one micro-batch are read.
+
+    Attributes:
+        pairs: rows of the micro-batch that carry a pair.
+        where: index of their positions into the logits that the model returns; None: it returns just those.
+        owner: under Ulysses, the rank that holds each.
+        kept: how many positions of each row went through the output head; None: all.
+    """
+
+    pairs: torch.Tensor
+    where: tuple[torch.Tensor, torch.Tensor] | None
+    owner: torch.Tensor | None = None
+    kept: torch.Tensor | None = None
 
 
 @EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"])
@@ -38,11 +75,28 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         # The base class builds the model by this name.
         model_config.model_type = "language_model"
         super().__init__(model_config, engine_config, optimizer_config, checkpoint_config)
+        self._option_rows = OptionRows()
         settings = getattr(engine_config, "settings", None)
         self._contextrl = settings if settings is not None and settings.objective == "context_awareness" else None
-        self._pairs_this_step = 0
+        self._pairs_this_step, self._labels_agree = 0, False
         if self._contextrl is not None:
-            refuse_unsupported(engine_config)
+            refuse_unsupported(model_config)
+
+    def _build_module(self):
+        module = super()._build_module()
+        if self._contextrl is not None:
+            self._option_rows.attach(module)
+            if self.model_config.use_fused_kernels and not self._option_rows.attached:
+                raise ConfigError(
+                    f"{type(module).__name__} has no decoder behind which its hidden states could be read, and with "
+                    "fused kernels there are no logits. Fix: actor_rollout_ref.model.use_fused_kernels=False."
+                )
+        return module
+
+    def _build_fsdp_module(self, module):
+        mended = self.model_config.use_fused_kernels and self.engine_config.strategy == "fsdp2"
+        with head_in_root_unit(module.config) if mended else nullcontext():
+            return super()._build_fsdp_module(module)
 
     def forward_backward_batch(self, data, loss_function, forward_only=False):
         if forward_only and loss_function is None and COLUMN in data.keys():
@@ -59,7 +113,9 @@ class ContextRLEngine(FSDPEngineWithLMHead):
             # seq-mean-* modes divide by it; the carrier rows are not sequences of the policy loss.
             tu.assign_non_tensor(data, global_batch_size=global_batch_size - info["pairs"])
         loss = partial(self._joint_loss, base=loss_function, info=info)
-        return super().forward_backward_batch(data, loss, forward_only)
+        output = super().forward_backward_batch(data, loss, forward_only)
+        self._labels_agree = self._labels_agree or info["pairs"] > 0
+        return output
 
     def _count(self, data) -> dict[str, Any]:
         """Global numbers of this mini-batch: pairs, loss tokens, tokens with an advantage; and lambda."""
@@ -98,14 +154,86 @@ class ContextRLEngine(FSDPEngineWithLMHead):
                 "the log."
             )
 
-    def prepare_model_outputs(self, output, output_args, micro_batch, logits_processor_func):
-        rows = None
+    def prepare_model_inputs(self, micro_batch):
+        inputs, args = super().prepare_model_inputs(micro_batch)
+        self._option_rows.clear()
         if self._contextrl is not None and torch.is_grad_enabled() and COLUMN in micro_batch.keys():
-            rows = _last_prompt_logits(output.logits, micro_batch)
+            args[_ROWS] = self._plan_reading(micro_batch, inputs, args)
+        return inputs, args
+
+    def _plan_reading(self, micro_batch, inputs, args) -> _Reading:
+        """Decide where the option logits of a micro-batch come from, and tell the model; changes inputs and args."""
+        offsets = micro_batch["input_ids"].offsets()
+        pairs = pair_rows(dense(micro_batch[COLUMN]), micro_batch["input_ids"])
+        packed = tu.get_non_tensor_data(micro_batch, "use_remove_padding", True)
+        fused = tu.get_non_tensor_data(micro_batch, "use_fused_kernels", False)
+        ranks, owner, kept = self.ulysses_sequence_parallel_size, None, None
+        where = option_positions(offsets, pairs, packed)
+        if ranks > 1:
+            owner, here = on_rank(
+                where[1], int(offsets[-1]) + args["pad_size"], ranks, self.ulysses_device_mesh["sp"].get_local_rank()
+            )
+            where = torch.zeros_like(here), here
+        if fused:
+            self._option_rows.read = where
+        if packed and ranks == 1 and len(pairs) > 0 and self._option_rows.attached:
+            positions, kept = kept_positions(offsets, pairs)
+            self._option_rows.keep = positions
+            for name in ("input_ids_rmpad_rolled", "temperature_rmpad"):
+                args[name] = args[name][positions]
+            args["pad_size"] = 0  # the padding behind the last row is left out too
+            if fused:
+                inputs["shift_labels"] = inputs["shift_labels"][:, positions]
+            where = option_positions(torch.nn.functional.pad(kept.cumsum(0), (1, 0)), pairs, packed)
+        return _Reading(pairs, None if fused else where, owner, kept)
+
+    def prepare_model_outputs(self, output, output_args, micro_batch, logits_processor_func):
+        reading = output_args.get(_ROWS)
+        if reading is None:
+            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        # Before verl divides the logits by the temperature, in place.
+        rows = self._rows(output.logits, reading)
+        ids = micro_batch["input_ids"]
+        if reading.kept is not None:
+            micro_batch = micro_batch.copy()
+            micro_batch["input_ids"] = last_tokens(ids, reading.kept)
         model_output = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
-        if rows is not None:
-            model_output[_ROWS] = rows
+        if reading.kept is not None:
+            model_output = {name: with_lengths(value, ids.offsets().diff()) for name, value in model_output.items()}
+        if not self._labels_agree:
+            self._compare_labels(rows, model_output["log_probs"], reading.pairs, ids, micro_batch["temperature"])
+        model_output[_ROWS] = rows.float()
         return model_output
+
+    def _rows(self, logits: torch.Tensor, reading: _Reading) -> torch.Tensor:
+        """Raw logits that predict every pair's option: (pairs, vocabulary); the same on all ranks of a sequence."""
+        if isinstance(logits, DTensor):
+            logits = logits.full_tensor()
+        rows = logits if reading.where is None else logits[reading.where]
+        if reading.owner is None or len(reading.owner) == 0:
+            return rows
+        # verl's own gather, because every rank of the sequence computes the whole loss: its backward hands this rank's
+        # share of the gradient on times their number, by which FSDP's mean over all ranks then divides.
+        every = gather_outputs_and_unpad(rows, gather_dim=0)
+        every = every.view(self.ulysses_sequence_parallel_size, *rows.shape)
+        return every[reading.owner, torch.arange(len(reading.owner), device=rows.device)]
+
+    def _compare_labels(self, rows, log_probs, pairs, ids, temperature) -> None:
+        """Stop a job that reads other logits than verl scores, in its first mini-batch with pairs.
+
+        Raises:
+            RuntimeError: a label's log-probability differs; a position, a kernel or a head is not what it seems.
+        """
+        ends = ids.offsets()[1:][pairs]
+        if isinstance(temperature, torch.Tensor):
+            temperature = temperature[pairs]
+        problem = label_mismatch(rows, ids.values()[ends - 1], temperature, log_probs.values()[ends - 2])
+        if problem is not None:
+            raise RuntimeError(
+                f"contextrl: {problem}. The model or a kernel changes logits behind the output head, and training on "
+                "would optimise something else. Fix: actor_rollout_ref.model.use_fused_kernels=False if it is True; "
+                "else please report this model."
+            )
 
     def _joint_loss(self, *args, base, info, model_output=None, data=None, dp_group=None, **kwargs):
         # Popped, because verl unbinds everything left in model_output as nested tensors.
@@ -143,18 +271,12 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         return values
 
 
-def refuse_unsupported(engine_config) -> None:
-    """Raises ConfigError for engine options under which the option logits cannot be read."""
-    if engine_config.use_fused_kernels:
-        raise ConfigError(
-            "actor_rollout_ref.model.use_fused_kernels=True computes no logits, and context awareness reads them. "
-            "Fix: set it to False."
-        )
-    if engine_config.ulysses_sequence_parallel_size > 1:
-        raise ConfigError(
-            f"actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size is "
-            f"{engine_config.ulysses_sequence_parallel_size}; context awareness supports 1. Fix: set it to 1."
-        )
+def refuse_unsupported(model_config) -> None:
+    """Raises ConfigError for a model with which the option logits would not be the model's own."""
+    if model_config.use_fused_kernels:
+        problem = fused_kernels_problem(model_config.hf_config, model_config.lora_rank, model_config.target_modules)
+        if problem is not None:
+            raise ConfigError(problem)
 
 
 def _trainer_step(data) -> int:
@@ -174,23 +296,3 @@ def _trainer_step(data) -> int:
     while isinstance(first, list):
         first = first[0]
     return int(first)
-
-
-def _last_prompt_logits(logits: torch.Tensor, micro_batch) -> torch.Tensor:
-    """Raw fp32 logits that predict the option of every pair: (pairs, vocabulary).
-
-    ``logits`` is (1, tokens, vocabulary) when packed (possibly padded at the end), else
-    (rows, longest, vocabulary) padded on the right.
-    """
-    if isinstance(logits, DTensor):
-        logits = logits.full_tensor()
-    input_ids = micro_batch["input_ids"]
-    offsets = input_ids.offsets()
-    pairs = pair_rows(dense(micro_batch[COLUMN]), input_ids)
-    # The response is one token, so the last prompt token stands two before the row's end.
-    packed = tu.get_non_tensor_data(micro_batch, "use_remove_padding", True)
-    if packed:
-        rows = logits[0, offsets[1:][pairs] - 2]
-    else:
-        rows = logits[pairs, offsets.diff()[pairs] - 2]
-    return rows.float()

@@ -13,14 +13,13 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
 from contextrl_verl.carrier import COLUMN, dense, pair_rows
+from contextrl_verl.option_rows import KEPT
 
-# The last prompt token and the label: the fewest that have one next-token score.
-KEPT = 2
 _IMAGES = "multi_modal_inputs"
 
 
 def without_contexts(data: TensorDict) -> tuple[TensorDict, torch.Tensor]:
-    """The batch with every pair's row cut to its last :data:`KEPT` tokens and without images; ``data`` stays as it is.
+    """The batch with every pair's row cut to its last two tokens and without images; ``data`` stays as it is.
 
     Args:
         data: a batch that verl scores: ``input_ids`` (rows, *), ``position_ids`` (rows, *) or (rows, 4, *), jagged.
@@ -43,17 +42,3 @@ def without_contexts(data: TensorDict) -> tuple[TensorDict, torch.Tensor]:
         images = [{} if at in pairs else one for at, one in enumerate(data[_IMAGES])]
         tu.assign_non_tensor_stack(short, _IMAGES, images)
     return short, lengths
-
-
-def with_lengths(output: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """A model output of such a batch with its rows as long as before; what was not computed is 0.
-
-    Args:
-        output: jagged (rows, *).
-        lengths: (rows,).
-    """
-    rows = [
-        torch.nn.functional.pad(row, (length - len(row), 0))
-        for row, length in zip(output.unbind(), lengths.tolist(), strict=True)
-    ]
-    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)

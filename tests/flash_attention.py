@@ -1,12 +1,14 @@
 """A stand-in for the package flash-attn on a CPU: transformers' and verl's own code around it runs as on a GPU.
 
 Only the two innermost functions are replaced, by SDPA on each sequence that they are told of. So the sequences of a
-packed row are found as on a GPU, by ``position_ids == 0``, padding is taken out and put back, and vision towers get their
-``cu_seqlens``. What no sequence covers is NaN here; flash-attn leaves uninitialised memory there.
+packed row are found as on a GPU, by ``position_ids == 0``, padding is taken out and put back, and vision towers get
+their ``cu_seqlens``. What no sequence covers is NaN here; flash-attn leaves uninitialised memory there.
 Unlike flash-attn, fp32 is accepted: gradients are compared to 1e-5. ``install()`` once, before a model is made.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -40,16 +42,16 @@ def flash_attn_varlen_func(
     starts, key_starts = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
     assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
     assert starts == key_starts, "queries and keys are the same tokens"
-    assert max(b - a for a, b in zip(starts, starts[1:], strict=False)) <= int(max_seqlen_q) == int(max_seqlen_k)
+    assert max(b - a for a, b in itertools.pairwise(starts)) <= int(max_seqlen_q) == int(max_seqlen_k)
     out = torch.full_like(q, torch.nan)
-    for begin, end in zip(starts, starts[1:], strict=False):
+    for begin, end in itertools.pairwise(starts):
         row = (x[None, begin:end] for x in (q, k, v))
         out[begin:end] = flash_attn_func(*row, dropout_p, softmax_scale, causal, window_size)[0]
     return out
 
 
 def install() -> None:
-    """Let ``attn_implementation="flash_attention_2"`` mean these functions, in transformers and in verl's patches of it."""
+    """Let ``attn_implementation="flash_attention_2"`` mean these functions, in transformers and in verl's patches."""
     import verl.models.transformers.qwen2_vl as verl_qwen2_vl
     from transformers import modeling_flash_attention_utils as utils
     from transformers.modeling_utils import PreTrainedModel

@@ -43,7 +43,7 @@ def score(folder, rows, packed, dynamic, ours):
 
 
 def beside_each_other(folder, rows) -> None:
-    """Packed micro-batches by what stands where: what a row's neighbours change in its scores, and whether all is finite."""
+    """Packed micro-batches by what stands where: what neighbours change in a row's scores, and whether all is finite."""
     pairs, ordinary = ([row for row in rows if (row["pair"] is not None) is kind] for kind in (True, False))
     for name, mixed in {
         "pairs only": pairs[:2],
