@@ -222,7 +222,7 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         """Stop a job that reads other logits than verl scores, in its first mini-batch with pairs.
 
         Raises:
-            RuntimeError: a label's log-probability differs; a position, a kernel or a head is not what it seems.
+            RuntimeError: a label's log-probability differs.
         """
         ends = ids.offsets()[1:][pairs]
         if isinstance(temperature, torch.Tensor):
@@ -230,9 +230,9 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         problem = label_mismatch(rows, ids.values()[ends - 1], temperature, log_probs.values()[ends - 2])
         if problem is not None:
             raise RuntimeError(
-                f"contextrl: {problem}. The model or a kernel changes logits behind the output head, and training on "
-                "would optimise something else. Fix: actor_rollout_ref.model.use_fused_kernels=False if it is True; "
-                "else please report this model."
+                f"contextrl: {problem}. Both come from one hidden state, so a kernel, an adapter of the output head or "
+                "the order of packed tokens is not what it seems, and training on would optimise something else. Fix: "
+                "actor_rollout_ref.model.use_fused_kernels=False if it is True; else please report model and versions."
             )
 
     def _joint_loss(self, *args, base, info, model_output=None, data=None, dp_group=None, **kwargs):

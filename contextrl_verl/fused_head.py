@@ -42,7 +42,7 @@ def fused_kernels_problem(
         lora_rank: 0 without adapters.
         target_modules: of the adapters, as verl's ``model.target_modules``.
     """
-    for part in dict.fromkeys((config, config.get_text_config())):
+    for part in (config, config.get_text_config()):
         for field, neutral in LOGIT_FIELDS.items():
             value = getattr(part, field, neutral)
             if value not in (None, neutral):

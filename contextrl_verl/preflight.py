@@ -9,6 +9,7 @@ from typing import Any
 from contextrl_verl.cpu.environment import cpu_selected
 from contextrl_verl.dataset import describe_plan, make_plan
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.limits import check_joint_loss, check_model, ranks_of_a_sequence
 from contextrl_verl.pair_source import PairSource, held_out_pairs, training_pairs
 from contextrl_verl.rl_files import count_rows
 from contextrl_verl.settings import Settings
@@ -93,31 +94,9 @@ def _check_keys(settings: Settings) -> None:
         )
     if settings.objective != "context_awareness":
         return
-    ulysses = "ulysses_sequence_parallel_size"
-    # Key, its value, the values that will do; the first of these is the fix.
-    for key, value, good in (
-        ("trainer.v1.trainer_mode", extra.get("trainer_mode", "sync"), ("sync",)),
-        ("trainer.use_v1", extra.get("use_v1", True), (True,)),
-        ("trainer.v1.sampler.sync_refill_failed_groups", extra.get("sync_refill_failed_groups", False), (False,)),
-        ("algorithm.filter_groups.enable", bool(extra.get("filter_groups")), (False,)),
-        ("distillation.enabled", bool(extra.get("distillation")), (False,)),
-        ("data.sampler.class_path", extra.get("data_sampler"), (None,)),
-        ("actor_rollout_ref.model.use_fused_kernels", bool(extra.get("use_fused_kernels")), (False,)),
-        ("actor_rollout_ref.actor.strategy", extra.get("strategy", "fsdp2"), ("fsdp2", "fsdp")),
-        (f"actor_rollout_ref.actor.fsdp_config.{ulysses}", extra.get("fsdp_ulysses") or 1, (1,)),
-        (f"actor_rollout_ref.actor.{ulysses}", extra.get("ulysses") or 1, (1,)),
-    ):
-        if value not in good:
-            raise ConfigError(
-                f"{key} is {value!r}, which context awareness does not support yet (with verl 0.9.1 it needs the "
-                "synchronous V1 trainer, FSDP1 or FSDP2, the logits of whole sequences, and the data set's own order). "
-                f"Fix: {key}={'null' if good[0] is None else good[0]}."
-            )
-    if extra.get("model_type") != "contextrl_language_model":
-        raise ConfigError(
-            f"actor_rollout_ref.model.model_type is {extra.get('model_type')!r}, so verl would not use the engine "
-            "with the joint loss. Fix: actor_rollout_ref.model.model_type=contextrl_language_model."
-        )
+    check_joint_loss(extra)
+    if extra.get("use_fused_kernels") or ranks_of_a_sequence(extra)[1] > 1:
+        check_model(extra, load_model_config(run))
 
 
 def _check_ranks(rollouts: int, extra: dict[str, Any]) -> None:
@@ -127,11 +106,19 @@ def _check_ranks(rollouts: int, extra: dict[str, Any]) -> None:
     if not gpus or not nodes or not mini:
         return
     ranks, rows = int(gpus) * int(nodes), int(mini) * rollouts
-    if rows % ranks:
+    key, together = ranks_of_a_sequence(extra)
+    if ranks % together:
+        raise ConfigError(
+            f"{key} is {together}, and trainer.nnodes * trainer.n_gpus_per_node = {ranks} ranks cannot be divided into "
+            f"groups of {together}. Fix: a divisor of {ranks}, or another number of GPUs."
+        )
+    groups = ranks // together
+    if rows % groups:
+        shared = f", {together} to a sequence" if together > 1 else ""
         raise ConfigError(
             f"actor_rollout_ref.actor.ppo_mini_batch_size is {mini}, with rollout.n={rollouts} {rows} rows, which "
-            f"trainer.nnodes * trainer.n_gpus_per_node = {ranks} ranks cannot share equally. Fix: a mini-batch whose "
-            f"rows are a multiple of {ranks}, or another number of GPUs."
+            f"trainer.nnodes * trainer.n_gpus_per_node = {ranks} ranks{shared} cannot share equally. Fix: a mini-batch "
+            f"whose rows are a multiple of {groups}, or another number of GPUs."
         )
 
 
@@ -139,6 +126,30 @@ def _listed(value: Any) -> list[str]:
     if value is None:
         return []
     return [value] if isinstance(value, str) else [str(v) for v in value]
+
+
+def _check_path(key: str, path: str | None) -> None:
+    # What starts like a path, or has more than the one slash of owner/name, is no name on the hub.
+    if path and "://" not in path and (path[0] in "/.~" or path.count("/") > 1) and not Path(path).exists():
+        home = " and write the home folder out" if path.startswith("~") else ""
+        raise ConfigError(f"{key} is {path!r}, and there is no such folder. Fix: correct the path{home}.")
+
+
+def load_model_config(run: Any) -> Any:
+    """The model's own config, with the user's ``override_config`` of plain fields left aside."""
+    from transformers import AutoConfig
+    from verl.utils.fs import copy_to_local
+
+    extra = run.model_extra or {}
+    key, path = "actor_rollout_ref.model.path", extra.get("model_path")
+    _check_path(key, path)
+    try:
+        return AutoConfig.from_pretrained(copy_to_local(path), trust_remote_code=bool(extra.get("trust_remote_code")))
+    except Exception as error:
+        raise ConfigError(
+            f"{key} is {path!r}, and its config cannot be loaded: {str(error).rstrip('.')}. "
+            "Fix: name a local checkpoint or a model your hub access reaches."
+        ) from None
 
 
 def load_tokenizer(run: Any) -> tuple[Any, Any]:
@@ -149,10 +160,7 @@ def load_tokenizer(run: Any) -> tuple[Any, Any]:
     extra = run.model_extra or {}
     path, trust = extra.get("tokenizer_path") or extra.get("model_path"), bool(extra.get("trust_remote_code"))
     key = "actor_rollout_ref.model." + ("tokenizer_path" if extra.get("tokenizer_path") else "path")
-    # What starts like a path, or has more than the one slash of owner/name, is no name on the hub.
-    if path and "://" not in path and (path[0] in "/.~" or path.count("/") > 1) and not Path(path).exists():
-        home = " and write the home folder out" if path.startswith("~") else ""
-        raise ConfigError(f"{key} is {path!r}, and there is no such folder. Fix: correct the path{home}.")
+    _check_path(key, path)
     try:
         local = copy_to_local(path)
         tokenizer = hf_tokenizer(local, trust_remote_code=trust)

@@ -23,6 +23,10 @@ from contextrl_verl.smoke.vision_models import make_model as make_vision_model
 from contextrl_verl.smoke.vision_models import make_processor
 
 PAIRS, RL, MODEL = "contextrl.pairs.train_files", "data.train_files", "actor_rollout_ref.model.path"
+TWO_TO_A_SEQUENCE = {
+    "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size": "2",
+    "trainer.n_gpus_per_node": "2",
+}
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +68,9 @@ def _write_bad_files(folder: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = None
     make_model(folder / "untemplated", tokenizer)
+    shutil.copytree(folder / "model", folder / "capped")
+    config = json.loads((folder / "capped" / "config.json").read_text())
+    (folder / "capped" / "config.json").write_text(json.dumps(config | {"final_logit_softcapping": 30.0}))
     processor = make_processor(make_tokenizer())
     make_vision_model(processor, folder=folder / "vision")
 
@@ -145,20 +152,54 @@ CASES = {
     "train is val": ({"data.val_files": "[{job}/train.parquet]"}, [RL, "data.val_files", "train.parquet"], "own file"),
     "shuffle": ({"data.shuffle": "true"}, ["data.shuffle is True"], "data.shuffle=False"),
     "two epochs": ({"trainer.total_epochs": "2"}, ["trainer.total_epochs is 2"], "contextrl.epochs=2"),
-    "fused kernels": (
-        {"actor_rollout_ref.model.use_fused_kernels": "true"},
-        ["actor_rollout_ref.model.use_fused_kernels is True"],
+    "fused kernels, capped logits": (
+        {"actor_rollout_ref.model.use_fused_kernels": "true", MODEL: "{job}/capped"},
+        ["the model's config has final_logit_softcapping=30"],
         "use_fused_kernels=False",
     ),
-    "ulysses": (
+    "fused kernels, adapter of the head": (
+        {
+            "actor_rollout_ref.model.use_fused_kernels": "true",
+            "actor_rollout_ref.model.lora_rank": "8",
+            "actor_rollout_ref.model.target_modules": "[q_proj,lm_head]",
+        },
+        ["actor_rollout_ref.model.target_modules is ['q_proj', 'lm_head']"],
+        "lm_head",
+    ),
+    "ulysses without packing": (
+        {**TWO_TO_A_SEQUENCE, "actor_rollout_ref.model.use_remove_padding": "false"},
+        ["fsdp_config.ulysses_sequence_parallel_size is 2", "actor_rollout_ref.model.use_remove_padding is False"],
+        "use_remove_padding=True",
+    ),
+    "ulysses without flash-attention": (
+        {**TWO_TO_A_SEQUENCE, "actor_rollout_ref.model.use_remove_padding": "true"},
+        ["fsdp_config.ulysses_sequence_parallel_size is 2", "attn_implementation is 'sdpa'"],
+        "attn_implementation=flash_attention_2",
+    ),
+    "ulysses, ranks left over": (
         {"actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size": "2"},
-        ["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size is 2"],
-        "ulysses_sequence_parallel_size=1",
+        ["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size is 2", "1 ranks"],
+        "a divisor of 1",
     ),
     "ulysses, deprecated key": (
         {"actor_rollout_ref.actor.ulysses_sequence_parallel_size": "2"},
         ["actor_rollout_ref.actor.ulysses_sequence_parallel_size is 2"],
-        "ulysses_sequence_parallel_size=1",
+        "a divisor of 1",
+    ),
+    "ulysses, heads": (
+        {
+            "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size": "4",
+            "trainer.n_gpus_per_node": "4",
+            "actor_rollout_ref.model.use_remove_padding": "true",
+            "actor_rollout_ref.model.override_config.attn_implementation": "flash_attention_2",
+        },
+        ["fsdp_config.ulysses_sequence_parallel_size is 4", "2 attention heads and 2 key-value heads"],
+        "a divisor of 2",
+    ),
+    "a loss that counts rows": (
+        {"actor_rollout_ref.actor.policy_loss.loss_mode": "geo_mean"},
+        ["actor_rollout_ref.actor.policy_loss.loss_mode is 'geo_mean'"],
+        "loss_mode=gspo",
     ),
     "FSDP1 on a CPU": (
         {"actor_rollout_ref.actor.strategy": "fsdp"},

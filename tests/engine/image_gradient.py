@@ -7,19 +7,34 @@ the classes, so the reference runs with the original ones put back. Arguments: f
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import shutil
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
 import transformers
 from image_factory import image_pair, noise
-from joint_gradient import COEF, compare, make_engine
 from loop_factory import training_inputs
 from pair_factory import text_pair
+from safetensors.torch import load_file, save_file
+from tiny_engine import (
+    ATTENTION,
+    Setup,
+    actor_config,
+    compare,
+    difference,
+    gradients,
+    make_engine,
+    reference_loss,
+    say,
+    start,
+)
 from verl.utils import hf_processor
 
 from contextrl_verl.carrier import ordinary_row, pair_row
@@ -32,21 +47,26 @@ CONFIG = PromptConfig(template="short")
 
 
 def classes(family: str) -> list[type]:
-    module = getattr(transformers.models, family)
+    module = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
     stem = {"qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}[family]
-    return [getattr(module, stem + part) for part in ("ForConditionalGeneration", "Model", "TextModel")]
+    parts = ["ForConditionalGeneration", "Model", "TextModel"] + ["Attention"] * (family == "qwen2_5_vl")
+    return [getattr(module, stem + part) for part in parts]
+
+
+def reset(forwards: dict[type, object]) -> None:
+    """Undo verl's patches of the classes; the next engine patches them anew."""
+    for kind, forward in forwards.items():
+        kind.forward = forward
 
 
 @contextmanager
 def put_back(forwards: dict[type, object]):
     patched = {kind: kind.forward for kind in forwards}
-    for kind, forward in forwards.items():
-        kind.forward = forward
+    reset(forwards)
     try:
         yield
     finally:
-        for kind, forward in patched.items():
-            kind.forward = forward
+        reset(patched)
 
 
 def make_reference(folder: str, forwards: dict[type, object]):
@@ -120,29 +140,69 @@ def as_row(messages, response, processor, advantage, column, pair) -> dict:
     }
 
 
+def untie(folder: str) -> str:
+    """A copy of the model whose output head has weights of its own; its folder."""
+    apart = folder + "-untied"
+    if dist.get_rank() == 0 and not os.path.exists(apart):
+        shutil.copytree(folder, apart)
+        path = Path(apart) / "config.json"
+        config = json.loads(path.read_text())
+        config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
+        path.write_text(json.dumps(config))
+        weights = load_file(f"{apart}/model.safetensors")
+        weights["lm_head.weight"] = next(
+            w for name, w in weights.items() if name.endswith("embed_tokens.weight")
+        ).clone()
+        save_file(weights, f"{apart}/model.safetensors", metadata={"format": "pt"})
+    dist.barrier()
+    return apart
+
+
 def main(folder: str, family: str) -> None:
-    dist.init_process_group("gloo")
+    start()
     if dist.get_rank() == 0 and not os.path.exists(folder):
         processor = make_processor(make_tokenizer(), family)
         make_model(processor, family, folder)
     dist.barrier()
     processor = hf_processor(folder)
     forwards = {kind: kind.forward for kind in classes(family)}
-    cases = [("token-mean", 1.0, 1, False), ("token-mean", 0.7, 4, False), ("seq-mean-token-mean", 1.0, 4, False)]
-    if family == "qwen3_vl":  # Qwen2.5-VL's packed attention in verl needs flash-attn
-        cases.append(("token-mean", 1.0, 4, True))
-    for mode, temperature, minis, packed in cases:
-        engine = make_engine(folder, "fsdp2", packed, minis == 1, COEF)
-        reference = make_reference(folder, forwards)
-        rows = make_rows(processor)
-        error, cosine, metrics = compare(engine, reference, rows, mode, temperature, packed, minis)
-        if dist.get_rank() == 0:
-            pairs = [m["contextrl/pairs"].values for m in metrics]
-            tower = [p.grad.abs().max().item() for name, p in reference.named_parameters() if "visual" in name]
-            name = f"{family} {mode} T={temperature} {'packed' if packed else 'padded'} minis={minis}"
-            case = {"case": name, "error": error, "cosine": cosine, "pairs": pairs, "tower": max(tower)}
-            print(json.dumps(case), flush=True)
+    cases = [
+        ("token-mean", 1.0, 1, Setup(packed=False, dynamic=True)),
+        ("token-mean", 0.7, 4, Setup(packed=False)),
+        ("seq-mean-token-mean", 1.0, 4, Setup(packed=False)),
+        ("token-mean", 0.7, 4, Setup(packed=False, fused="torch")),
+    ]
+    if family == "qwen3_vl" or ATTENTION != "sdpa":  # Qwen2.5-VL's packed attention in verl is flash-attn alone
+        cases += [("token-mean", 0.7, 4, Setup()), ("token-mean", 0.7, 4, Setup(fused="torch"))]
+    if ATTENTION != "sdpa" and dist.get_world_size() > 1:
+        cases += [("token-mean", 0.7, 4, Setup(ranks=2)), ("token-mean", 0.7, 4, Setup(ranks=2, fused="torch"))]
+    rows = make_rows(processor)
+    for mode, temperature, minis, setup in cases:
+        engine, reference = make_engine(folder, setup), make_reference(folder, forwards)
+        error, cosine, metrics = compare(engine, reference, rows, setup, mode, temperature, minis)
+        reset(forwards)
+        pairs = [m["contextrl/pairs"].values for m in metrics]
+        tower = [p.grad.abs().max().item() for name, p in reference.named_parameters() if "visual" in name]
+        name = f"{family} {mode} T={temperature} minis={minis} {'packed' if setup.packed else 'padded'}"
+        name += f" fused={setup.fused} ranks={setup.ranks}"
+        say(case=name, error=error, cosine=cosine, pairs=pairs, tower=max(tower))
+    if family == "qwen3_vl":
+        untied_head(untie(folder), forwards, [row for row in rows if row["pair"] is None])
     dist.destroy_process_group()
+
+
+def untied_head(folder: str, forwards, rows: list[dict]) -> None:
+    """Error of the head's gradient with fused kernels and a head of its own, by our engine and by verl's."""
+    for ours in (True, False):
+        setup = Setup(fused="torch", ours=ours)
+        engine, reference = make_engine(folder, setup), make_reference(folder, forwards)
+        reference_loss(reference, rows, "token-mean", 1.0, 0.0).backward()
+        with engine.train_mode():
+            found, _ = gradients(engine, rows, setup, actor_config("token-mean"))
+        reset(forwards)
+        head = "lm_head.weight"
+        error, _ = difference({head: found[head]}, {head: reference.lm_head.weight.grad})
+        say(head="ours" if ours else "verl", error=error)
 
 
 if __name__ == "__main__":

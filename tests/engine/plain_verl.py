@@ -7,40 +7,44 @@ and over the norm of what the steps changed.
 
 from __future__ import annotations
 
-import json
+import itertools
 import sys
 from functools import partial
 
 import torch
 import torch.distributed as dist
-from joint_gradient import as_batch, full, make_engine, make_rows, write_model
+from tiny_engine import (
+    Setup,
+    actor_config,
+    as_batch,
+    full,
+    make_engine,
+    make_rows,
+    put_back_forward,
+    say,
+    share,
+    start,
+    write_model,
+)
 from verl.utils import tensordict_utils as tu
-from verl.workers.config import FSDPActorConfig, FSDPEngineConfig
 from verl.workers.utils.losses import ppo_loss
 
 MINIS = 2
 
 
-def weights_after(folder, parts, mode, packed, *, ours, coef=0.0, column=True, per_batch=0):
+def weights_after(folder, parts, mode, setup, *, column=True):
     """Train one step a part on this rank's share; the full weights before and after, flat."""
-    rank, ranks = dist.get_rank(), dist.get_world_size()
-    engine = make_engine(folder, "fsdp2", packed, False, coef, ours=ours, per_batch=per_batch)
+    engine = make_engine(folder, setup)
     before = flat(engine)
-    actor = FSDPActorConfig(
-        loss_agg_mode=mode,
-        strategy="fsdp2",
-        rollout_n=1,
-        ppo_micro_batch_size_per_gpu=2,
-        fsdp_config=FSDPEngineConfig(),
-    )
+    actor = actor_config(mode)
     with engine.train_mode():
         for number, part in enumerate(parts):
-            mine = part[rank * len(part) // ranks : (rank + 1) * len(part) // ranks]
-            data = as_batch(mine, 1.0, packed, False, 2, len(part))
+            data = as_batch(share(engine, part), setup, 1.0, len(part))
             if not column:
                 del data["contextrl"]
             tu.assign_non_tensor(data, update_lr_scheduler=number == len(parts) - 1)
             engine.train_batch(data, partial(ppo_loss, config=actor))
+    put_back_forward()
     return before, flat(engine)
 
 
@@ -49,7 +53,7 @@ def flat(engine) -> torch.Tensor:
 
 
 def main(folder: str) -> None:
-    dist.init_process_group("gloo")
+    start()
     write_model(folder)
     rows = make_rows(seed=3)
     for row in rows:
@@ -63,26 +67,24 @@ def main(folder: str) -> None:
         [row for couple in zip(part, pairs[number * half :], strict=False) for row in couple]
         for number, part in enumerate(plain)
     ]
-    for mode in ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean"):
-        for packed in (False, True):
-            before, expected = weights_after(folder, plain, mode, packed, ours=False, column=False)
-            change = (expected - before).norm()
-            assert change > 0
-            for name, parts, column in (
-                ("no column", plain, False),
-                ("no pairs", plain, True),
-                ("coef 0", mixed, True),
-            ):
-                _, weights = weights_after(folder, parts, mode, packed, ours=True, column=column)
-                if dist.get_rank() == 0:
-                    off = (weights - expected).norm()
-                    line = {
-                        "case": f"{name}, {mode} {'packed' if packed else 'padded'}",
-                        "bitwise": torch.equal(weights, expected),
-                        "relative": (off / expected.norm()).item(),
-                        "of_change": (off / change).item(),
-                    }
-                    print(json.dumps(line), flush=True)
+    modes = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean")
+    setups = [(mode, packed, None) for mode, packed in itertools.product(modes, (False, True))]
+    setups += [("token-mean", packed, "torch") for packed in (False, True)]
+    for mode, packed, fused in setups:
+        verls = Setup(packed=packed, fused=fused, ours=False)
+        before, expected = weights_after(folder, plain, mode, verls, column=False)
+        change = (expected - before).norm()
+        assert change > 0
+        for name, parts, column in (("no column", plain, False), ("no pairs", plain, True), ("coef 0", mixed, True)):
+            setup = Setup(packed=packed, fused=fused, coef=0.0)
+            _, weights = weights_after(folder, parts, mode, setup, column=column)
+            off = (weights - expected).norm()
+            say(
+                case=f"{name}, {mode} {'packed' if packed else 'padded'} fused={fused}",
+                bitwise=torch.equal(weights, expected),
+                relative=(off / expected.norm()).item(),
+                of_change=(off / change).item(),
+            )
     lose_a_pair(folder, mixed)
     dist.destroy_process_group()
 
@@ -92,12 +94,11 @@ def lose_a_pair(folder, parts) -> None:
     pairs = sum(row["pair"] is not None for part in parts for row in part)
     for asked in (pairs, pairs + 1):
         try:
-            weights_after(folder, parts, "token-mean", False, ours=True, per_batch=asked)
+            weights_after(folder, parts, "token-mean", Setup(packed=False, coef=0.0, per_batch=asked))
             said = ""
         except RuntimeError as error:
             said = str(error)
-        if dist.get_rank() == 0:
-            print(json.dumps({"asked": asked - pairs, "said": said}), flush=True)
+        say(asked=asked - pairs, said=said)
 
 
 if __name__ == "__main__":

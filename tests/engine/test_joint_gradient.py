@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import flash_attention
 import pytest
 from ranks import run_ranks
 
 SCRIPT = Path(__file__).with_name("joint_gradient.py")
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_gradient_equals_autograd(tmp_path, ranks):
-    cases = run_ranks(SCRIPT, ranks, str(tmp_path / "model"))
-    assert len(cases) == 3 * 2 * 2 * 2 + 3 * 2
+@pytest.mark.parametrize(("attention", "ranks"), [("sdpa", 1), (flash_attention.NAME, 2)])
+def test_gradient_equals_autograd(tmp_path, attention, ranks):
+    cases = run_ranks(SCRIPT, ranks, str(tmp_path / "model"), attention=attention)
+    assert len(cases) == 3 * 2 * 3
     wrong = [case for case in cases if not case["error"] <= 1e-5]
     assert not wrong, wrong
     # Every mini-batch knows the pairs of all ranks; together they are the eight of the batch.

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).with_name("plain_verl.py")
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_weights_equal_plain_verl(tmp_path, ranks):
     *cases, complete, short = run_ranks(SCRIPT, ranks, str(tmp_path / "model"))
-    assert len(cases) == 3 * 2 * 3
+    assert len(cases) == (3 * 2 + 2) * 3
     for case in cases:
         if case["case"].startswith("coef 0"):
             assert case["relative"] <= 1e-6, case

@@ -1,0 +1,177 @@
+"""Peak memory and time of one pair's forward and backward pass: logits of all its positions beside those that are read.
+
+Plain torch and transformers with the hook of contextrl_verl.option_rows, as the engine uses it for packed rows: a Qwen2
+with a vocabulary of 150,000, the context-awareness loss, and log-probabilities of every position that the head saw, as
+verl computes them; layers are recomputed in the backward pass, as the recipes have it. Every figure is from a process
+of its own; memory is that of weights, gradients, activations and logits at its highest.
+
+Usage: python -m bench.pair_memory [--device cuda] [--tokens 2048 --tokens 8192]
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from typing import Annotated, Any
+
+import typer
+
+VOCABULARY = 150_000
+# Device -> width, precision: small where one core computes, the width of an 8B model on a GPU.
+SIZES = {"cpu": (64, "float32"), "cuda": (4096, "bfloat16")}
+KINDS = ("all", "read")
+
+
+class _Peak:
+    """Highest memory while it is entered, in bytes above that when it was made."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.bytes = device, 0
+        self._before = 0 if device == "cuda" else self._now()
+
+    @staticmethod
+    def _now() -> int:
+        import psutil
+
+        return psutil.Process().memory_info().rss
+
+    def __enter__(self) -> _Peak:
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            return self
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.002):
+            self.bytes = max(self.bytes, self._now() - self._before)
+
+    def __exit__(self, *raised: Any) -> None:
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+            self.bytes = torch.cuda.max_memory_allocated()
+        else:
+            self._ended.set()
+            self._thread.join()
+
+
+def measure(kind: str, tokens: int, device: str = "cpu") -> dict[str, float]:
+    """One pair of ``tokens`` in this process: bytes, seconds, the loss and the norm of the gradient.
+
+    Args:
+        kind: ``all`` positions go through the output head, or those that are ``read``.
+    """
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from contextrl_verl.objective import context_awareness_loss
+    from contextrl_verl.option_rows import OptionRows, kept_positions, option_positions
+
+    width, precision = SIZES[device]
+    peak = _Peak(device)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=max(4, width // 128),
+        num_key_value_heads=2,
+        max_position_embeddings=65_536,
+        tie_word_embeddings=False,
+    )
+    model = Qwen2ForCausalLM(config).to(device, getattr(torch, precision))
+    model.train()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    rows = OptionRows()
+    rows.attach(model)
+    options, pair = torch.tensor([[11, 12]], device=device), torch.tensor([0], device=device)
+
+    def step(length: int) -> float:
+        ids = torch.randint(20, VOCABULARY, (1, length), generator=torch.Generator().manual_seed(1)).to(device)
+        offsets = torch.tensor([0, length], device=device)
+        labels, where = ids.roll(-1, 1)[0], option_positions(offsets, pair, packed=True)
+        rows.clear()
+        if kind == "read":
+            rows.keep, left = kept_positions(offsets, pair)
+            labels, where = labels[rows.keep], option_positions(torch.cat([left * 0, left]), pair, packed=True)
+        # Without positions, for which transformers would make SDPA a mask of length x length.
+        logits = model(input_ids=ids, use_cache=False).logits
+        loss = context_awareness_loss(logits[where].float().gather(1, options), pair)
+        # verl's part: mask 0, so nothing of it counts, but it is computed.
+        log_probs = torch.log_softmax(logits[0].float(), -1).gather(-1, labels[:, None])
+        (loss.sum() + 0.0 * log_probs.sum()).backward()
+        return float(loss.detach())
+
+    step(64)  # kernels are chosen and loaded now
+    model.zero_grad(set_to_none=True)
+    started = time.perf_counter()
+    with peak:
+        loss = step(tokens)
+    seconds = time.perf_counter() - started
+    norm = float(torch.stack([p.grad.float().norm() for p in model.parameters()]).norm())
+    return {"bytes": peak.bytes, "seconds": seconds, "loss": loss, "gradient": norm}
+
+
+def measure_apart(kind: str, tokens: int, device: str = "cpu") -> dict[str, float] | None:
+    """:func:`measure` in a process of its own; None where it ran out of memory."""
+    command = [sys.executable, "-m", "bench.pair_memory", "--one", kind, "--tokens", str(tokens), "--device", device]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0 and ("out of memory" in done.stderr.lower() or done.returncode == -9):
+        return None
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr[-2000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(lengths: list[int], device: str) -> list[dict[str, Any]]:
+    """Both kinds at every length: [{"tokens", "all", "read"}]; prints each as it is measured."""
+    found = []
+    for tokens in lengths:
+        row = {"tokens": tokens, **{kind: measure_apart(kind, tokens, device) for kind in KINDS}}
+        found.append(row)
+        for kind in KINDS:
+            one = row[kind]
+            said = f"{one['bytes'] / 2**20:,.0f} MiB, {one['seconds']:.2f} s" if one else "out of memory"
+            print(f"{tokens:>6,} tokens, {'all logits' if kind == 'all' else 'those read'}: {said}", flush=True)
+        if row["all"] and row["read"]:
+            less = {name: row["all"][name] / row["read"][name] for name in row["all"]}
+            off = max(abs(less[name] - 1) for name in ("loss", "gradient"))
+            print(
+                f"{tokens:>6,} tokens: {less['bytes']:.1f} times less memory, {less['seconds']:.1f} times less time; "
+                f"loss and gradient differ by {off:.0e}",
+                flush=True,
+            )
+    return found
+
+
+def main(
+    device: Annotated[str, typer.Option(help="cpu, or cuda: there a model of an 8B model's width in bf16.")] = "cpu",
+    tokens: Annotated[list[int] | None, typer.Option(help="Lengths of the pair; may be given several times.")] = None,
+    one: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Print memory, time and their ratios, and how memory grows from the shortest to the longest pair."""
+    lengths = tokens or [2048, 8192]
+    if one is not None:
+        print(json.dumps(measure(one, lengths[0], device)))
+        return
+    found = compare(lengths, device)
+    for kind in KINDS:
+        first, last = found[0][kind], found[-1][kind]
+        if len(found) > 1 and first and last:
+            name = "all logits" if kind == "all" else "those read"
+            print(f"{name}: {last['bytes'] / first['bytes']:.2f} times the memory at {lengths[-1]:,} tokens")
+
+
+if __name__ == "__main__":
+    typer.run(main)
