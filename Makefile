@@ -7,6 +7,9 @@ TRAJECTORIES ?=
 # Test processes side by side; each may hold a run of the trainer, some 7 GB.
 JOBS   ?= 2
 QUICK ?=
+# Of an environment that you made with constraints/gpu.txt, or any with torch and transformers.
+GPU_PYTHON ?= python
+APPEND ?=
 
 .PHONY: help setup test test-fast test-gpu demo replication lint wheel clean
 help:
@@ -15,7 +18,7 @@ help:
 	@echo "make replication  every arm with several seeds, a night on two cores (QUICK=1: two seeds, about an hour)"
 	@echo "make test       every test that needs no GPU"
 	@echo "make test-fast  the same without the end-to-end runs of the trainer"
-	@echo "make test-gpu   the CUDA smoke tests (in an environment you made with constraints/gpu.txt)"
+	@echo "make test-gpu   a table of what was checked on this machine's GPU (GPU_PYTHON=... names its Python; APPEND=docs/cost.md)"
 
 setup: $(VENV)/.ready
 # torch comes first and with its dependencies: a CPU build where the package index has one, PyPI's build otherwise.
@@ -29,11 +32,11 @@ $(VENV)/.ready: constraints/cpu.txt pyproject.toml
 	touch $@
 
 test: setup
-	$(BIN)/python -m pytest tests -m "not slow and not gpu" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest tests -m "not slow" -n $(JOBS) --dist loadfile
 test-fast: setup
-	$(BIN)/python -m pytest tests -m "not slow and not gpu and not e2e" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest tests -m "not slow and not e2e" -n $(JOBS) --dist loadfile
 test-gpu:
-	python -m pytest tests/gpu -m gpu
+	$(GPU_PYTHON) tests/gpu/report.py $(if $(APPEND),--append "$(APPEND)",)
 
 demo: setup
 	$(BIN)/contextrl demo $(if $(TRAJECTORIES),--trajectories "$(TRAJECTORIES)",)

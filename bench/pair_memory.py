@@ -10,14 +10,14 @@ Usage: python -m bench.pair_memory [--device cuda] [--tokens 2048 --tokens 8192]
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 import threading
 import time
-from typing import Annotated, Any
-
-import typer
+from pathlib import Path
+from typing import Any
 
 VOCABULARY = 150_000
 # Device -> width, precision: small where one core computes, the width of an 8B model on a GPU.
@@ -126,7 +126,7 @@ def measure(kind: str, tokens: int, device: str = "cpu") -> dict[str, float]:
 def measure_apart(kind: str, tokens: int, device: str = "cpu") -> dict[str, float] | None:
     """:func:`measure` in a process of its own; None where it ran out of memory."""
     command = [sys.executable, "-m", "bench.pair_memory", "--one", kind, "--tokens", str(tokens), "--device", device]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     if done.returncode != 0 and ("out of memory" in done.stderr.lower() or done.returncode == -9):
         return None
     if done.returncode != 0:
@@ -155,17 +155,18 @@ def compare(lengths: list[int], device: str) -> list[dict[str, Any]]:
     return found
 
 
-def main(
-    device: Annotated[str, typer.Option(help="cpu, or cuda: there a model of an 8B model's width in bf16.")] = "cpu",
-    tokens: Annotated[list[int] | None, typer.Option(help="Lengths of the pair; may be given several times.")] = None,
-    one: Annotated[str | None, typer.Option(hidden=True)] = None,
-) -> None:
+def main() -> None:
     """Print memory, time and their ratios, and how memory grows from the shortest to the longest pair."""
-    lengths = tokens or [2048, 8192]
-    if one is not None:
-        print(json.dumps(measure(one, lengths[0], device)))
+    parser = argparse.ArgumentParser(prog="python -m bench.pair_memory", description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=SIZES, default="cpu", help="cuda: of an 8B model's width, in bf16")
+    parser.add_argument("--tokens", type=int, action="append", help="length of a pair; may be given several times")
+    parser.add_argument("--one", choices=KINDS, help="measure this kind in this process, and print JSON")
+    given = parser.parse_args()
+    lengths = given.tokens or [2048, 8192]
+    if given.one is not None:
+        print(json.dumps(measure(given.one, lengths[0], given.device)))
         return
-    found = compare(lengths, device)
+    found = compare(lengths, given.device)
     for kind in KINDS:
         first, last = found[0][kind], found[-1][kind]
         if len(found) > 1 and first and last:
@@ -174,4 +175,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

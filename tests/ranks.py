@@ -33,7 +33,7 @@ def run_ranks(
     base |= {
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(
-            [str(script.parent), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+            [str(script.parent), str(Path(__file__).parent), base.get("PYTHONPATH", "")]
         ),
     }
     processes = [

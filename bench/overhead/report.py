@@ -51,18 +51,20 @@ def released_markdown(one: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---|---|---|---|---|", *rows]) + "\n"
 
 
-def write_into(document: Path, text: str) -> str:
-    """The document with ``text`` between its two marks.
+def write_into(document: Path, text: str, begin_mark: str = BEGIN, end_mark: str = END) -> str:
+    """The document with ``text`` between two marks.
 
     Raises:
         ConfigError: the marks are not there.
     """
     whole = document.read_text()
-    before, begin, rest = whole.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = whole.partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
     if not begin or not end:
-        raise ConfigError(f"{document} has no lines {BEGIN!r} and {END!r} in this order. Fix: put them where it goes.")
-    return f"{before}{BEGIN}\n{text.strip()}\n{END}{after}"
+        raise ConfigError(
+            f"{document} has no lines {begin_mark!r} and {end_mark!r} in this order. Fix: put them where it goes."
+        )
+    return f"{before}{begin}\n{text.strip()}\n{end}{after}"
 
 
 def _setting(found: dict[str, Any]) -> str:

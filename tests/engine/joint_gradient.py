@@ -2,7 +2,7 @@
 
 Prints one JSON line a case on rank 0: {"case", "error", "cosine", "pairs"}; error is the largest absolute difference
 over all parameters, relative to the largest gradient, and cosine that of the two, both at their worst mini-batch.
-Arguments: folder of the model, then strategy and precision of the engine (default fsdp2 fp32).
+Argument: folder of the model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from tiny_engine import Setup, compare, make_engine, make_rows, say, start, text_reference, write_model
 
 
-def main(folder: str, strategy: str = "fsdp2", precision: str = "fp32") -> None:
+def main(folder: str) -> None:
     start()
     write_model(folder)
     modes = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean")
@@ -22,7 +22,7 @@ def main(folder: str, strategy: str = "fsdp2", precision: str = "fp32") -> None:
     kinds = ((1, False), (4, False), (4, True))
     for number, (mode, packed, (minis, apart)) in enumerate(itertools.product(modes, (False, True), kinds)):
         temperature = (1.0, 0.7)[number % 2]
-        setup = Setup(packed=packed, dynamic=minis == 1, strategy=strategy, precision=precision)
+        setup = Setup(packed=packed, dynamic=minis == 1)
         rows = make_rows(seed=1)
         if apart:
             rows.sort(key=lambda row: row["pair"] is None)

@@ -1,7 +1,7 @@
 """Shared by the scripts here: a tiny Qwen2, an engine of any kind on it, batches, and the comparison with autograd.
 
 The scripts run under torchrun-like environment variables (tests/ranks.py). CONTEXTRL_TEST_DEVICE is cpu or cuda,
-CONTEXTRL_TEST_ATTENTION sdpa or flash_attention_2, on a CPU by its stand-in.
+CONTEXTRL_TEST_ATTENTION sdpa or flash_attention_2, on a CPU by its stand-in, CONTEXTRL_TEST_PRECISION fp32 or bf16.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from contextrl_verl.engine_config import ContextRLFSDPEngineConfig
 COEF, CLIP, VOCABULARY = 0.3, 4.0, 97
 DEVICE = os.environ.get("CONTEXTRL_TEST_DEVICE", "cpu")
 ATTENTION = os.environ.get("CONTEXTRL_TEST_ATTENTION", "sdpa")
+PRECISION = os.environ.get("CONTEXTRL_TEST_PRECISION", "fp32")
 if ATTENTION == flash_attention.NAME and DEVICE == "cpu":
     flash_attention.install()
 # verl replaces the forward pass of the class; the reference runs with this one.
@@ -59,7 +60,7 @@ class Setup:
     fused: str | None = None
     ranks: int = 1
     strategy: str = "fsdp2"
-    precision: str = "fp32"
+    precision: str = PRECISION
     coef: float = COEF
     ours: bool = True
     per_batch: int = 0
@@ -70,6 +71,8 @@ class Setup:
 
 
 def start() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("gloo" if DEVICE == "cpu" else "nccl")
 
 

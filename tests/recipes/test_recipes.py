@@ -57,7 +57,10 @@ def test_the_papers_values_reach_the_trainer(script, tmp_path):
     assert config.algorithm.adv_estimator == "grpo"
     assert config.trainer.save_freq == 7
     assert rollout.max_model_len >= config.data.max_prompt_length + config.data.max_response_length
-    assert actor.ppo_max_token_len_per_gpu >= config.data.max_prompt_length + config.data.max_response_length
+    # Ranks that share a sequence share its tokens, in the reference pass too.
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    for part in (actor, config.actor_rollout_ref.ref):
+        assert actor.ppo_max_token_len_per_gpu * part.fsdp_config.ulysses_sequence_parallel_size >= longest
 
 
 @pytest.mark.parametrize("script", MODELS, ids=NAMES)

@@ -1,0 +1,90 @@
+"""What the joint loss refuses: the same in the check before Ray, in the engine and in docs/configuration.md."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from transformers import Gemma2Config, GraniteConfig, Qwen2_5_VLConfig, Qwen2Config
+
+from contextrl_verl.engine import refuse_unsupported
+from contextrl_verl.errors import ConfigError
+from contextrl_verl.fused_head import LOGIT_FIELDS, fused_kernels_problem
+from contextrl_verl.limits import LOSSES_OVER_ROWS, REFUSED, check_joint_loss, check_model
+
+LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
+
+
+@pytest.fixture(scope="module")
+def table(repository):
+    """Rows of the table in docs/configuration.md: the first cell, the verdict, the rest."""
+    text = (repository / "docs" / "configuration.md").read_text().split("## With the joint loss")[1]
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ") and "`" in line]
+    return [[cell.strip() for cell in cells] for cells in rows]
+
+
+def test_the_table_and_the_check_before_ray_refuse_the_same_keys(table):
+    told = {re.findall(r"`([^`]+)`", cells[0])[0] for cells in table if cells[1] == "refused"}
+    kernels = {"final_logit_softcapping", "actor_rollout_ref.model.target_modules"}
+    told = {key for key in told if key not in kernels}
+    assert told == {key for key, _, _ in REFUSED} | {f"{LOSS}={name}" for name in LOSSES_OVER_ROWS}
+
+
+def test_the_table_names_every_field_that_fused_kernels_leave_out(table):
+    row = next(cells for cells in table if "the model's config has" in cells[0])
+    assert set(re.findall(r"`([^`]+)`", row[0])) == set(LOGIT_FIELDS)
+
+
+def test_the_table_names_every_loss_that_was_compared(table, repository):
+    source = (repository / "tests" / "engine" / "other_losses.py").read_text()
+    modes = re.search(r"MODES = \((.*?)\)", source, re.S)[1]
+    row = next(cells for cells in table if cells[0] == f"`{LOSS}`")
+    assert set(re.findall(r"`([^`]+)`", row[2])) == set(re.findall(r'"(\w+)"', modes))
+
+
+@pytest.mark.parametrize(("key", "name", "good"), REFUSED, ids=[key for key, _, _ in REFUSED])
+def test_every_refused_value_names_its_key_and_a_fix_that_is_taken(key, name, good):
+    with pytest.raises(ConfigError, match="which context awareness does not support") as refused:
+        check_joint_loss({name: "something else"})
+    assert str(refused.value).startswith(f"{key} is 'something else'")
+    assert f"Fix: {key}=" in str(refused.value)
+    for value in good:
+        check_joint_loss({name: value})
+
+
+@pytest.mark.parametrize("loss", LOSSES_OVER_ROWS)
+def test_a_loss_over_rows_is_refused(loss):
+    with pytest.raises(ConfigError, match=loss):
+        check_joint_loss({"loss_mode": loss})
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (Gemma2Config(), "final_logit_softcapping=30.0"),
+        (GraniteConfig(logits_scaling=8.0), "logits_scaling=8.0"),
+        (Qwen2Config(), None),
+        (GraniteConfig(), None),
+        (Qwen2_5_VLConfig(), None),
+    ],
+)
+def test_engine_and_check_refuse_the_same_models(config, said):
+    run = {"use_fused_kernels": True}
+    model = SimpleNamespace(use_fused_kernels=True, hf_config=config, lora_rank=0, target_modules="all-linear")
+    if said is None:
+        check_model(run, config)
+        refuse_unsupported(model)
+        return
+    for refuse in (lambda: check_model(run, config), lambda: refuse_unsupported(model)):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            refuse()
+    check_model({}, config)  # without fused kernels the model's own forward pass is used
+
+
+def test_adapters_of_the_head_are_refused_however_they_are_named():
+    for targets in ("lm_head", ["q_proj", "lm_head"], ["model.lm_head"]):
+        assert "lm_head" in fused_kernels_problem(Qwen2Config(), 8, targets)
+    assert fused_kernels_problem(Qwen2Config(), 0, ["lm_head"]) is None
+    # peft's "all-linear" leaves the output head out.
+    assert fused_kernels_problem(Qwen2Config(), 8, "all-linear") is None
