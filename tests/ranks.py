@@ -32,9 +32,7 @@ def run_ranks(
     }
     base |= {
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join(
-            [str(script.parent), str(Path(__file__).parent), base.get("PYTHONPATH", "")]
-        ),
+        "PYTHONPATH": os.pathsep.join([str(script.parent), str(Path(__file__).parent), base.get("PYTHONPATH", "")]),
     }
     processes = [
         subprocess.Popen(

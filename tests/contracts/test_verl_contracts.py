@@ -26,6 +26,9 @@ def test_the_version_is_the_one_these_contracts_were_read_from():
     [
         ("__init__", ["self", "model_config", "engine_config", "optimizer_config", "checkpoint_config"]),
         ("forward_backward_batch", ["self", "data", "loss_function", "forward_only"]),
+        ("_build_module", ["self"]),
+        ("_build_fsdp_module", ["self", "module"]),
+        ("prepare_model_inputs", ["self", "micro_batch"]),
         ("prepare_model_outputs", ["self", "output", "output_args", "micro_batch", "logits_processor_func"]),
         ("get_data_parallel_size", ["self"]),
         ("get_data_parallel_group", ["self"]),
@@ -53,6 +56,29 @@ def test_the_forward_step_hands_the_loss_what_prepare_model_outputs_returned():
     batch = source(FSDPEngine.forward_backward_batch, "engine.py")
     assert 'data["loss_mask"].sum()' in batch, "engine.py: the carrier's zero mask keeps it out of the token count"
     assert "torch.no_grad() if forward_only" in batch, "engine.py tells passes apart by torch.is_grad_enabled"
+
+
+def test_what_the_engine_changes_in_the_inputs_is_what_the_outputs_are_made_of():
+    from verl.utils.ulysses import gather_outputs_and_unpad
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+    inputs, outputs = (
+        source(getattr(FSDPEngineWithLMHead, name), "engine.py: _plan_reading")
+        for name in ("prepare_model_inputs", "prepare_model_outputs")
+    )
+    for name in ("input_ids_rmpad_rolled", "temperature_rmpad", "pad_size"):
+        assert f'output_args["{name}"] =' in inputs, f"engine.py: {name}"
+        assert f'output_args["{name}"]' in outputs, f"engine.py: {name}"
+    assert 'extra_args["shift_labels"] = output_args["input_ids_rmpad_rolled"].unsqueeze(0)' in inputs, "engine.py"
+    assert "cu_seqlens = input_ids.offsets()" in outputs, "engine.py: rows are cut by the micro-batch's input_ids"
+    assert parameters(gather_outputs_and_unpad)[:2] == ["x", "gather_dim"], "engine.py: _rows"
+
+
+def test_verl_decides_by_tied_weights_whether_the_head_is_a_unit_of_its_own():
+    from verl.utils import fsdp_utils
+
+    text = source(fsdp_utils._select_fsdp2_wrap_targets, "fused_head.py")
+    assert 'getattr(model.config, "tie_word_embeddings", False)' in text, "fused_head.py: head_in_root_unit"
 
 
 def test_the_base_engine_knows_the_model_by_the_name_the_engine_sets():

@@ -110,6 +110,19 @@ def offload_unpinned() -> None:
     SynchronizedGroupOffloadHandler.offload = staticmethod(lambda tensor, pin_memory=True: real(tensor, False))
 
 
+def triton_without_a_gpu() -> None:
+    """verl's triton kernel by its shapes: flat log-probabilities and entropies of contiguous hidden states."""
+    import verl.utils.kernel.linear_cross_entropy as kernel
+
+    def linear_cross_entropy(hidden, weight, labels, temperature=1.0, reduction="none"):
+        assert isinstance(temperature, float)
+        logits = hidden.view(-1, hidden.shape[-1]) @ weight.t() / temperature
+        logp = torch.log_softmax(logits.float(), -1)
+        return logp.gather(-1, labels.view(-1, 1))[:, 0], -(logp.exp() * logp).sum(-1)
+
+    kernel.linear_cross_entropy = linear_cross_entropy
+
+
 def fsdp1(folder: str, tied: bool) -> None:
     """torch's FSDP1 around a hooked model with verl's fused forward; verl itself cannot load FSDP1 on a CPU."""
     model, rows = text_reference(folder), OptionRows()
@@ -151,12 +164,15 @@ def fsdp1(folder: str, tied: bool) -> None:
 def main(folder: str) -> None:
     start()
     offload_unpinned()
+    triton_without_a_gpu()
     folders = {tied: write_model(folder, tied) for tied in (True, False)}
     for tied, path in folders.items():
         for packed in (True, False):
             for name, (fields, minis) in CASES.items():
                 case = f"fused {'tied' if tied else 'untied'} {'packed' if packed else 'padded'} {name}"
                 run(path, case, Setup(fused="torch", packed=packed, **fields), minis)
+        # Padded, verl alone fails with triton.
+        run(path, f"triton {'tied' if tied else 'untied'} packed", Setup(fused="triton"), 4)
         for fused in ("torch", None):
             run(path, f"lora {'tied' if tied else 'untied'} {fused}", Setup(fused=fused, lora=LAYERS), 2)
     # Without fused kernels an untied head is an FSDP unit of its own; the trimmed positions pass through it.

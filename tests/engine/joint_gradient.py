@@ -1,7 +1,8 @@
 """Compares the engine's gradients with plain autograd.
 
-Prints one JSON line a case on rank 0: {"case", "error", "cosine", "pairs"}; error is the largest absolute difference
+Prints one JSON line a case on rank 0: {"case", "error", "cosine", "pairs", "head", "kept"}; error is the largest absolute difference
 over all parameters, relative to the largest gradient, and cosine that of the two, both at their worst mini-batch.
+head is how many positions the output head saw, and kept how many there are without those of pairs that nobody reads.
 Argument: folder of the model.
 """
 
@@ -11,7 +12,7 @@ import itertools
 import sys
 
 import torch.distributed as dist
-from tiny_engine import Setup, compare, make_engine, make_rows, say, start, text_reference, write_model
+from tiny_engine import Setup, compare, make_engine, make_rows, say, share, start, text_reference, write_model
 
 
 def main(folder: str) -> None:
@@ -27,9 +28,15 @@ def main(folder: str) -> None:
         if apart:
             rows.sort(key=lambda row: row["pair"] is None)
         engine, reference = make_engine(folder, setup), text_reference(folder)
+        seen = []
+        engine.module.lm_head.register_forward_pre_hook(lambda head, given, seen=seen: seen.append(given[0].shape[1]))
         error, cosine, metrics = compare(engine, reference, rows, setup, mode, temperature, minis)
+        size = len(rows) // minis
+        mine = [row for at in range(minis) for row in share(engine, rows[at * size : (at + 1) * size])]
+        kept = sum(len(row["ids"]) if row["pair"] is None else 2 for row in mine)
         case = f"{mode} T={temperature} {'packed' if packed else 'padded'} minis={minis}{' apart' * apart}"
-        say(case=case, error=error, cosine=cosine, pairs=[m["contextrl/pairs"].values for m in metrics])
+        pairs = [m["contextrl/pairs"].values for m in metrics]
+        say(case=case, error=error, cosine=cosine, pairs=pairs, packed=packed, head=sum(seen), kept=kept)
     dist.destroy_process_group()
 
 

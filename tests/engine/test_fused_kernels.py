@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).with_name("fused_kernels.py")
 @pytest.mark.parametrize(("attention", "ranks"), [("sdpa", 1), (flash_attention.NAME, 2)])
 def test_gradient_equals_autograd(tmp_path, attention, ranks):
     *cases, tied, untied, alone = run_ranks(SCRIPT, ranks, str(tmp_path / "model"), attention=attention)
-    assert len(cases) == 2 * (2 * 2 + 2) + 1 + 2 * 7
+    assert len(cases) == 2 * (2 * 2 + 1 + 2) + 1 + 2 * 7
     for case in cases:
         assert case["error"] <= 1e-5, case
         assert sum(values[0] for values in case["pairs"]) == 8, case

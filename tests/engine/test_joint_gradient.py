@@ -20,3 +20,5 @@ def test_gradient_equals_autograd(tmp_path, attention, ranks):
     # Every mini-batch knows the pairs of all ranks; together they are the eight of the batch.
     for case in cases:
         assert sum(values[0] for values in case["pairs"]) == 8, case
+        if case["packed"]:  # padded, the head sees whole rows
+            assert case["head"] == case["kept"], case
