@@ -1,9 +1,9 @@
 """Compares the engine's gradients with plain autograd.
 
-Prints one JSON line a case on rank 0: {"case", "error", "cosine", "pairs", "head", "kept"}; error is the largest absolute difference
-over all parameters, relative to the largest gradient, and cosine that of the two, both at their worst mini-batch.
-head is how many positions the output head saw, and kept how many there are without those of pairs that nobody reads.
-Argument: folder of the model.
+Prints one JSON line a case on rank 0: {"case", "error", "cosine", "pairs", "head", "kept"}. error is the largest
+absolute difference over all parameters, relative to the largest gradient, and cosine that of the two, both at their
+worst mini-batch; head is how many positions the output head saw, and kept how many there are without those of pairs
+that nobody reads. Argument: folder of the model.
 """
 
 from __future__ import annotations
