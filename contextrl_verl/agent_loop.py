@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput, register
 
-from contextrl_verl.agent_names import ANSWER, CARRIER
+from contextrl_verl.agent_names import ANSWER, CARRIER, OTHER_ORDERS, PARTS
 from contextrl_verl.carrier import COLUMN
 from contextrl_verl.prompting import encode_prompt, images_of
 from contextrl_verl.settings import parse_settings
@@ -27,7 +27,10 @@ class _PairLoop(AgentLoopBase):
         self._longest = int(self.rollout_config.prompt_length)
 
     async def _encode(self, row: dict[str, Any]) -> tuple[list[int], dict[str, Any]]:
-        messages = list(row["raw_prompt"])
+        ids, images = await self._encode_messages(list(row["raw_prompt"]))
+        return ids, ({"images": images} if images else {})
+
+    async def _encode_messages(self, messages: list[dict[str, Any]]) -> tuple[list[int], list[Any]]:
         images = images_of(messages)
         ids = await self.loop.run_in_executor(
             None, lambda: encode_prompt(messages, self.tokenizer, self._prompt, self.processor)
@@ -37,21 +40,36 @@ class _PairLoop(AgentLoopBase):
                 f"a pair's prompt has {len(ids)} tokens, over rollout.prompt_length={self._longest}, although the data "
                 "set filtered long pairs. Is actor_rollout_ref.rollout.prompt_length still data.max_prompt_length?"
             )
-        return ids, ({"images": images} if images else {})
+        return ids, images
 
 
 @register(CARRIER)
 class PairCarrierLoop(_PairLoop):
-    """Turns a pair into one training row: its prompt, the supporting option as response, mask 0."""
+    """Turns a pair into one training row: its prompt, the supporting option as response, mask 0.
+
+    With ``contextrl.loss.margin=averaged`` the row is the pair in all rotations of its contexts, one after another,
+    each a prompt and its label; the last label is the response. The engine takes them apart again.
+    """
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
-        ids, images = await self._encode(row)
         options = row[COLUMN].flatten().tolist()
+        count, supporting, labels = options[0], options[1], options[2:]
+        ids, shown, parts = [], [], []
+        asked = [row["raw_prompt"], *row["extra_info"].get(OTHER_ORDERS, ())]
+        for turn, messages in enumerate(asked):
+            if ids:
+                # A rotation later, the supporting context stands one place earlier; the column tells the last place.
+                ids.append(labels[(supporting + len(asked) - turn) % count])
+            more, images = await self._encode_messages(list(messages))
+            ids += more
+            shown += images
+            parts.append(len(more) + 1)
+        images = {"images": shown} if shown else {}
         step = int(row["global_steps"])
         # Every field an ordinary row has: verl drops fields that some rows of a batch lack.
         return AgentLoopOutput(
             prompt_ids=ids,
-            response_ids=[options[2 + options[1]]],
+            response_ids=[labels[supporting]],
             response_mask=[0],
             response_logprobs=[0.0] if sampling_params.get("logprobs") else None,
             routed_experts=None,
@@ -68,6 +86,7 @@ class PairCarrierLoop(_PairLoop):
                 "turn_scores": [],
                 "tool_rewards": [],
                 "reward_extra_info": {"acc": 0.0},
+                **({PARTS: parts} if len(parts) > 1 else {}),
             },
         )
 

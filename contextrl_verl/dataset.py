@@ -9,7 +9,7 @@ import torch
 from omegaconf import ListConfig
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from contextrl_verl.agent_names import ANSWER, CARRIER
+from contextrl_verl.agent_names import ANSWER, CARRIER, OTHER_ORDERS
 from contextrl_verl.batch_plan import BatchPlan
 from contextrl_verl.carrier import COLUMN, ordinary_row, pair_row
 from contextrl_verl.errors import ConfigError
@@ -81,7 +81,12 @@ class MixedTaskDataset(RLHFDataset):
     def _pair(self, index: int, epoch: int, rotation: int) -> dict[str, Any]:
         pair = self.pairs[index]
         messages, order = self.pairs.messages(pair, epoch, rotation)
-        supporting = order.index(0)
+        others: list[Any] = []
+        if self.is_train and self.settings.averages_margins:
+            for turn in range(1, len(order)):
+                more, order = self.pairs.messages(pair, epoch, turn)
+                others.append(more)
+        supporting = order.index(0)  # in the order shown last
         labels = list(self.pairs.prompt.labels[: len(order)])
         source, truth = DATA_SOURCE, labels[supporting]
         if self.pairs.as_questions:
@@ -104,6 +109,7 @@ class MixedTaskDataset(RLHFDataset):
                 "supporting_position": supporting,
                 "epoch": epoch,
                 "images": len(images_of(messages)),
+                **({OTHER_ORDERS: others} if others else {}),
             },
             "dummy_tensor": torch.tensor([0], dtype=torch.uint8),
             "index": index,
@@ -186,7 +192,14 @@ def make_plan(settings: Settings, rl_rows: int, pairs: PairSource | None) -> Bat
             "contextrl.pairs.orders is 'both' and contextrl.objective is 'question_answering', which shows one context "
             "only. Fix: contextrl.pairs.orders=random."
         )
+    if settings.averages_margins and settings.pairs.orders != "both":
+        raise ConfigError(
+            f"contextrl.loss.margin is 'averaged' and contextrl.pairs.orders is {settings.pairs.orders!r}: a margin is "
+            "averaged over all orders of a pair. Fix: contextrl.pairs.orders=both, or contextrl.loss.margin=each."
+        )
     rotations = pairs.rotations() if count and pairs is not None else 1
+    if settings.averages_margins:
+        rotations = 1  # one row holds them all
     return BatchPlan(
         rl_rows=rl_rows,
         pairs=len(pairs) if pairs is not None else 0,

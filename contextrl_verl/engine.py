@@ -30,7 +30,14 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from contextrl_verl.carrier import COLUMN, dense, option_logits, pair_rows
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.fused_head import fused_kernels_problem, head_in_root_unit
-from contextrl_verl.objective import coefficient, context_awareness_loss, pair_sums
+from contextrl_verl.objective import (
+    averaged_margins,
+    coefficient,
+    context_awareness_loss,
+    loss_of_margins,
+    mass_loss,
+    pair_sums,
+)
 from contextrl_verl.option_rows import (
     OptionRows,
     kept_positions,
@@ -40,10 +47,12 @@ from contextrl_verl.option_rows import (
     option_positions,
     with_lengths,
 )
+from contextrl_verl.rotations import taken_apart
 from contextrl_verl.scoring import without_contexts
+from contextrl_verl.stuck_pairs import StuckPairs
 
 MODEL_TYPE = "contextrl_language_model"
-_ROWS = "contextrl_rows"
+_ROWS, _COLUMNS = "contextrl_rows", "contextrl_columns"
 
 
 @dataclass
@@ -55,12 +64,14 @@ class _Reading:
         where: index of their positions into the logits that the model returns; None: it returns just those.
         owner: under Ulysses, the rank that holds each.
         kept: how many positions of each row went through the output head; None: all.
+        batch: the micro-batch as the model sees it.
     """
 
     pairs: torch.Tensor
     where: tuple[torch.Tensor, torch.Tensor] | None
     owner: torch.Tensor | None = None
     kept: torch.Tensor | None = None
+    batch: Any = None
 
 
 @EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"])
@@ -79,6 +90,7 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         settings = getattr(engine_config, "settings", None)
         self._contextrl = settings if settings is not None and settings.objective == "context_awareness" else None
         self._pairs_this_step, self._labels_agree = 0, False
+        self._stuck = StuckPairs()
         if self._contextrl is not None:
             refuse_unsupported(model_config)
 
@@ -115,6 +127,10 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         loss = partial(self._joint_loss, base=loss_function, info=info)
         output = super().forward_backward_batch(data, loss, forward_only)
         self._labels_agree = self._labels_agree or info["pairs"] > 0
+        if tu.get_non_tensor_data(data, "update_lr_scheduler", False) and self.rank == 0:
+            told = self._stuck.end_of_step(self._contextrl.loss.margin)
+            if told:
+                print(told, flush=True)
         return output
 
     def _count(self, data) -> dict[str, Any]:
@@ -155,10 +171,13 @@ class ContextRLEngine(FSDPEngineWithLMHead):
             )
 
     def prepare_model_inputs(self, micro_batch):
-        inputs, args = super().prepare_model_inputs(micro_batch)
         self._option_rows.clear()
-        if self._contextrl is not None and torch.is_grad_enabled() and COLUMN in micro_batch.keys():
-            args[_ROWS] = self._plan_reading(micro_batch, inputs, args)
+        if self._contextrl is None or not torch.is_grad_enabled() or COLUMN not in micro_batch.keys():
+            return super().prepare_model_inputs(micro_batch)
+        if self._contextrl.averages_margins:
+            micro_batch = taken_apart(micro_batch)
+        inputs, args = super().prepare_model_inputs(micro_batch)
+        args[_ROWS] = self._plan_reading(micro_batch, inputs, args)
         return inputs, args
 
     def _plan_reading(self, micro_batch, inputs, args) -> _Reading:
@@ -185,7 +204,7 @@ class ContextRLEngine(FSDPEngineWithLMHead):
             if fused:
                 inputs["shift_labels"] = inputs["shift_labels"][:, positions]
             where = option_positions(torch.nn.functional.pad(kept.cumsum(0), (1, 0)), pairs, packed)
-        return _Reading(pairs, None if fused else where, owner, kept)
+        return _Reading(pairs, None if fused else where, owner, kept, micro_batch)
 
     def prepare_model_outputs(self, output, output_args, micro_batch, logits_processor_func):
         reading = output_args.get(_ROWS)
@@ -193,7 +212,8 @@ class ContextRLEngine(FSDPEngineWithLMHead):
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
         # Before verl divides the logits by the temperature, in place.
         rows = self._rows(output.logits, reading)
-        ids = micro_batch["input_ids"]
+        whole, micro_batch = micro_batch["input_ids"].offsets(), reading.batch
+        ids, column = micro_batch["input_ids"], dense(micro_batch[COLUMN])[reading.pairs]
         if reading.kept is not None:
             micro_batch = micro_batch.copy()
             micro_batch["input_ids"] = last_tokens(ids, reading.kept)
@@ -202,7 +222,12 @@ class ContextRLEngine(FSDPEngineWithLMHead):
             model_output = {name: with_lengths(value, ids.offsets().diff()) for name, value in model_output.items()}
         if not self._labels_agree:
             self._compare_labels(rows, model_output["log_probs"], reading.pairs, ids, micro_batch["temperature"])
-        model_output[_ROWS] = rows.float()
+        if len(whole) < len(ids.offsets()):
+            model_output = {
+                name: torch.nested.nested_tensor_from_jagged(value.values(), whole)
+                for name, value in model_output.items()
+            }
+        model_output[_ROWS], model_output[_COLUMNS] = rows.float(), column
         return model_output
 
     def _rows(self, logits: torch.Tensor, reading: _Reading) -> torch.Tensor:
@@ -237,21 +262,29 @@ class ContextRLEngine(FSDPEngineWithLMHead):
 
     def _joint_loss(self, *args, base, info, model_output=None, data=None, dp_group=None, **kwargs):
         # Popped, because verl unbinds everything left in model_output as nested tensors.
-        rows = model_output.pop(_ROWS)
+        rows, column = model_output.pop(_ROWS), model_output.pop(_COLUMNS)
         if info["tokens"] > 0:
             loss, metrics = base(*args, model_output=model_output, data=data, dp_group=dp_group, **kwargs)
         else:
             # A mini-batch of pairs alone: verl's token mean would divide by zero.
             loss, metrics = model_output["log_probs"].values().sum() * 0.0, {}
-        column = dense(data[COLUMN])
-        column = column[pair_rows(column, data["input_ids"])]
         settings = self._contextrl.loss
-        logits = option_logits(rows, column)
-        losses = context_awareness_loss(logits, column[:, 1], settings.clip, settings.clip_mode)
+        logits, supporting = option_logits(rows, column), column[:, 1]
+        rotations = 1
+        if self._contextrl.averages_margins and len(column) > 0:
+            rotations = int(column[0, 0])
+            margins = averaged_margins(logits.view(-1, rotations, logits.shape[1]), supporting.view(-1, rotations))
+            losses = loss_of_margins(margins, settings.clip, settings.clip_mode)
+        else:
+            losses = context_awareness_loss(logits, supporting, settings.clip, settings.clip_mode)
         # FSDP averages gradients over ranks, and micro-batches are summed: hence the factor.
         scale = self.get_data_parallel_size() / max(info["pairs"], 1)
         loss = loss + info["coef"] * scale * losses.sum()
-        metrics.update(self._metrics(pair_sums(losses, rows, logits, column[:, 1], settings.clip), scale, info))
+        if settings.mass_coef > 0:
+            loss = loss + info["coef"] * settings.mass_coef * scale * mass_loss(rows, logits).sum() / rotations
+        sums = pair_sums(losses, rows, logits, supporting, settings.clip, settings.clip_mode, rotations)
+        self._stuck.add(float(sums.stuck_fraction), len(column) // rotations)
+        metrics.update(self._metrics(sums, scale, info))
         return loss, metrics
 
     @staticmethod

@@ -36,11 +36,13 @@ class PairSettings(_Strict):
 
 
 class LossSettings(_Strict):
-    """``contextrl.loss``: lambda, c, clip mode and lambda's schedule over trainer steps."""
+    """``contextrl.loss``: lambda, c, clip mode, margins, weight of the labels' mass, lambda's schedule over steps."""
 
     coef: float = Field(default=0.005, ge=0)
     clip: float = Field(default=5.0, gt=0)
     clip_mode: Literal["two_sided", "one_sided"] = "two_sided"
+    margin: Literal["each", "averaged"] = "each"
+    mass_coef: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "linear_warmup"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
 
@@ -77,6 +79,11 @@ class Settings(_Strict):
     @property
     def prompt_config(self) -> PromptConfig:
         return self.prompt
+
+    @property
+    def averages_margins(self) -> bool:
+        """Whether a row of the batch holds a pair in all rotations of its contexts."""
+        return self.objective == "context_awareness" and self.loss.margin == "averaged"
 
     @property
     def uses_pairs(self) -> bool:

@@ -64,6 +64,8 @@ class Setup:
     coef: float = COEF
     ours: bool = True
     per_batch: int = 0
+    margin: str = "each"
+    mass: float = 0.0
     lora: tuple[str, ...] = ()
     engine: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
@@ -119,6 +121,37 @@ def make_rows(seed: int, ordinary: int = 8, pairs: int = 8) -> list[dict]:
     return [rows[i] for i in order]
 
 
+def in_all_rotations(rows: list[dict], options: int, seed: int = 7) -> list[dict]:
+    """The rows with pairs of ``options`` contexts, each in all rotations of a drawn order; others as they are."""
+    g = torch.Generator().manual_seed(seed)
+    changed = []
+    for row in rows:
+        if row["pair"] is None:
+            changed.append(row)
+            continue
+        ids = torch.randperm(VOCABULARY - 1, generator=g)[:3] + 1
+        order = torch.randperm(options, generator=g).tolist()
+        shown = []
+        for turn in range(options):
+            turned = order[turn:] + order[:turn]  # context 0 supports
+            prompt = torch.randint(1, VOCABULARY, (5 + turn,), generator=g)
+            label = ids[turned.index(0)]
+            shown.append({"ids": torch.cat([prompt, label[None]]), "order": turned})
+        parts = [len(one["ids"]) for one in shown]
+        changed.append(
+            {
+                **row,
+                "ids": torch.cat([one["ids"] for one in shown]),
+                "prompt": sum(parts) - 1,
+                "column": pair_row(ids.tolist(), options, shown[-1]["order"].index(0)),
+                "pair": (ids[:options], None),
+                "parts": parts,
+                "shown": shown,
+            }
+        )
+    return changed
+
+
 def pair_loss(logits, row):
     """L_CA of a row that is a pair, written down from its definition."""
     ids, supporting = row["pair"]
@@ -128,10 +161,31 @@ def pair_loss(logits, row):
     return torch.log1p(torch.exp(-margins).sum())
 
 
-def reference_loss(model, rows, mode, temperature, coef):
-    """L_GRPO + coef * mean(L_CA), written down from the definitions; at ratio 1 the clip is inactive."""
+def averaged_pair_loss(model, row):
+    """The same of a pair in all rotations: every confounder's margin averaged over them, then one loss."""
+    ids, _ = row["pair"]
+    sums = {confounder: 0.0 for confounder in range(1, len(ids))}
+    for one in row["shown"]:
+        z = model(one["ids"][None].to(DEVICE), **one.get("model_inputs", {})).logits[0, -2].float()[ids]
+        for confounder in sums:
+            sums[confounder] = sums[confounder] + z[one["order"].index(0)] - z[one["order"].index(confounder)]
+    margins = torch.stack([total / len(row["shown"]) for total in sums.values()]).clamp(-CLIP, CLIP)
+    return torch.log1p(torch.exp(-margins).sum())
+
+
+def pair_mass_loss(logits, row):
+    """-log of the probability of a pair's labels together."""
+    return -torch.log(torch.softmax(logits[row["prompt"] - 1], -1)[row["pair"][0]].sum())
+
+
+def reference_loss(model, rows, mode, temperature, coef, mass=0.0):
+    """L_GRPO + coef * mean(L_CA + mass * L_mass), from the definitions; at ratio 1 the clip is inactive."""
     per_row, lengths, losses = [], [], []
     for row in rows:
+        if "shown" in row:
+            losses.append(averaged_pair_loss(model, row))
+            row["old"] = torch.zeros(1)
+            continue
         logits = model(row["ids"][None].to(DEVICE), **row.get("model_inputs", {})).logits[0].float()
         if row["pair"] is None:
             logp = torch.log_softmax(logits / temperature, -1)[:-1].gather(-1, row["ids"][1:, None].to(DEVICE))[:, 0]
@@ -140,7 +194,7 @@ def reference_loss(model, rows, mode, temperature, coef):
             lengths.append(len(logp))
             row["old"] = logp.detach()
         else:
-            losses.append(pair_loss(logits, row))
+            losses.append(pair_loss(logits, row) + (mass * pair_mass_loss(logits, row) if mass else 0.0))
             row["old"] = torch.zeros(1)
     if not per_row:
         grpo = 0.0
@@ -177,6 +231,9 @@ def as_batch(rows, setup: Setup, temperature: float, total: int) -> TensorDict:
         },
         batch_size=len(rows),
     )
+    if any("parts" in row for row in rows):
+        extra = [{"contextrl_parts": row["parts"]} if "parts" in row else {} for row in rows]
+        tu.assign_non_tensor_stack(data, "extra_fields", extra)
     if "images" in rows[0]:
         tu.assign_non_tensor_stack(data, "multi_modal_inputs", [row["images"] for row in rows])
     tu.assign_non_tensor(
@@ -197,8 +254,8 @@ def as_batch(rows, setup: Setup, temperature: float, total: int) -> TensorDict:
 def make_engine(folder: str, setup: Setup):
     block = {
         "objective": "context_awareness",
-        "loss": {"coef": setup.coef, "clip": CLIP},
-        "pairs": {"per_batch": setup.per_batch},
+        "loss": {"coef": setup.coef, "clip": CLIP, "margin": setup.margin, "mass_coef": setup.mass},
+        "pairs": {"per_batch": setup.per_batch, "orders": "both" if setup.margin == "averaged" else "random"},
         "prompt": {"labels": ["A", "B", "C"]},
     }
     common = {
@@ -308,7 +365,7 @@ def compare(engine, reference, rows, setup: Setup, mode: str, temperature: float
     for number in range(minis):
         part = rows[number * per_mini : (number + 1) * per_mini]
         reference.zero_grad()
-        reference_loss(reference, part, mode, temperature, COEF).backward()
+        reference_loss(reference, part, mode, temperature, COEF, setup.mass).backward()
         expected = {name: p.grad for name, p in reference.named_parameters() if p.grad is not None}
         with engine.train_mode(zero_grad_on_exit=False):
             found, said = gradients(engine, part, setup, actor, temperature)
