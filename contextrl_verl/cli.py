@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,12 +36,16 @@ def demo(
     ] = None,
     steps: Annotated[int, typer.Option(min=2, help="Training steps of act 1.")] = 60,
     seed: Annotated[int, typer.Option(help="Seed of data, model and orders.")] = 1,
+    margin: Annotated[
+        Literal["each", "averaged"], typer.Option(help="Margins of each order by itself, or averaged over both.")
+    ] = "each",
+    mass_coef: Annotated[float, typer.Option(min=0, help="Weight of the labels' probability in the loss.")] = 0.0,
 ) -> None:
     """Train a tiny model with GRPO + context awareness through verl's own trainer, on a CPU."""
     from contextrl_verl.demo.run import DemoError, run_demo
 
     try:
-        run_demo(out, trajectories, steps=steps, seed=seed)
+        run_demo(out, trajectories, steps=steps, seed=seed, margin=margin, mass_coef=mass_coef)
     except DemoError as error:
         typer.echo(f"contextrl demo: {error}", err=True)
         raise typer.Exit(1) from None

@@ -283,7 +283,8 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         if settings.mass_coef > 0:
             loss = loss + info["coef"] * settings.mass_coef * scale * mass_loss(rows, logits).sum() / rotations
         sums = pair_sums(losses, rows, logits, supporting, settings.clip, settings.clip_mode, rotations)
-        self._stuck.add(float(sums.stuck_fraction), len(column) // rotations)
+        pairs = len(column) // rotations
+        self._stuck.add(float(sums.stuck_fraction), pairs - float(sums.order_free_accuracy), pairs)
         metrics.update(self._metrics(sums, scale, info))
         return loss, metrics
 

@@ -41,6 +41,7 @@ class PairSource:
         usable: indices into the collection that remain.
         option_ids: token id of every label.
         most_images: images of the usable pair that shows the most.
+        longest: tokens of the longest usable pair's prompt.
 
     Raises:
         ConfigError: files missing or malformed, labels unusable, images without a processor.
@@ -82,7 +83,7 @@ class PairSource:
                 f"{len(self.prompt.labels)}. Fix: add labels, e.g. [A, B, C, D]."
             )
         self.dropped: Counter[str] = Counter()
-        self.most_images = 0
+        self.most_images = self.longest = 0
         self.usable = self._filter(key)
 
     def __len__(self) -> int:
@@ -136,6 +137,7 @@ class PairSource:
             shortest = min(shortest, length)
             if length <= limit:
                 usable.append(index)
+                self.longest = max(self.longest, length)
                 self.most_images = max(self.most_images, sum(len(context.images or ()) for context in pair.contexts))
             else:
                 self.dropped[f"longer than data.max_prompt_length={limit}"] += 1

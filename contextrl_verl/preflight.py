@@ -36,6 +36,7 @@ def check_job(settings: Settings) -> None:
         tokenizer, processor = load_tokenizer(run)
         if settings.uses_pairs:
             pairs = training_pairs(settings, tokenizer, processor)
+            _check_tokens(settings, pairs)
             if settings.objective != "context_awareness":
                 # Only then does the rollout server see them.
                 _check_images(pairs, extra, "contextrl.pairs.train_files")
@@ -53,6 +54,23 @@ def _check_images(asked: PairSource, extra: dict[str, Any], key: str) -> None:
         raise ConfigError(
             f"actor_rollout_ref.rollout.limit_images is {limit}, and a pair of {key} shows {asked.most_images} images. "
             f"Fix: actor_rollout_ref.rollout.limit_images={asked.most_images}, or remove the pair."
+        )
+
+
+def _check_tokens(settings: Settings, pairs: PairSource) -> None:
+    """verl stops in the first update at a row that is longer than a micro-batch may be."""
+    extra = settings.run.model_extra or {}
+    limit = extra.get("ppo_max_token_len_per_gpu")
+    if settings.objective != "context_awareness" or not extra.get("use_dynamic_bsz") or not limit:
+        return
+    orders = max(pairs.options_of(index) for index in range(len(pairs))) if settings.averages_margins else 1
+    longest, together = orders * (pairs.longest + 1), ranks_of_a_sequence(extra)[1]
+    if longest > int(limit) * together:
+        why = f" in its {orders} orders, which contextrl.loss.margin=averaged keeps together," if orders > 1 else ""
+        raise ConfigError(
+            f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu is {limit}, and the longest pair of "
+            f"contextrl.pairs.train_files has{why} {longest} tokens. Fix: at least {-(-longest // together)}, or a "
+            "smaller data.max_prompt_length, which leaves such pairs out."
         )
 
 

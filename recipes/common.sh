@@ -6,6 +6,7 @@ ARM=${ARM:-contextrl}                       # contextrl | grpo | da_rl | da_sft 
 SEED=${SEED:-1}                             # order of rows, pairs and options; the same for all arms
 STEPS=${STEPS:-}                            # updates of the rollout batch; empty: all of EPOCHS
 VAL_PAIRS=${VAL_PAIRS:-}                    # held-out pairs, asked at every validation in every arm
+MARGIN=${MARGIN:-each}                      # each order by itself, the paper's; averaged over both, docs/concept.md
 NNODES=${NNODES:-1}
 TP=${TP:-1}                                 # tensor parallel size of vLLM
 OFFLOAD=${OFFLOAD:-False}                   # True: parameters and optimizer in host memory between uses
@@ -17,6 +18,7 @@ SFT_BATCH=${SFT_BATCH:-64}
 LOGGER=${LOGGER:-[console,file]}            # [console,wandb], ...
 # One run each: verl resumes from the checkpoints it finds.
 RUN=$NAME-$ARM-ratio$RATIO-lambda$COEF-lr$LR-seed$SEED
+[[ $MARGIN == each ]] || RUN=$RUN-$MARGIN
 OUT=${OUT:-outputs/$RUN}                    # checkpoints, the supervised stage, a rehearsal's files
 SMOKE=${SMOKE:-0}                           # 1: two steps of the same yaml with a tiny random model on a CPU
 PYTHON=${PYTHON:-python}
@@ -39,6 +41,7 @@ lines() {
 
 list() { echo "[$1]"; } # a,b -> [a,b]
 
+[[ $MARGIN =~ ^(each|averaged)$ ]] || fail "MARGIN is '$MARGIN'. Fix: MARGIN=each or MARGIN=averaged."
 [[ $SMOKE =~ ^[01]$ ]] || fail "SMOKE is '$SMOKE'. Fix: SMOKE=1 for a rehearsal, SMOKE=0 for the run."
 REHEARSAL=()
 SFT_REHEARSAL=()
@@ -103,6 +106,7 @@ if [[ $LORA_RANK != 0 ]]; then
 fi
 ACTOR=(
   contextrl.loss.coef="$COEF"
+  contextrl.loss.margin="$MARGIN"
   actor_rollout_ref.actor.optim.lr="$LR"
   actor_rollout_ref.actor.fsdp_config.param_offload="$OFFLOAD"
   actor_rollout_ref.actor.fsdp_config.optimizer_offload="$OFFLOAD"
@@ -115,6 +119,8 @@ TRAINER=(
   trainer.default_local_dir="$OUT/checkpoints"
   trainer.logger="$LOGGER"
 )
+# The objective of the arm contextrl alone; the others show a pair in one order.
+[[ $MARGIN == each || $ARM != contextrl ]] || ACTOR+=(contextrl.pairs.orders=both)
 [[ -z $STEPS ]] || TRAINER+=(trainer.total_training_steps="$STEPS")
 
 exec "$PYTHON" -m verl.trainer.main_ppo \

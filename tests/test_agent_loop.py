@@ -126,3 +126,39 @@ def test_a_row_that_went_through_verls_batch_gives_the_same_output(job, verl_tok
         travelled[name] = value[at] if hasattr(value, "dtype") else tu.get(batch, name)[at]
     assert row_ids({"extra_info": [travelled["extra_info"]]}) == row_ids({"extra_info": [rows[at]["extra_info"]]})
     assert run_loop(config, travelled, verl_tokenizer) == run_loop(config, rows[at], verl_tokenizer)
+
+
+def test_with_averaged_margins_a_row_is_the_pair_in_all_rotations(tmp_path, verl_tokenizer):
+    three = [text_pair(number, confounders=2) for number in range(4)]
+    keys = ("contextrl.loss.margin=averaged", "contextrl.pairs.orders=both", "contextrl.prompt.labels=[A,B,C]")
+    config = job_on(tmp_path, *keys, pairs=three)
+    data = verl_loaders(config, verl_tokenizer).train_dataset
+    rows = [row for row in (data[at] for at in range(len(data))) if row["agent_name"] == CARRIER]
+    assert len({row["extra_info"]["pair_id"] for row in rows[:2]}) == 2  # a pair is one item
+    for row in rows[:4]:
+        output = run_loop(config, row, verl_tokenizer)
+        ids, parts = output.prompt_ids + output.response_ids, output.extra_fields["contextrl_parts"]
+        assert output.response_mask == [0]
+        assert sum(parts) == len(ids)
+        asked = [row["raw_prompt"], *row["extra_info"]["contextrl_other_orders"]]
+        assert len(asked) == len(parts) == 3
+        right, places = f"value {row['extra_info']['pair_id'][1:]}\n", []
+        for messages, length in zip(asked, parts, strict=True):
+            part, ids = ids[:length], ids[length:]
+            assert part[:-1] == encode_prompt(messages, verl_tokenizer, PromptConfig())
+            text = messages[-1]["content"]
+            # The label behind each prompt is that of the context which holds the pair's own number.
+            places.append(sum(text.index(right) > text.index(f"Context {label}") for label in "ABC") - 1)
+            assert verl_tokenizer.decode(part[-1:]).strip() == "ABC"[places[-1]]
+        assert sorted(places) == [0, 1, 2]
+        assert row["reward_model"]["ground_truth"] == "ABC"[places[-1]]
+
+
+def test_held_out_pairs_are_asked_in_one_order_a_row_whatever_the_margin(tmp_path, verl_tokenizer):
+    config = job_on(
+        tmp_path, "contextrl.loss.margin=averaged", "contextrl.pairs.orders=both", pairs=SIX, held_out=SIX[:2]
+    )
+    data = verl_loaders(config, verl_tokenizer).val_dataset
+    rows = [row for row in (data[at] for at in range(len(data))) if row["agent_name"] == ANSWER]
+    assert len(rows) == 4
+    assert all("contextrl_other_orders" not in row["extra_info"] for row in rows)

@@ -196,6 +196,25 @@ CASES = {
         ["fsdp_config.ulysses_sequence_parallel_size is 4", "2 attention heads and 2 key-value heads"],
         "a divisor of 2",
     ),
+    "averaged margins of one order": (
+        {"contextrl.loss.margin": "averaged"},
+        ["contextrl.loss.margin is 'averaged'", "contextrl.pairs.orders is 'random'"],
+        "contextrl.pairs.orders=both",
+    ),
+    "a pair longer than a micro-batch": (
+        {
+            "contextrl.loss.margin": "averaged",
+            "contextrl.pairs.orders": "both",
+            "actor_rollout_ref.actor.use_dynamic_bsz": "true",
+            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": "100",
+        },
+        [
+            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu is 100",
+            "in its 2 orders",
+            "contextrl.loss.margin=averaged",
+        ],
+        "at least",
+    ),
     "a loss that counts rows": (
         {"actor_rollout_ref.actor.policy_loss.loss_mode": "geo_mean"},
         ["actor_rollout_ref.actor.policy_loss.loss_mode is 'geo_mean'"],

@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contextrl_verl.objective import (
+    averaged_margins,
     coefficient,
     confounder_margins,
     context_awareness_loss,
+    loss_of_margins,
+    mass_loss,
     pair_sums,
 )
 
@@ -96,3 +99,71 @@ def test_schedule_is_a_function_of_the_step():
     assert [coefficient(1.0, s, "linear_warmup", 4) for s in (1, 2, 4, 9)] == [0.25, 0.5, 1.0, 1.0]
     with pytest.raises(ValueError, match="cosine"):
         coefficient(1.0, 1, "cosine")
+
+
+def rotated(z: torch.Tensor, order: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Option logits (rotations, contexts) that depend on context and place, and where context 0 stands in each."""
+    turns = [order[turn:] + order[:turn] for turn in range(len(order))]
+    shown = torch.stack([torch.stack([z[turn, context] for context in turned]) for turn, turned in enumerate(turns)])
+    return shown, torch.tensor([turned.index(0) for turned in turns])
+
+
+@given(st.integers(2, 5), st.randoms(use_true_random=False))
+def test_averaged_margins_are_those_of_each_confounder_over_the_rotations(contexts, random):
+    order = list(range(contexts))
+    random.shuffle(order)
+    z = torch.randn(
+        contexts, contexts, dtype=torch.float64, generator=torch.Generator().manual_seed(random.randint(0, 999))
+    )
+    shown, supporting = rotated(z, order)
+    found = averaged_margins(shown[None], supporting[None])[0]
+    expected = (z[:, :1] - z[:, 1:]).mean(dim=0)
+    torch.testing.assert_close(found.sort().values, expected.sort().values)
+
+
+def test_what_a_place_adds_to_its_logit_leaves_loss_and_gradient_as_they_are():
+    z = torch.randn(3, 3, dtype=torch.float64)
+    shown, supporting = rotated(z, [2, 0, 1])
+    grads = []
+    for bias in (torch.zeros(3), torch.tensor([9.0, -4.0, 1.0])):
+        logits = (shown + bias).requires_grad_()
+        loss = loss_of_margins(averaged_margins(logits[None], supporting[None])).sum()
+        grads.append((loss.item(), *torch.autograd.grad(loss, logits)))
+    assert grads[0][0] == pytest.approx(grads[1][0], abs=1e-12)
+    torch.testing.assert_close(grads[0][1], grads[1][1])
+    # Each order by itself is stuck beyond the clip: right in one, wrong in the other, no gradient in either.
+    two = torch.tensor([[9.0, 0.0], [9.0, 0.5]], requires_grad=True)
+    context_awareness_loss(two, torch.tensor([0, 1])).sum().backward()
+    assert not two.grad.any()
+    (gradient,) = torch.autograd.grad(loss_of_margins(averaged_margins(two[None], torch.tensor([[0, 1]]))).sum(), two)
+    assert gradient.any()
+
+
+def test_absent_labels_do_not_enter_an_average():
+    shown, supporting = rotated(torch.randn(2, 2), [1, 0])
+    padded = torch.cat([shown, torch.full((2, 2), -torch.inf)], dim=1)
+    torch.testing.assert_close(
+        averaged_margins(padded[None], supporting[None]), averaged_margins(shown[None], supporting[None])
+    )
+
+
+def test_mass_loss_is_minus_log_of_the_options_probability():
+    full = torch.randn(4, 9, dtype=torch.float64, requires_grad=True)
+    options = torch.cat([full[:, :2], torch.full((4, 1), -torch.inf, dtype=torch.float64)], dim=1)
+    expected = -torch.log(full.softmax(1)[:, :2].sum(1))
+    torch.testing.assert_close(mass_loss(full, options), expected)
+    assert torch.autograd.gradcheck(lambda z: mass_loss(z, z[:, :2]), (full,))
+
+
+def test_sums_over_rotations():
+    # Pair 0 is right by content, and the first place adds 3; pair 1 is wrong by more than the clip in both.
+    z = torch.tensor([[4.0, 0.0], [3.0, 1.0], [0.0, 9.0], [9.0, 0.0]])
+    supporting = torch.tensor([0, 1, 0, 1])
+    losses = loss_of_margins(averaged_margins(z.view(2, 2, 2), supporting.view(2, 2)))
+    sums = pair_sums(losses, torch.cat([z, z[:, :1]], dim=1), z, supporting, 5.0, "two_sided", rotations=2)
+    assert sums.accuracy == 0.5
+    assert sums.order_free_accuracy == 1
+    assert sums.margin_mean == (4 - 2) / 2 - 9
+    assert sums.clipped_fraction == sums.stuck_fraction == 1
+    assert sums.position_logit == (4 + 2 - 9 + 9) / 2
+    assert pair_sums(losses, z, z, supporting, 5.0, "one_sided", rotations=2).stuck_fraction == 0

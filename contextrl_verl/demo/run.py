@@ -29,7 +29,15 @@ LEARNING_RATE, COEF = 1e-3, 1.0
 REAL_STEPS, REAL_PAIRS_PER_BATCH = 12, 32
 
 
-def run_demo(out: Path, trajectories: Path | None, *, steps: int = 60, seed: int = 1) -> dict[str, Any]:
+def run_demo(
+    out: Path,
+    trajectories: Path | None,
+    *,
+    steps: int = 60,
+    seed: int = 1,
+    margin: str = "each",
+    mass_coef: float = 0.0,
+) -> dict[str, Any]:
     """Run both acts and write ``summary.json``, ``demo.png`` and the trainer's logs under ``out``.
 
     Args:
@@ -37,6 +45,7 @@ def run_demo(out: Path, trajectories: Path | None, *, steps: int = 60, seed: int
         trajectories: runs of coding agents for act 2; without them the forge makes some.
         steps: training steps of act 1.
         seed: of data, weights and orders.
+        margin, mass_coef: ``contextrl.loss.margin`` and ``contextrl.loss.mass_coef`` of both acts.
 
     Raises:
         DemoError: the trajectory file is missing or gives too few pairs, or the trainer stopped.
@@ -53,9 +62,10 @@ def run_demo(out: Path, trajectories: Path | None, *, steps: int = 60, seed: int
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         model = _make_model(out, seed, progress)
-        learned = _act_one(out, model, steps, seed, progress)
-        real, count, origin = _act_two(out, model, trajectories, seed, progress)
-    summary = _summary(learned, real, count, origin, time.monotonic() - started, seed)
+        loss = {"contextrl.loss.margin": margin, "contextrl.loss.mass_coef": mass_coef}
+        learned = _act_one(out, model, steps, seed, loss, progress)
+        real, count, origin = _act_two(out, model, trajectories, seed, loss, progress)
+    summary = _summary(learned, real, count, origin, time.monotonic() - started, seed) | loss
     picture = out / "demo.png"
     draw(
         picture,
@@ -101,22 +111,26 @@ def render_short(query: str, answer: str, a: str, b: str) -> str:
     return _short().messages(pair, [0, 1])[0]["content"]
 
 
-def _act_one(out: Path, model: Path, steps: int, seed: int, progress: Progress) -> History:
+def _act_one(out: Path, model: Path, steps: int, seed: int, loss: dict[str, Any], progress: Progress) -> History:
     folder = out / "act1"
     folder.mkdir(exist_ok=True)
     _write_pairs(evidence_pairs(4000, seed, "train"), folder / "pairs.parquet", "train")
     _write_pairs(evidence_pairs(128, seed + 1, "heldout"), folder / "held_out.parquet", "validation")
     pd.DataFrame(rl_rows(512, seed)).to_parquet(folder / "rl.parquet")
     pd.DataFrame(rl_rows(32, seed + 1, "heldout")).to_parquet(folder / "rl_held_out.parquet")
+    batch = _batch(PAIRS_PER_BATCH, loss)
+    half = (batch["contextrl.pairs.per_batch"] + RL_PER_BATCH * ROLLOUTS) // 2
     keys = job_keys(folder, model, seed) | {
         "contextrl.pairs.orders": "both",
+        **loss,
+        **batch,
         "trainer.total_training_steps": steps,
         "trainer.test_freq": max(1, steps // 3),
         "trainer.val_before_train": True,
         "contextrl.pairs.val_files": [str(folder / "held_out.parquet")],
         # Two micro-batches a step: prompts are short, and each forward costs more in calls than in sums.
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 80,
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 80,
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": half,
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": half,
         "data.max_prompt_length": 128,
         "actor_rollout_ref.rollout.max_model_len": 160,
     }
@@ -124,7 +138,7 @@ def _act_one(out: Path, model: Path, steps: int, seed: int, progress: Progress) 
 
 
 def _act_two(
-    out: Path, model: Path, trajectories: Path | None, seed: int, progress: Progress
+    out: Path, model: Path, trajectories: Path | None, seed: int, loss: dict[str, Any], progress: Progress
 ) -> tuple[History, int, str]:
     folder = out / "act2"
     folder.mkdir(exist_ok=True)
@@ -141,10 +155,9 @@ def _act_two(
         "trainer.total_training_steps": REAL_STEPS,
         "trainer.test_freq": -1,
         "trainer.val_before_train": False,
-        "contextrl.pairs.per_batch": REAL_PAIRS_PER_BATCH,
         "contextrl.pairs.orders": "both",
-        "data.train_batch_size": REAL_PAIRS_PER_BATCH + RL_PER_BATCH,
-        "actor_rollout_ref.actor.ppo_mini_batch_size": (REAL_PAIRS_PER_BATCH + RL_PER_BATCH * ROLLOUTS) // ROLLOUTS,
+        **loss,
+        **_batch(REAL_PAIRS_PER_BATCH, loss),
         "data.max_prompt_length": 2048,
         "actor_rollout_ref.rollout.max_model_len": 2112,
         "actor_rollout_ref.actor.optim.lr": 5e-4,
@@ -154,19 +167,16 @@ def _act_two(
 
 def job_keys(folder: Path, model: Path, seed: int) -> dict[str, Any]:
     """What both acts share, as Hydra overrides; data files are looked for under ``folder``."""
-    rows = PAIRS_PER_BATCH + RL_PER_BATCH * ROLLOUTS
     return {
         "data.train_files": [str(folder / "rl.parquet")],
         "data.val_files": [str(folder / "rl_held_out.parquet")],
-        "data.train_batch_size": PAIRS_PER_BATCH + RL_PER_BATCH,
+        **_batch(PAIRS_PER_BATCH, {}),
         "data.max_response_length": 4,
         "contextrl.pairs.train_files": [str(folder / "pairs.parquet")],
-        "contextrl.pairs.per_batch": PAIRS_PER_BATCH,
         "contextrl.prompt.template": TEMPLATE,
         "contextrl.loss.coef": COEF,
         "contextrl.seed": seed,
         "actor_rollout_ref.model.path": str(model),
-        "actor_rollout_ref.actor.ppo_mini_batch_size": rows // ROLLOUTS,
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 16,
         "actor_rollout_ref.actor.optim.lr": LEARNING_RATE,
         "actor_rollout_ref.rollout.n": ROLLOUTS,
@@ -176,6 +186,16 @@ def job_keys(folder: Path, model: Path, seed: int) -> dict[str, Any]:
         "trainer.default_local_dir": str(folder / "checkpoints"),
         "trainer.project_name": "contextrl",
         "trainer.experiment_name": folder.name,
+    }
+
+
+def _batch(prompts: int, loss: dict[str, Any]) -> dict[str, Any]:
+    """A batch with as many prompts of pairs, whether a row holds one order of a pair or both."""
+    pairs = prompts // 2 if loss.get("contextrl.loss.margin") == "averaged" else prompts
+    return {
+        "contextrl.pairs.per_batch": pairs,
+        "data.train_batch_size": pairs + RL_PER_BATCH,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": (pairs + RL_PER_BATCH * ROLLOUTS) // ROLLOUTS,
     }
 
 

@@ -14,7 +14,7 @@ from data_prep.report.page import Example, Histogram, Notice, write_report
 
 _EXAMPLES = 3
 _COLUMNS = [
-    *("group", "pairs", "accuracy", "95 % interval", "every order", "consistent"),
+    *("group", "pairs", "accuracy", "95 % interval", "every order", "order-free", "consistent"),
     *("first option", "bias", "mass", "margin"),
 ]
 
@@ -127,8 +127,9 @@ def sentence(found: Probe, model: str) -> str:
     mass = "" if numbers["option_mass"] is None else f", option mass {numbers['option_mass']:.3g}"
     return (
         f"{model}: {numbers['accuracy']:.1%} of {numbers['questions']} questions right (95 %: {_interval(numbers)}, "
-        f"chance {numbers['chance']:.1%}); right in every order {_percent(numbers['both_orders'])}, same context in "
-        f"every order {_percent(numbers['consistency'])}; position bias {numbers['position_bias']:+.2f} (first option "
+        f"chance {numbers['chance']:.1%}); right in every order {_percent(numbers['both_orders'])}, by scores averaged "
+        f"over the orders {_percent(numbers['order_free'])}, same context in every order "
+        f"{_percent(numbers['consistency'])}; position bias {numbers['position_bias']:+.2f} (first option "
         f"{numbers['first_option_share']:.1%}){mass}"
     )
 
@@ -168,6 +169,7 @@ def _row(name: str, numbers: dict[str, Any]) -> str:
         f"{numbers['accuracy']:.1%}",
         _interval(numbers),
         _percent(numbers["both_orders"]),
+        _percent(numbers["order_free"]),
         _percent(numbers["consistency"]),
         f"{numbers['first_option_share']:.1%}",
         f"{numbers['position_bias']:+.2f}",

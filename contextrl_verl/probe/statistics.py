@@ -83,8 +83,10 @@ def numbers(questions: pd.DataFrame) -> dict[str, Any]:
     Returns:
         ``pairs, couples, questions``; ``accuracy`` with ``low, high``; ``chance``; ``both_orders`` (right in every
         order) with ``both_low, both_high, both_chance`` (if orders were guessed independently); ``consistency`` (the
-        same context in every order); ``first_option_share, position_bias``; ``training_position_bias,
-        option_mass, margin_mean`` as the metrics of training, None where logits were not read; ``no_choice``.
+        same context in every order); ``order_free`` (right by scores averaged over the orders, of which a bias to a
+        place is no part; None where logits were not read); ``first_option_share, position_bias``;
+        ``training_position_bias, option_mass, margin_mean`` as the metrics of training, None where logits were not
+        read; ``no_choice``.
     """
     by_pair = questions.groupby("pair_id", sort=False)
     pairs = by_pair.agg(
@@ -121,9 +123,10 @@ def numbers(questions: pd.DataFrame) -> dict[str, Any]:
             "both_high": other,
             "both_chance": float((1.0 / whole["options"].astype(float) ** whole["options"]).mean()),
             "consistency": float(((whole["contexts"] == 1) & (whole["worst"] >= 0)).mean()),
+            "order_free": order_free_accuracy(questions[questions["pair_id"].isin(whole.index)]),
         }
     else:
-        found |= dict.fromkeys(("both_orders", "both_low", "both_high", "both_chance", "consistency"))
+        found |= dict.fromkeys(("both_orders", "both_low", "both_high", "both_chance", "consistency", "order_free"))
     return found | {
         "first_option_share": share,
         "position_bias": bias_of(share, chance),
@@ -132,6 +135,26 @@ def numbers(questions: pd.DataFrame) -> dict[str, Any]:
         "margin_mean": _mean(questions["margin"]),
         "no_choice": float(questions["no_choice"].mean()),
     }
+
+
+def order_free_accuracy(questions: pd.DataFrame) -> float | None:
+    """Share of pairs whose supporting context has the largest score, averaged over the orders it was shown in.
+
+    Args:
+        questions: every order of some pairs: ``pair_id``, ``order`` (contexts as shown, 0 supports), their ``scores``.
+
+    Returns:
+        None if some score was not read; a tie is wrong.
+    """
+    if questions["scores"].isna().any():
+        return None
+    right = []
+    for _, asked in questions.groupby("pair_id", sort=False):
+        sums = np.zeros(len(asked["order"].iloc[0]))
+        for order, scores in zip(asked["order"], asked["scores"], strict=True):
+            sums[list(order)] += scores
+        right.append(sums[0] > sums[1:].max())
+    return float(np.mean(right))
 
 
 def _clusterings(table: pd.DataFrame) -> list[np.ndarray]:

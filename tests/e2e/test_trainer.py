@@ -11,7 +11,10 @@ from contextrl_verl.demo.job import run_trainer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
-METRICS = "loss accuracy margin_mean clipped_fraction option_mass position_bias pairs coef zero_grpo_gradient".split()
+METRICS = (
+    "loss accuracy order_free_accuracy margin_mean clipped_fraction stuck_fraction option_mass position_bias "
+    "position_logit pairs coef zero_grpo_gradient"
+).split()
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,33 @@ def test_rollout_and_trainer_agree_on_the_ordinary_rows(straight):
     _, steps, _ = straight
     for metrics in steps:
         assert metrics["training/rollout_probs_diff_max"] < 1e-3
+
+
+def test_two_steps_with_averaged_margins(data, tmp_path):
+    keys = job_keys(data, tmp_path) | {
+        "contextrl.loss.margin": "averaged",
+        "contextrl.loss.mass_coef": 0.1,
+        "contextrl.pairs.orders": "both",
+        "trainer.total_training_steps": 2,
+        "trainer.test_freq": 2,
+        "trainer.save_freq": -1,
+    }
+    history = run_trainer(keys, tmp_path, timeout=900)
+    steps = [metrics for _, metrics in history if "actor/contextrl/loss" in metrics]
+    assert len(steps) == 2
+    for metrics in steps:
+        # Two mini-batches; a pair is one row in both of its orders, and verl scores and counts it as that.
+        assert metrics["actor/contextrl/pairs"] == PAIRS / 2
+        assert 0 < metrics["actor/contextrl/loss"] < 6
+        assert metrics["training/rollout_probs_diff_max"] < 1e-3
+        twice = metrics["actor/contextrl/accuracy"] * 2 * PAIRS
+        assert twice == pytest.approx(round(twice), abs=1e-4)
+        assert 0 <= metrics["actor/contextrl/order_free_accuracy"] <= 1
+    for step in (1, 2):
+        rows = rows_of_step(tmp_path, step)
+        assert sum(row.count("which? A or B") == 2 for row in rows) == PAIRS
+        assert len(rows) == PAIRS + ROWS * ROLLOUTS
+    assert 0 <= history[-1][1]["val-core/contextrl/selection/acc/mean@1"] <= 1
 
 
 def test_every_batch_holds_its_rows_and_pairs(straight):

@@ -5,13 +5,21 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
 from contextrl_verl.probe.comparison import mcnemar, paired_difference
-from contextrl_verl.probe.statistics import bias_of, choice_credit, effective_number, interval, terciles
+from contextrl_verl.probe.statistics import (
+    bias_of,
+    choice_credit,
+    effective_number,
+    interval,
+    order_free_accuracy,
+    terciles,
+)
 
 
 def test_independent_questions_count_one_each_and_copies_count_nothing():
@@ -133,3 +141,20 @@ def test_ties_of_a_baseline_are_shared():
     assert choice_credit(np.asarray([2.0, 1.0])) == 1
     assert choice_credit(np.asarray([2.0, 2.0])) == 0.5
     assert choice_credit(np.asarray([1.0, 2.0, 2.0])) == 0
+
+
+def test_order_free_accuracy_does_not_see_what_a_place_adds():
+    """Contexts are worth 1, 0 and 2 in pair b; every first place adds 9, so each order by itself is wrong somewhere."""
+    worth = {"a": [1.0, 0.0], "b": [1.0, 0.0, 2.0], "c": [1.0, 1.0]}
+    rows = []
+    for name, values in worth.items():
+        contexts = list(range(len(values)))
+        for turn in contexts:
+            order = contexts[turn:] + contexts[:turn]
+            scores = [values[context] + 9 * (place == 0) for place, context in enumerate(order)]
+            rows.append({"pair_id": name, "order": order, "scores": scores})
+    table = pd.DataFrame(rows)
+    # a is right, b prefers another context, c is a tie.
+    assert order_free_accuracy(table) == pytest.approx(1 / 3)
+    table.loc[0, "scores"] = None
+    assert order_free_accuracy(table) is None
