@@ -113,9 +113,38 @@ def make_rows(processor, ordinary: int = 8) -> list[dict]:
     return [rows[i] for i in order]
 
 
+def in_both_orders(rows: list[dict], processor) -> list[dict]:
+    """The rows with pairs of images in place of the pairs, each in both orders as the agent loop lays them out."""
+    option_ids = resolve_option_tokens(processor.tokenizer, CONFIG)
+    sizes = [[[(56, 56)], [(84, 56)]], [[(56, 56), (112, 56)], [(84, 84), (56, 84)]]]
+    changed = []
+    for number, row in enumerate(rows):
+        if row["pair"] is None:
+            changed.append(row)
+            continue
+        pair, shown, ids, images = image_pair(number, sizes[number % 2], noisy=True), [], [], []
+        for order in ([0, 1], [1, 0]) if number % 3 else ([1, 0], [0, 1]):
+            messages, label = PromptRenderer(CONFIG).messages(pair, order), option_ids[order.index(0)]
+            one = as_row(messages, [label], processor, 0.0, None, None)
+            shown.append({"ids": one["ids"], "order": order, "model_inputs": one["model_inputs"]})
+            ids += one["ids"].tolist()
+            images += images_of(messages)
+        last = shown[-1]["order"].index(0)
+        whole = tensors_of(ids[:-1], ids[-1:], {"images": images}, processor)
+        option = torch.tensor(option_ids), None
+        whole |= {"advantage": 0.0, "column": pair_row(option_ids, 2, last), "pair": option, "shown": shown}
+        changed.append(whole | {"parts": [len(one["ids"]) for one in shown]})
+    return changed
+
+
 def as_row(messages, response, processor, advantage, column, pair) -> dict:
     prompt = encode_prompt(messages, processor.tokenizer, CONFIG, processor)
     shown = {"images": images_of(messages)} if images_of(messages) else {}
+    return tensors_of(prompt, response, shown, processor) | {"advantage": advantage, "column": column, "pair": pair}
+
+
+def tensors_of(prompt: list[int], response: list[int], shown: dict, processor) -> dict:
+    """What verl's worker makes of a prompt with images and a response."""
     output = SimpleNamespace(
         prompt_ids=prompt,
         response_ids=response,
@@ -131,9 +160,6 @@ def as_row(messages, response, processor, advantage, column, pair) -> dict:
     return {
         "ids": ids,
         "prompt": len(prompt),
-        "advantage": advantage,
-        "column": column,
-        "pair": pair,
         "positions": positions,
         "images": images,
         "model_inputs": inputs,
@@ -176,15 +202,18 @@ def main(folder: str, family: str) -> None:
         cases += [("token-mean", 0.7, 4, Setup()), ("token-mean", 0.7, 4, Setup(fused="torch"))]
     if ATTENTION != "sdpa" and dist.get_world_size() > 1:
         cases += [("token-mean", 0.7, 4, Setup(ranks=2)), ("token-mean", 0.7, 4, Setup(ranks=2, fused="torch"))]
+    both = Setup(margin="averaged", packed=family == "qwen3_vl" or ATTENTION != "sdpa")
+    cases += [("token-mean", 0.7, 2, both)]
     rows = make_rows(processor)
     for mode, temperature, minis, setup in cases:
+        rows = in_both_orders(rows, processor) if setup is both else rows
         engine, reference = make_engine(folder, setup), make_reference(folder, forwards)
         error, cosine, metrics = compare(engine, reference, rows, setup, mode, temperature, minis)
         reset(forwards)
         pairs = [m["contextrl/pairs"].values for m in metrics]
         tower = [p.grad.abs().max().item() for name, p in reference.named_parameters() if "visual" in name]
         name = f"{family} {mode} T={temperature} minis={minis} {'packed' if setup.packed else 'padded'}"
-        name += f" fused={setup.fused} ranks={setup.ranks}"
+        name += f" fused={setup.fused} ranks={setup.ranks} {setup.margin}"
         say(case=name, error=error, cosine=cosine, pairs=pairs, tower=max(tower))
     if family == "qwen3_vl":
         untied_head(untie(folder), forwards, [row for row in rows if row["pair"] is None])
