@@ -12,6 +12,7 @@ from recipe_scripts import FILES, MODELS, RECIPES, tell, told
 
 from contextrl_verl.arms import ARMS, StepSize, arm_keys
 
+TEXT = RECIPES / "text" / "run_qwen2_5_1_5b_fsdp.sh"
 NAMES = [script.stem for script in MODELS]
 ARM_KEYS = tuple(arm_keys("contextrl", StepSize(8, 2, 2)))
 # arXiv 2606.17053; lambda, learning rate, KL, clip low and high, dual clip, n, items a step, prompt, response.
@@ -146,3 +147,20 @@ def test_a_mistake_is_one_sentence_before_anything_starts(variables, named, tmp_
     assert "Fix: " in run.stderr
     assert run.stderr.count("\n") == 1
     assert not (tmp_path / "told").exists()
+
+
+@pytest.mark.parametrize(("arm", "orders"), [("contextrl", "both"), ("da_rl", "random")])
+def test_one_word_averages_the_margins_of_the_arm_that_has_them(arm, orders, tmp_path):
+    run = tell(TEXT, tmp_path, **FILES, ARM=arm, MARGIN="averaged")
+    assert run.returncode == 0, run.stderr
+    config = composed(told(tmp_path))
+    assert config.contextrl.loss.margin == "averaged"
+    assert config.contextrl.pairs.orders == orders
+    # Its checkpoints are not another run's.
+    assert "averaged" in config.trainer.default_local_dir or "averaged" in config.trainer.experiment_name
+
+
+def test_another_margin_is_refused(tmp_path):
+    run = tell(TEXT, tmp_path, **FILES, MARGIN="mean")
+    assert run.returncode == 2
+    assert "MARGIN is 'mean'. Fix: MARGIN=each or MARGIN=averaged." in run.stderr
