@@ -11,7 +11,8 @@ from ranks import run_ranks
 SCRIPT = Path(__file__).with_name("ulysses.py")
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+# Four processes on two cores, beside the suite's other half, starve whatever starts then.
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_gradient_equals_autograd_and_ranks_agree(tmp_path, ranks):
     lines = run_ranks(SCRIPT, ranks, str(tmp_path / "model"), attention=flash_attention.NAME)
     cases = [line for line in lines if "case" in line]
