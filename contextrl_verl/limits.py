@@ -26,7 +26,8 @@ def check_joint_loss(run: dict[str, Any]) -> None:
     """Raises ConfigError for an option under which pairs would be lost, or their loss or verl's distorted.
 
     Args:
-        run: what the job's config says, by the names of the block ``contextrl.run``; a name it lacks has its default.
+        run: what the job's config says, by the names of the block ``contextrl.run``; of the refused keys, one that it
+            lacks has its default.
     """
     for key, name, good in REFUSED:
         value = run.get(name, good[0])
@@ -42,9 +43,9 @@ def check_joint_loss(run: dict[str, Any]) -> None:
             "a micro-batch, pairs among them, so pairs would shrink it. Fix: actor_rollout_ref.actor.policy_loss."
             "loss_mode=gspo, or another one."
         )
-    if run.get("model_type", "contextrl_language_model") != "contextrl_language_model":
+    if run.get("model_type") != "contextrl_language_model":
         raise ConfigError(
-            f"actor_rollout_ref.model.model_type is {run['model_type']!r}, so verl would not use the engine "
+            f"actor_rollout_ref.model.model_type is {run.get('model_type')!r}, so verl would not use the engine "
             "with the joint loss. Fix: actor_rollout_ref.model.model_type=contextrl_language_model."
         )
 

@@ -28,7 +28,6 @@ import torch
 
 ClipMode = Literal["two_sided", "one_sided"]
 CLIP_MODES: tuple[ClipMode, ...] = ("two_sided", "one_sided")
-MARGINS = ("each", "averaged")
 SCHEDULES = ("constant", "linear_warmup")
 
 

@@ -63,7 +63,7 @@ def _check_tokens(settings: Settings, pairs: PairSource) -> None:
     limit = extra.get("ppo_max_token_len_per_gpu")
     if settings.objective != "context_awareness" or not extra.get("use_dynamic_bsz") or not limit:
         return
-    orders = max(pairs.options_of(index) for index in range(len(pairs))) if settings.averages_margins else 1
+    orders = pairs.rotations() if settings.averages_margins else 1
     longest, together = orders * (pairs.longest + 1), ranks_of_a_sequence(extra)[1]
     if longest > int(limit) * together:
         why = f" in its {orders} orders, which contextrl.loss.margin=averaged keeps together," if orders > 1 else ""

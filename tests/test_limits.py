@@ -50,7 +50,13 @@ def test_every_refused_value_names_its_key_and_a_fix_that_is_taken(key, name, go
     assert str(refused.value).startswith(f"{key} is 'something else'")
     assert f"Fix: {key}=" in str(refused.value)
     for value in good:
-        check_joint_loss({name: value})
+        check_joint_loss({name: value, "model_type": "contextrl_language_model"})
+
+
+def test_another_engine_and_none_are_refused():
+    for run in ({}, {"model_type": None}, {"model_type": "language_model"}):
+        with pytest.raises(ConfigError, match=r"model\.model_type is .* Fix: .*model_type=contextrl_language_model"):
+            check_joint_loss(run)
 
 
 @pytest.mark.parametrize("loss", LOSSES_OVER_ROWS)

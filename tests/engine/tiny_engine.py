@@ -18,8 +18,9 @@ import torch.distributed as dist
 import verl  # noqa: F401  (activates the CPU platform)
 from peft import LoraConfig, TaskType, get_peft_model
 from tensordict import TensorDict
+from tiny_qwen2 import VOCABULARY, tiny_qwen2
 from torch.distributed.tensor import DTensor
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 from verl.trainer.config import CheckpointConfig
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig, FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
@@ -31,7 +32,7 @@ from contextrl_verl.carrier import ordinary_row, pair_row
 from contextrl_verl.engine import MODEL_TYPE
 from contextrl_verl.engine_config import ContextRLFSDPEngineConfig
 
-COEF, CLIP, VOCABULARY = 0.3, 4.0, 97
+COEF, CLIP = 0.3, 4.0
 DEVICE = os.environ.get("CONTEXTRL_TEST_DEVICE", "cpu")
 ATTENTION = os.environ.get("CONTEXTRL_TEST_ATTENTION", "sdpa")
 PRECISION = os.environ.get("CONTEXTRL_TEST_PRECISION", "fp32")
@@ -384,17 +385,7 @@ def write_model(folder: str, tied: bool = True, **fields) -> str:
         folder += "-untied"
     if dist.get_rank() == 0 and not os.path.exists(folder):
         torch.manual_seed(0)
-        config = Qwen2Config(
-            vocab_size=VOCABULARY,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            tie_word_embeddings=tied,
-            initializer_range=0.3,
-            **fields,
-        )
+        config = tiny_qwen2(tied, **fields)
         Qwen2ForCausalLM(config).save_pretrained(folder)
     dist.barrier()
     return folder

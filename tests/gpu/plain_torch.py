@@ -7,13 +7,14 @@ ways, and compares the gradient with autograd of the same loss on an unwrapped m
 from __future__ import annotations
 
 import torch
+from tiny_qwen2 import VOCABULARY, tiny_qwen2
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
 from contextrl_verl.objective import context_awareness_loss
 from contextrl_verl.option_rows import OptionRows, kept_positions, option_positions
 
-VOCABULARY, OPTIONS = 97, (11, 12)
+OPTIONS = (11, 12)
 # How the rows are read -> whether the output head sees all positions, and whether the rows pass through it once more.
 WAYS = {"all logits": (True, False), "logits that are read": (False, False), "beside fused kernels": (True, True)}
 LENGTHS, PAIRS = (9, 7, 12, 6), (1, 3)
@@ -21,16 +22,7 @@ LENGTHS, PAIRS = (9, 7, 12, 6), (1, 3)
 
 def make_model(tied: bool, attention: str, device: str):
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=tied,
-        initializer_range=0.3,
-    )
+    config = tiny_qwen2(tied)
     config._attn_implementation = attention
     return Qwen2ForCausalLM(config).to(device)
 
