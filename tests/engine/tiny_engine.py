@@ -278,13 +278,12 @@ def make_engine(folder: str, setup: Setup):
     adapters = {"lora_rank": 4, "lora_alpha": 8, "target_modules": list(setup.lora)} if setup.lora else {}
     model = HFModelConfig(
         path=folder,
-        load_tokenizer=False,
         override_config={"attn_implementation": ATTENTION},
         use_remove_padding=setup.packed,
         use_fused_kernels=setup.fused is not None,
         fused_kernel_options={"impl_backend": setup.fused} if setup.fused else {},
         model_type=model_type,
-        **{"enable_gradient_checkpointing": False, **adapters, **setup.model},
+        **{"load_tokenizer": False, "enable_gradient_checkpointing": False, **adapters, **setup.model},
     )
     engine = EngineRegistry.new(
         model_type=model_type,
