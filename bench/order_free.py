@@ -59,7 +59,7 @@ class Setting:
 SETTINGS = {
     "demo": Setting((1e-3, 3e-4), steps=60, pairs=16, held_out=32, warm_up=0),
     "biased": Setting((1e-3, 3e-4), steps=60, pairs=16, held_out=32, warm_up=0),
-    "smollm2": Setting((1e-4, 3e-5), steps=18, pairs=4, held_out=12, warm_up=3),
+    "smollm2": Setting((1e-4, 3e-5), steps=18, pairs=8, held_out=24, warm_up=3),
 }
 
 

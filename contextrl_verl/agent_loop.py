@@ -91,6 +91,17 @@ class PairCarrierLoop(_PairLoop):
         )
 
 
+def one_of(ids: list[int], server: str) -> dict[str, Any]:
+    """Sampling parameters under which a server chooses among some tokens, by their own logits.
+
+    SGLang has no list of allowed tokens; a bias that no logit reaches, the same for all of them, does the same. It is
+    small enough that a difference of 1e-4 between two logits survives it in fp32.
+    """
+    if server == "sglang":
+        return {"logit_bias": {str(token): 1000.0 for token in ids}}
+    return {"allowed_token_ids": ids}
+
+
 @register(ANSWER)
 class PairAnswerLoop(_PairLoop):
     """Asks the model a held-out pair through the rollout server: one token, chosen among the pair's labels.
@@ -108,7 +119,7 @@ class PairAnswerLoop(_PairLoop):
             sampling_params={
                 **sampling_params,
                 "max_tokens": 1,
-                "allowed_token_ids": options[2 : 2 + options[0]],
+                **one_of(options[2 : 2 + options[0]], self.rollout_config.name),
             },
             image_data=images.get("images"),
         )

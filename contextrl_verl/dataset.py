@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 import torch
-from omegaconf import ListConfig
+from omegaconf import ListConfig, OmegaConf, open_dict
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from contextrl_verl.agent_names import ANSWER, CARRIER, OTHER_ORDERS
@@ -15,6 +15,7 @@ from contextrl_verl.carrier import COLUMN, ordinary_row, pair_row
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pair_source import PairSource, held_out_pairs, training_pairs
 from contextrl_verl.prompting import images_of
+from contextrl_verl.resume import STATE
 from contextrl_verl.settings import Settings, parse_settings
 
 DATA_SOURCE = "contextrl/selection"
@@ -26,7 +27,8 @@ class MixedTaskDataset(RLHFDataset):
 
     In training, item i is given by :class:`contextrl_verl.batch_plan.BatchPlan`. In validation, the ordinary
     rows come first, then every held-out pair in every order. Reads ``data.contextrl`` (the block) next to
-    verl's own keys.
+    verl's own keys. A data set of your own keeps its rows beside pairs as
+    ``class Both(MixedTaskDataset, YourDataset): pass``.
 
     Raises:
         ConfigError: see :class:`PairSource` and :class:`BatchPlan`.
@@ -36,6 +38,8 @@ class MixedTaskDataset(RLHFDataset):
         self.settings: Settings = parse_settings(config.get("contextrl"))
         self.is_train = _is_train(data_files, config)
         self.pairs: PairSource | None = None
+        if self.is_train:
+            _one_pass(config)
         super().__init__(data_files, tokenizer, config, processor, max_samples)
 
     def _read_files_and_tokenize(self) -> None:
@@ -127,11 +131,12 @@ class MixedTaskDataset(RLHFDataset):
             row["agent_name"] = ANSWER if by_choice else self.settings.run.default_agent_loop
         if self.is_train:
             row["__rollout_n__"] = 1 if carried else self.settings.run.rollout_n
-        return {name: row[name] for name in row if name in self._columns()}
+        # A user's own data set may add columns.
+        return {name: row.get(name) for name in self._columns()}
 
-    def _columns(self) -> set[str]:
+    def _columns(self) -> list[str]:
         if not hasattr(self, "_column_names"):
-            self._column_names = set(self._ordinary(0))
+            self._column_names = list(self._ordinary(0))
         return self._column_names
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,7 +145,7 @@ class MixedTaskDataset(RLHFDataset):
             return {}
         plan = self.plan
         return {
-            "contextrl_plan": [plan.rl_rows, plan.pairs, plan.batch_size, plan.pairs_per_batch, plan.rotations],
+            STATE: [plan.rl_rows, plan.pairs, plan.batch_size, plan.pairs_per_batch, plan.rotations],
             "contextrl_seed": [plan.seed, plan.shuffle],
             "contextrl_content": self._content,
         }
@@ -154,6 +159,18 @@ class MixedTaskDataset(RLHFDataset):
                 "other rows. Fix: resume with the same data and settings, or start anew with "
                 "trainer.resume_mode=disable."
             )
+
+
+def _one_pass(config: Any) -> None:
+    """Tell verl's trainer that one pass of its loader is the whole run, whatever ``trainer.total_epochs`` says.
+
+    verl makes the data set before it reads the key, and multiplies the length of the data set by it, in which
+    ``contextrl.epochs`` are laid out already.
+    """
+    root = config._get_root() if OmegaConf.is_config(config) else {}
+    if root.get("trainer") is not None and root.trainer.get("total_epochs", 1) != 1:
+        with open_dict(root):
+            root.trainer.total_epochs = 1
 
 
 def _content(rows: Any, pairs: PairSource | None) -> str:

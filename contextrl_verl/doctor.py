@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
+import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from contextrl_verl.cpu.environment import cpu_environment
-from contextrl_verl.errors import ConfigError
+from contextrl_verl.errors import ConfigError, JobRefused
 
 # Distribution -> versions tested with this release; verl is exact, because the adapters rely on its signatures.
 TESTED = {
@@ -173,18 +176,47 @@ def _config(overrides: list[str], config_name: str, config_dir: Path | None) -> 
     if not overrides:
         yield Finding("job", "not checked; give the job's overrides to check its tokenizer, labels and data")
         return
+    yield from _job(config)
+    yield from _verl(config)
+
+
+def _job(config: Any) -> Iterator[Finding]:
+    """All that the driver checks of a job before Ray starts."""
     from contextrl_verl.options import resolve_option_tokens
     from contextrl_verl.preflight import check_job, load_tokenizer
     from contextrl_verl.settings import parse_settings
 
     try:
         settings = parse_settings(config.contextrl)
+        check_job(settings)
         tokenizer, _ = load_tokenizer(settings.run)
         ids = resolve_option_tokens(tokenizer, settings.prompt_config)
         yield Finding(
             "option tokens", ", ".join(f"{a} -> {b}" for a, b in zip(settings.prompt_config.labels, ids, strict=True))
         )
-        check_job(settings)
         yield Finding("data", "pairs and rows fit the batch")
     except ConfigError as error:
-        yield Finding("job", str(error).split(" Fix: ")[0], str(error).split(" Fix: ")[-1])
+        several = len(error.problems) > 1
+        for number, problem in enumerate(error.problems, 1):
+            told, _, fix = problem.partition(" Fix: ")
+            yield Finding(f"job {number}" if several else "job", told, fix or "mend what the message names")
+
+
+def _verl(config: Any) -> Iterator[Finding]:
+    """What verl itself checks there, with our own check left out."""
+    from omegaconf import open_dict
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    with open_dict(config):
+        config.contextrl.run.train_files = None
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            validate_config(config, need_reference_policy(config), need_critic(config))
+    except JobRefused:
+        return  # a block that cannot be read, told above
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        yield Finding("verl's own check", told, "mend what the message names")
+    else:
+        yield Finding("verl's own check", "passed")

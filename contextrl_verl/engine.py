@@ -29,6 +29,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from contextrl_verl.carrier import COLUMN, dense, option_logits, pair_rows
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.failing_rewards import FailingRewards
 from contextrl_verl.fused_head import fused_kernels_problem, head_in_root_unit
 from contextrl_verl.objective import (
     averaged_margins,
@@ -90,7 +91,7 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         settings = getattr(engine_config, "settings", None)
         self._contextrl = settings if settings is not None and settings.objective == "context_awareness" else None
         self._pairs_this_step, self._labels_agree = 0, False
-        self._stuck = StuckPairs()
+        self._stuck, self._rewards = StuckPairs(), FailingRewards()
         if self._contextrl is not None:
             refuse_unsupported(model_config)
 
@@ -116,7 +117,17 @@ class ContextRLEngine(FSDPEngineWithLMHead):
             output = super().forward_backward_batch(short, None, forward_only=True)
             output["model_output"] = {name: with_lengths(v, lengths) for name, v in output["model_output"].items()}
             return output
-        if forward_only or loss_function is None or self._contextrl is None or COLUMN not in data.keys():
+        if not forward_only and loss_function is not None:
+            self._rewards.look(_told_of_rewards(data))
+        if forward_only or loss_function is None or self._contextrl is None:
+            return super().forward_backward_batch(data, loss_function, forward_only)
+        if COLUMN not in data.keys():
+            if self._contextrl.pairs.per_batch:
+                raise RuntimeError(
+                    f"contextrl: contextrl.pairs.per_batch is {self._contextrl.pairs.per_batch}, and the batch has no "
+                    f"column {COLUMN!r}: its rows do not come from contextrl_verl.dataset.MixedTaskDataset. Fix: "
+                    "data.custom_cls, or a data set of your own that is a subclass of it (docs/own_job.md)."
+                )
             return super().forward_backward_batch(data, loss_function, forward_only)
         info = self._count(data)
         self._check_step(info["pairs"], bool(tu.get_non_tensor_data(data, "update_lr_scheduler", False)))
@@ -311,6 +322,15 @@ def refuse_unsupported(model_config) -> None:
         problem = fused_kernels_problem(model_config.hf_config, model_config.lora_rank, model_config.target_modules)
         if problem is not None:
             raise ConfigError(problem)
+
+
+def _told_of_rewards(data):
+    """Data source and the reward's own fields of every row; nothing of a batch that has neither."""
+    if "data_source" not in data.keys() or "extra_fields" not in data.keys():
+        return
+    for source, extra in zip(data["data_source"], data["extra_fields"], strict=True):
+        extra = getattr(extra, "data", extra)
+        yield str(getattr(source, "data", source)), extra.get("reward_extra_info") or {}
 
 
 def _trainer_step(data) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from verl.workers.config import FSDPEngineConfig
 
-from contextrl_verl.errors import ConfigError
+from contextrl_verl.errors import ConfigError, JobRefused
 from contextrl_verl.settings import Settings, parse_settings
 
 
@@ -36,8 +36,7 @@ class ContextRLFSDPEngineConfig(FSDPEngineConfig):
 
                 check_job(settings)
         except (ConfigError, ValueError) as error:
-            # One paragraph to the user, not thirty lines of Hydra around it.
-            raise SystemExit("contextrl: " + " ".join(str(error).split())) from None
+            raise JobRefused(error) from None
 
     @property
     def settings(self) -> Settings | None:

@@ -1,8 +1,34 @@
-"""The one exception a user should see: what is wrong, where, and how to mend it."""
+"""What a user should see of an error: what is wrong, where, and how to mend it."""
+
+from __future__ import annotations
 
 
 class ConfigError(ValueError):
-    """A configuration or data problem that the user can mend.
+    """A configuration or data problem that the user can mend, or several of them.
 
-    The message is one paragraph that names the key or row, the value found there, and the fix.
+    Args:
+        problems: each one paragraph that names the key or row, the value found there, and the fix.
     """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = list(dict.fromkeys(" ".join(problem.split()) for problem in problems))
+        super().__init__(_told(self.problems))
+
+    def __reduce__(self) -> tuple:
+        return type(self), tuple(self.problems)
+
+
+class JobRefused(SystemExit):
+    """Ends the driver of a job with what is to be mended, not with thirty lines of Hydra around it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.problems = error.problems if isinstance(error, ConfigError) else [" ".join(str(error).split())]
+        super().__init__(f"contextrl: {_told(self.problems)}")
+
+
+def _told(problems: list[str]) -> str:
+    """One paragraph as it is; several with numbers, a line each."""
+    if len(problems) == 1:
+        return problems[0]
+    numbered = [f"{number}. {problem}" for number, problem in enumerate(problems, 1)]
+    return "\n".join([f"{len(problems)} things to mend:", *numbered])

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.fused_head import fused_kernels_problem
 
 _ULYSSES = "ulysses_sequence_parallel_size"
-# Policy losses that average over rows, rows without a token included, so that pairs would make the others smaller.
-LOSSES_OVER_ROWS = ("geo_mean",)
+# All that verl registers, and why pairs forbid it. None: ordinary rows train as in a batch without pairs, to 1e-6
+# (tests/test_estimators.py, tests/engine/other_losses.py).
+LOSSES: dict[str, str | None] = {
+    **dict.fromkeys(("vanilla", "gspo", "cispo", "dppo_tv", "dppo_kl", "sapo", "gpg", "clip_cov", "kl_cov", "dro")),
+    "geo_mean": "verl averages it over the rows of a micro-batch, pairs among them, so pairs would shrink it",
+    "bypass_mode": "verl raises an error in a micro-batch without a response token, such as pairs alone",
+}
+_WITHHELD = "verl's V1 trainer does not give it {}, so that it fails after the first rollout, with pairs or without"
+ESTIMATORS: dict[str, str | None] = {
+    **dict.fromkeys(("grpo", "grpo_vectorized", "rloo", "rloo_vectorized", "opo")),
+    **dict.fromkeys(("reinforce_plus_plus", "reinforce_plus_plus_baseline")),
+    "gae": "its critic is an engine of verl's that knows no pairs, and the loss of a mini-batch of pairs alone is NaN",
+    "gpg": "verl multiplies advantages by rows / (rows with a reward), pairs among them, so they would grow with pairs",
+    "grpo_passk": "verl wants two rows or more of every prompt, and a pair is one",
+    "remax": _WITHHELD.format("rewards of greedy replies"),
+    "gdpo": _WITHHELD.format("the prompts and the rewards one by one"),
+    "optimal_token_baseline": _WITHHELD.format("sum_pi_squared"),
+    "tir_optimal_token_baseline": _WITHHELD.format("sum_pi_squared"),
+}
+# Key of the job, its name in the block `contextrl.run`, the table; the first that is not refused is the fix.
+REGISTRIES: tuple[tuple[str, str, dict[str, str | None]], ...] = (
+    ("actor_rollout_ref.actor.policy_loss.loss_mode", "loss_mode", LOSSES),
+    ("algorithm.adv_estimator", "adv_estimator", ESTIMATORS),
+)
 # Key of the job, its name in the block `contextrl.run`, the values that will do; the first of these is the fix.
 REFUSED: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("trainer.v1.trainer_mode", "trainer_mode", ("sync",)),
     ("trainer.use_v1", "use_v1", (True,)),
-    ("trainer.v1.sampler.sync_refill_failed_groups", "sync_refill_failed_groups", (False,)),
-    ("algorithm.filter_groups.enable", "filter_groups", (False, None)),
     ("distillation.enabled", "distillation", (False, None)),
     ("data.sampler.class_path", "data_sampler", (None,)),
     ("actor_rollout_ref.actor.strategy", "strategy", ("fsdp2", "fsdp")),
@@ -29,25 +50,41 @@ def check_joint_loss(run: dict[str, Any]) -> None:
         run: what the job's config says, by the names of the block ``contextrl.run``; of the refused keys, one that it
             lacks has its default.
     """
+    problems = [problem for key, name, known in REGISTRIES for problem in _registered(key, run.get(name), known)]
     for key, name, good in REFUSED:
         value = run.get(name, good[0])
         if value not in good:
-            raise ConfigError(
+            problems.append(
                 f"{key} is {value!r}, which context awareness does not support (with verl 0.9.1 it needs the "
                 "synchronous V1 trainer, FSDP1 or FSDP2, every row of a batch, and the data set's own order). "
                 f"Fix: {key}={'null' if good[0] is None else good[0]}."
             )
-    if run.get("loss_mode") in LOSSES_OVER_ROWS:
-        raise ConfigError(
-            f"actor_rollout_ref.actor.policy_loss.loss_mode is {run['loss_mode']!r}: verl averages it over the rows of "
-            "a micro-batch, pairs among them, so pairs would shrink it. Fix: actor_rollout_ref.actor.policy_loss."
-            "loss_mode=gspo, or another one."
+    if run.get("use_kl_in_reward") and run.get("kl_ctrl") == "adaptive":
+        problems.append(
+            "algorithm.kl_ctrl.type is 'adaptive' and algorithm.use_kl_in_reward is True: verl adapts the coefficient "
+            "to the KL averaged over rows, pairs among them with a KL of 0, so pairs would change it. Fix: "
+            "algorithm.kl_ctrl.type=fixed, or a KL loss instead, actor_rollout_ref.actor.use_kl_loss=True."
         )
     if run.get("model_type") != "contextrl_language_model":
-        raise ConfigError(
+        problems.append(
             f"actor_rollout_ref.model.model_type is {run.get('model_type')!r}, so verl would not use the engine "
             "with the joint loss. Fix: actor_rollout_ref.model.model_type=contextrl_language_model."
         )
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _registered(key: str, value: str | None, known: dict[str, str | None]) -> Iterator[str]:
+    if value and value not in known:
+        # Registered by the user, or a typing error, which verl will name.
+        print(
+            f"contextrl: {key}={value} is not one of verl 0.9.1's own, so what pairs do to it was not looked at. A "
+            "pair is one row with a uid of its own, reward 0 and a response mask of zeros: it must leave such rows out "
+            "of every mean and count over rows, and bear groups of one row and micro-batches without a response token."
+        )
+    elif known.get(value) is not None:
+        first, *others = [name for name, reason in known.items() if reason is None]
+        yield f"{key} is {value!r}: {known[value]}. Fix: {key}={first}, or one of {', '.join(others)}."
 
 
 def ranks_of_a_sequence(run: dict[str, Any]) -> tuple[str, int]:

@@ -7,10 +7,11 @@ from typing import Any
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.prompting import PromptConfig, prompt_text
 
+_THOUGHT = ("<think>", "</think>")
 _PROBE = [{"role": "user", "content": "Which context supports the answer?"}]
 
 
-def resolve_option_tokens(tokenizer: Any, config: PromptConfig) -> list[int]:
+def resolve_option_tokens(tokenizer: Any, config: PromptConfig, *, written: bool = False) -> list[int]:
     """One token id per label.
 
     The prompt ends with the chat template's generation prompt and the prefill; each label must
@@ -20,12 +21,19 @@ def resolve_option_tokens(tokenizer: Any, config: PromptConfig) -> list[int]:
     Args:
         tokenizer: the run's Hugging Face tokenizer.
         config: labels, prefill and chat template arguments.
+        written: the model writes a whole reply, so that it may think first.
 
     Raises:
-        ConfigError: a label takes several tokens, merges with the prompt, is a special token, or two
-            labels share a token. The message says what to configure.
+        ConfigError: a label takes several tokens, merges with the prompt, is a special token, two labels share a
+            token, or the prompt ends within a thought. The message says what to configure.
     """
     text = prompt_text(tokenizer, _PROBE, config)
+    if not written and text.rfind(_THOUGHT[0]) > text.rfind(_THOUGHT[1]):
+        raise ConfigError(
+            f"the chat template opens a thought and the prompt ends within it ({text[-24:]!r}), so the label would be "
+            "read as the thought's first word. Fix: close it, contextrl.prompt.prefill='</think>', or "
+            "+contextrl.prompt.chat_template_kwargs.enable_thinking=false where the template knows that."
+        )
     space = " " if config.prefill and not config.prefill[-1].isspace() else ""
     prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
     ids: list[int] = []

@@ -116,6 +116,8 @@ class PairFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        if "://" in str(path):
+            raise PairFormatError(f"{path}: pairs are read from local files. Fix: copy it to a local path.")
         if not self.path.is_file():
             raise PairFormatError(f"{self.path}: there is no such file of contrastive pairs. Fix: correct the path.")
         if self.path.suffix == ".parquet":

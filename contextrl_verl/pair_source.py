@@ -71,7 +71,7 @@ class PairSource:
         if written:
             self.prompt = replace(self.prompt, prefill="")
         self.renderer = PromptRenderer(self.prompt)
-        self.option_ids = resolve_option_tokens(tokenizer, self.prompt)
+        self.option_ids = resolve_option_tokens(tokenizer, self.prompt, written=written)
         try:
             self.collection = PairCollection(files)
         except PairFormatError as error:

@@ -212,7 +212,7 @@ def prompt_text(tokenizer_or_processor: Any, messages: list[dict[str, Any]], con
         text = tokenizer_or_processor.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, **config.chat_template_kwargs
         )
-    except TemplateError as error:
+    except Exception as error:  # A template is a program: `tools|length` without tools is a TypeError.
         raise ConfigError(
             f"the chat template of actor_rollout_ref.model.path={_name_of(tokenizer_or_processor)!r} fails on one user "
             f"message with contextrl.prompt.chat_template_kwargs={dict(config.chat_template_kwargs)}: {error}. "

@@ -1,22 +1,55 @@
-"""Files of ordinary RL rows, counted and looked into before verl reads them."""
+"""Files of ordinary RL rows, looked through before verl reads them."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from contextrl_verl.errors import ConfigError
 
+_TRUTH = "reward_model.ground_truth"
 
-def count_rows(path: str, key: str, prompt_key: str = "prompt") -> int:
-    """The number of rows of a file of ordinary RL rows.
+
+@dataclass
+class RowFile:
+    """What a job must know of a file of ordinary rows.
+
+    Attributes:
+        rows: their number.
+        sources: how many rows each data source has.
+        without: how many rows have no value, by column; ``reward_model.ground_truth`` is one.
+        schema: of a Parquet file, pyarrow's.
+    """
+
+    rows: int = 0
+    sources: Counter[str] = field(default_factory=Counter)
+    without: Counter[str] = field(default_factory=Counter)
+    schema: Any = None
+
+    def add(self, source: Any, source_key: str, model: Any) -> None:
+        """Count one row."""
+        if isinstance(source, str):
+            self.sources[source] += 1
+        else:
+            self.without[source_key] += 1
+        if not isinstance(model, Mapping) or model.get("ground_truth") is None:
+            self.without[_TRUTH] += 1
+
+
+def read_rows(path: str, key: str, prompt_key: str = "prompt", source_key: str = "data_source") -> RowFile:
+    """Look through a file of ordinary RL rows, without its prompts.
 
     Args:
         key: the config key that names the file, for messages.
-        prompt_key: the column that must be there (``data.prompt_key``).
+        prompt_key: the column of chat messages (``data.prompt_key``).
+        source_key: the column that chooses the reward (``data.reward_fn_key``).
 
     Raises:
-        ConfigError: the file is missing, unreadable, holds pairs, or lacks the column.
+        ConfigError: the file is missing, unreadable, holds pairs, lacks a column, or its prompts are no chat messages.
     """
     if "://" in path:
         raise ConfigError(
@@ -26,38 +59,77 @@ def count_rows(path: str, key: str, prompt_key: str = "prompt") -> int:
         home = " and write the home folder out; verl's reader does not expand ~" if path.startswith("~") else ""
         raise ConfigError(f"{key}: there is no file {path}. Fix: correct the path{home}.")
     if path.endswith(".parquet"):
-        columns, rows = _parquet_rows(path, key)
-    elif path.endswith((".json", ".jsonl")):
-        columns, rows = _json_rows(path, key)
-    else:
-        raise ConfigError(f"{key}: {path} is neither .parquet nor .json(l). Fix: convert or rename the file.")
+        return _parquet(path, key, prompt_key, source_key)
+    if path.endswith((".json", ".jsonl")):
+        return _json(path, key, prompt_key, source_key)
+    raise ConfigError(f"{key}: {path} is neither .parquet nor .json(l). Fix: convert or rename the file.")
+
+
+def _check_columns(columns: Iterable[str], path: str, key: str, prompt_key: str, source_key: str) -> None:
+    columns = set(columns)
     if "supporting" in columns:
         raise ConfigError(f"{key}: {path} holds contrastive pairs. Fix: name it under contextrl.pairs instead.")
-    if rows and prompt_key not in columns:
+    needed = {prompt_key: "data.prompt_key", source_key: "data.reward_fn_key", "reward_model": None}
+    missing = [name for name in needed if name not in columns]
+    if prompt_key in missing:
         raise ConfigError(
             f"{key}: {path} has no column {prompt_key!r} (data.prompt_key); found {sorted(columns)}. "
             "Fix: name the column that holds the chat messages as data.prompt_key, or correct the path."
         )
-    return rows
+    if missing:
+        raise ConfigError(
+            f"{key}: {path} has no column {missing[0]!r}, which verl's reward managers read; found {sorted(columns)}. "
+            "Fix: write data_source (a string) and reward_model ({'style': 'rule', 'ground_truth': ...}) with every "
+            "row, or name the column of the source as data.reward_fn_key."
+        )
 
 
-def _parquet_rows(path: str, key: str) -> tuple[set[str], int]:
+def _no_chat(path: str, key: str, prompt_key: str, found: str) -> ConfigError:
+    return ConfigError(
+        f"{key}: {path}: the column {prompt_key!r} (data.prompt_key) holds {found}, and verl would take it apart as if "
+        "it were a list of chat messages. Fix: write [{'role': 'user', 'content': ...}] for every row."
+    )
+
+
+def _parquet(path: str, key: str, prompt_key: str, source_key: str) -> RowFile:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+        _check_columns(schema.names, path, key, prompt_key, source_key)
+        kind = schema.field(prompt_key).type
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
+            raise _no_chat(path, key, prompt_key, f"values of type {kind}")
+        found = RowFile(rows=file.metadata.num_rows, schema=schema)
+        for batch in file.iter_batches(columns=[source_key, "reward_model"]):
+            columns = (batch.column(name).to_pylist() for name in (source_key, "reward_model"))
+            for source, model in zip(*columns, strict=True):
+                found.add(source, source_key, model)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(
             f"{key}: {path} cannot be read as a Parquet file ({error}). Fix: copy or write it again."
         ) from None
-    return set(file.schema_arrow.names), file.metadata.num_rows
+    return found
 
 
-def _json_rows(path: str, key: str) -> tuple[set[str], int]:
+def _json(path: str, key: str, prompt_key: str, source_key: str) -> RowFile:
+    found, columns = RowFile(), set()
+    for record in _json_rows(path, key):
+        columns.update(record)
+        found.rows += 1
+        found.add(record.get(source_key), source_key, record.get("reward_model"))
+        prompt = record.get(prompt_key)
+        if prompt is not None and not (isinstance(prompt, list) and all(isinstance(turn, dict) for turn in prompt)):
+            raise _no_chat(path, key, prompt_key, f"{str(prompt)[:60]!r} in row {found.rows - 1}")
+    if found.rows:
+        _check_columns(columns, path, key, prompt_key, source_key)
+    return found
+
+
+def _json_rows(path: str, key: str) -> Iterator[dict[str, Any]]:
     """One object a line or, as verl's reader accepts it too, one list of objects."""
-    columns: set[str] = set()
-    rows = 0
     with open(path, "rb") as stream:
         whole = stream.read(1) == b"["
         stream.seek(0)
@@ -71,7 +143,46 @@ def _json_rows(path: str, key: str) -> tuple[set[str], int]:
                 raise ConfigError(
                     f"{key}: {path}: {place} is not JSON ({error}). Fix: one JSON object a line, in UTF-8."
                 ) from None
-            records = found if whole else [found]
-            columns.update(*(record for record in records if isinstance(record, dict)))
-            rows += len(records)
-    return columns, rows
+            yield from (record for record in (found if whole else [found]) if isinstance(record, dict))
+
+
+def check_joined(paths: list[str], files: list[RowFile], key: str) -> None:
+    """Raises ConfigError if ``datasets``, with which verl reads the files, cannot join their columns' types."""
+    import datasets
+
+    schemas = [(path, file.schema) for path, file in zip(paths, files, strict=True) if file.schema is not None]
+    if len(schemas) < 2:
+        return
+    features = [(path, datasets.Features.from_arrow_schema(schema)) for path, schema in schemas]
+    (first, expected), *others = features
+    for path, these in others:
+        # One row each: datasets does not look at the types of empty ones.
+        tried = [datasets.Dataset.from_dict({name: [None] for name in one}, features=one) for one in (expected, these)]
+        try:
+            datasets.concatenate_datasets(tried)
+        except ValueError:
+            apart = {n: (expected[n], these[n]) for n in expected if n in these and expected[n] != these[n]}
+            name, (one, other) = next(iter(apart.items()))
+            raise ConfigError(
+                f"{key}: the column {name!r} is {one} in {first} and {other} in {path}, and the datasets library, with "
+                "which verl reads them, does not join the two. Fix: write both files with the same types, for instance "
+                "by reading them into one table and writing that."
+            ) from None
+
+
+def check_values(files: list[RowFile], key: str, *, truth_needed: bool) -> None:
+    """Raises ConfigError if rows lack what the reward needs.
+
+    Args:
+        truth_needed: not where a user's own reward function may do without.
+    """
+    total = sum(file.rows for file in files)
+    without = sum((file.without for file in files), Counter())
+    if not truth_needed:
+        del without[_TRUTH]
+    if without:
+        name, count = without.most_common(1)[0]
+        raise ConfigError(
+            f"{key}: {count} of {total} rows have no {name}, without which there is no reward. Fix: write it with "
+            "every row, or leave these rows out."
+        )

@@ -14,7 +14,7 @@ from verl.workers.config import HFModelConfig
 
 from contextrl_verl.all_text_batches import allow_text_only_batches
 from contextrl_verl.cpu.environment import cpu_selected
-from contextrl_verl.errors import ConfigError
+from contextrl_verl.errors import ConfigError, JobRefused
 from contextrl_verl.settings import Settings, parse_settings
 
 # The supporting label and the end of the turn.
@@ -38,7 +38,7 @@ class SelectionModelConfig(HFModelConfig):
         try:
             check_selection_job(parse_settings(self.contextrl))
         except ConfigError as error:
-            raise SystemExit("contextrl: " + " ".join(str(error).split())) from None
+            raise JobRefused(error) from None
         super().__post_init__()
 
 

@@ -10,7 +10,7 @@ from omegaconf import ListConfig
 from torch.utils.data import Dataset
 from verl.utils.tokenizer import get_processor_token_id
 
-from contextrl_verl.errors import ConfigError
+from contextrl_verl.errors import ConfigError, JobRefused
 from contextrl_verl.pair_source import PairSource
 from contextrl_verl.prompting import PromptConfig, encode_prompt, images_of, prompt_text
 from contextrl_verl.selection_order import Selection, before_sampler, selection_order
@@ -51,7 +51,7 @@ class SelectionDataset(Dataset):
             else:
                 self.items = _held_out(self.pairs, count, self.settings.run.train_batch_size)
         except ConfigError as error:
-            raise SystemExit("contextrl: " + " ".join(str(error).split())) from None
+            raise JobRefused(error) from None
 
     def __len__(self) -> int:
         return len(self.items)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -57,6 +58,7 @@ class RunView(BaseModel):
     gen_batch_size: int | None = None
     shuffle: bool = False
     max_prompt_length: int = 1024
+    apply_chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     rollout_n: int = 1
     ppo_epochs: int = 1
     default_agent_loop: str = "single_turn_agent"
@@ -78,7 +80,11 @@ class Settings(_Strict):
 
     @property
     def prompt_config(self) -> PromptConfig:
-        return self.prompt
+        """The prompt of pairs; the chat template's arguments are those of the ordinary rows unless it has its own."""
+        return replace(
+            self.prompt,
+            chat_template_kwargs={**self.run.apply_chat_template_kwargs, **self.prompt.chat_template_kwargs},
+        )
 
     @property
     def averages_margins(self) -> bool:
@@ -108,13 +114,15 @@ def parse_settings(block: Any) -> Settings:
     try:
         return Settings.model_validate(block)
     except ValidationError as error:
-        raise _readable(error.errors()[0]) from None
+        # One paragraph a key; of a list, its first bad item.
+        first = {problem["loc"][:2]: problem for problem in reversed(error.errors())}
+        raise ConfigError(*map(_readable, reversed(first.values()))) from None
 
 
-def _readable(problem: Mapping[str, Any]) -> ConfigError:
+def _readable(problem: Mapping[str, Any]) -> str:
     own = problem.get("ctx", {}).get("error")
     if isinstance(own, ConfigError):
-        return own
+        return str(own)
     path = [str(part) for part in problem["loc"]]
     key = ".".join(["contextrl", *path])
     value = repr(problem["input"])
@@ -129,7 +137,7 @@ def _readable(problem: Mapping[str, Any]) -> ConfigError:
             fields = getattr(inner, "model_fields", None) or inner.__dataclass_fields__
         near = get_close_matches(wrong, fields, n=1)
         fix = f"rename it to {near[0]}" if near else "remove it"
-        return ConfigError(
+        return (
             f"{key} is {value}, and there is no such key; {'.'.join(['contextrl', *parents])} knows "
             f"{', '.join(fields)}. Fix: {fix}."
         )
@@ -137,4 +145,4 @@ def _readable(problem: Mapping[str, Any]) -> ConfigError:
         fix = "put quotes around it; yaml reads yes, no, on and off without quotes as true and false"
     if path and path[0] == "run":
         fix = "correct the key of the job that contextrl_verl/config/contextrl_base.yaml reads it from"
-    return ConfigError(f"{key} is {value}: {message}. Fix: {fix}.")
+    return f"{key} is {value}: {message}. Fix: {fix}."

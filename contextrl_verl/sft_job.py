@@ -134,10 +134,10 @@ def _pair_files(folder: Path) -> list[dict[str, Any]]:
 
 
 def _sentence(log: Path) -> ConfigError | None:
-    """The one paragraph with which a job ends that cannot be right."""
-    lines = log.read_text(errors="replace").splitlines()
-    found = [line for line in lines if re.match(r"contextrl: .*Fix: ", line)]
-    return ConfigError(found[-1].removeprefix("contextrl: ")) if found else None
+    """What a job says that cannot be right: one paragraph, or several with numbers."""
+    text = log.read_text(errors="replace")
+    found = re.findall(r"^contextrl: (.*Fix: .*|\d+ things to mend:(?:\n\d+\. .*)+)", text, re.MULTILINE)
+    return ConfigError(*re.sub(r"^\d+ things to mend:\n", "", found[-1]).split("\n")) if found else None
 
 
 def _show(step: int, metrics: dict[str, Any]) -> None:

@@ -6,23 +6,39 @@ return has the keys of ``RESULT_KEYS``.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import math
+import threading
 from collections.abc import Mapping
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from reward_fns import registry
-from reward_fns.registry import Registry, RewardConfigError, Scorer
+from reward_fns.registry import Registry, RewardConfigError, Scorer, check_mapping, describe, one_line
 
 logger = logging.getLogger(__name__)
 
-RESULT_KEYS = ("score", "acc", "parsed", "reward_fn")
+RESULT_KEYS = ("score", "acc", "parsed", "reward_fn", "reward_error")
 _VERL = "verl"
+_ERROR_CHARS = 200
+_ALL_FAILED = 16
+
+
+@dataclass
+class _Seen:
+    """What one data source has given in this process."""
+
+    failures: int = 0
+    succeeded: bool = False
+    fault: str = ""
+    extra_keys: dict[str, None] = field(default_factory=dict)
+
+
+_lock = threading.Lock()
 _overlay: tuple[Any, Registry] = (None, registry.DEFAULT)
-_warned: set[str] = set()
+_seen: dict[str, _Seen] = {}
 
 
 def compute_score(
@@ -30,41 +46,88 @@ def compute_score(
     solution_str: str | None,
     ground_truth: Any,
     extra_info: Mapping[str, Any] | None = None,
-    registry: Mapping[str, str] | None = None,
+    registry: Mapping[str, Scorer | str] | None = None,
+    sandbox_fusion: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """Score one response with the scorer that serves ``data_source``.
 
     Looks in the registry (exact name, then longest prefix; the yaml ``registry`` wins over registered names of equal
-    rank), then among verl's own data sources. ``kwargs`` (the yaml reward_kwargs and verl's own extras) are handed on
-    as far as the scorer accepts them.
+    rank), then among verl's own data sources. ``sandbox_fusion`` is verl's block of that name: with a ``url`` in it,
+    scorers get ``sandbox_fusion_url``, ``concurrent_semaphore`` (one a process) and ``memory_limit_mb``, so verl's
+    scorers of code run it there and never here. These and ``kwargs`` (the rest of the yaml reward_kwargs, and what
+    verl's reward manager adds) are handed on as far as the scorer accepts them.
 
-    Returns ``{"score": float, "acc": float, "parsed": str, "reward_fn": str}``; ``parsed`` is what was read from the
-    response, ``""`` if nothing was, and ``reward_fn`` the registered name, or ``"verl"``. A response that is not a
-    string, or that makes a scorer fail, scores 0. Raises LookupError for a data source that nothing serves,
-    RewardConfigError (a ValueError) for a wrong ground truth or registry, and ImportError for a missing dependency.
+    Returns ``{"score": float, "acc": float, "parsed": str, "reward_fn": str, "reward_error": str}`` and whatever else
+    the scorer's dict holds, unchanged (numpy and tensor scalars as Python's own). ``parsed`` is what was read from the
+    response, ``""`` if nothing was; ``reward_fn`` the registered name, or ``"verl"``; ``reward_error`` is ``""``, or
+    why a scorer failed on the response (``"NameError: name 'x' is not defined"``), which then scores 0. A response
+    that is not a string scores 0.
+
+    Keys that earlier responses of the data source had in this process, and this one has not, are None. verl's
+    validation leaves None out and averages the rest of a key unless its first value is a string; a dict or a list of
+    strings there is an error of verl's, and so is a number missing for ``filter_groups.metric``. Only verl's older
+    trainer (``trainer.use_v1=false``) gives the keys to the advantage estimator gdpo. It takes them from the first row
+    of a batch, so a row without one is a KeyError, and it turns None into NaN, which spoils the whole batch: a
+    scorer for gdpo must return its keys for every response, and not fail.
+
+    Raises LookupError for a data source that nothing serves, ImportError for a missing dependency, and
+    RewardConfigError (a ValueError) for a wrong ground truth, registry or sandbox, and for a data source whose first
+    16 responses in this process all failed, from then on.
     """
+    data_source, ground_truth = _plain(data_source), _plain(ground_truth)
+    table = _table(registry)
     if not isinstance(data_source, str):
-        raise LookupError(_unknown(data_source, registry))
-    name, scorer = _table(registry).resolve(data_source) or (_VERL, _score_with_verl)
+        raise LookupError(_unknown(data_source, table))
+    name, scorer = table.resolve(data_source) or (_VERL, _score_with_verl)
+    seen = _seen.setdefault(data_source, _Seen())
     # A missing response scores 0 whatever the scorer, but still through it: a wrong ground truth must show up.
     text = solution_str if isinstance(solution_str, str) else ""
     arguments = {"data_source": data_source, "solution_str": text, "ground_truth": ground_truth}
+    kwargs.update(_sandbox(sandbox_fusion))
+    failure = None
     try:
-        outcome = scorer(**arguments, extra_info=extra_info, **_accepted(scorer, kwargs))
-        result = _as_result(outcome, name)
-    except NotImplementedError:
-        if scorer is _score_with_verl:
-            raise LookupError(_unknown(data_source, registry)) from None
-        return _failed(name, data_source)
+        result = _as_result(scorer(**arguments, extra_info=extra_info, **_accepted(scorer, kwargs)), name)
     except (RewardConfigError, ImportError):
         raise
-    except Exception:
-        return _failed(name, data_source)
-    return result if text is solution_str else {**result, "score": 0.0, "acc": 0.0, "parsed": ""}
+    except Exception as error:
+        if isinstance(error, NotImplementedError) and scorer is _score_with_verl:
+            raise LookupError(_unknown(data_source, table)) from None
+        failure = error
+        result = {"reward_fn": name, "reward_error": one_line(error)[:_ERROR_CHARS]}
+    if failure or text is not solution_str:
+        result.update(score=0.0, acc=0.0, parsed="")
+    return _note(seen, data_source, scorer, result, failure)
 
 
-def _table(entries: Mapping[str, str] | None) -> Registry:
+def check_sources(sources: Mapping[str, int], registry: Mapping[str, Scorer | str] | None = None) -> list[str]:
+    """Look every data source up before a run; ``sources`` maps each to its number of rows.
+
+    Returns one message for each data source that neither the registry nor verl serves, and for each entry of
+    ``registry`` (the yaml's) that cannot be loaded or is no plain function of verl's four arguments, whether or not a
+    data source asks for it; an empty list when all is well. No response is scored, and no code is run.
+    """
+    table, problems = check_mapping({} if registry is None else registry)
+    for source, rows in sources.items():
+        source = _plain(source)
+        try:
+            if not isinstance(source, str):
+                raise NotImplementedError
+            if table.resolve(source) is None:
+                _ask_verl(source)
+        except NotImplementedError:
+            problems.append(_unknown(source, table, rows))
+        except ImportError as error:
+            problems.append(
+                f"verl's own scorer of the data source {source!r} (rows: {rows}) cannot be imported: "
+                f"{one_line(error)}. Fix: install what it needs, or serve the data source with a scorer of your own."
+            )
+        except RewardConfigError as error:
+            problems.append(str(error))
+    return list(dict.fromkeys(problems))
+
+
+def _table(entries: Mapping[str, Scorer | str] | None) -> Registry:
     global _overlay
     if entries is None:
         return registry.DEFAULT
@@ -76,67 +139,136 @@ def _table(entries: Mapping[str, str] | None) -> Registry:
     return table
 
 
+def _sandbox(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What verl's own default_compute_score is given for its block ``reward.sandbox_fusion``."""
+    if config is None:
+        return {}
+    # A misspelt url must not end in code that runs here.
+    if not isinstance(config, Mapping) or "url" not in config:
+        raise RewardConfigError(
+            f"reward.custom_reward_function.reward_kwargs.sandbox_fusion is {config!r}, not a mapping with a url. "
+            "Fix: set it to ${reward.sandbox_fusion}, verl's own block."
+        )
+    if not config["url"]:
+        return {}
+    with _lock:
+        semaphore = _semaphore(config.get("max_concurrent", 64))
+    limit = config.get("memory_limit_mb", 1024)
+    return {"sandbox_fusion_url": config["url"], "concurrent_semaphore": semaphore, "memory_limit_mb": limit}
+
+
+@cache
+def _semaphore(limit: int) -> threading.Semaphore:
+    return threading.Semaphore(limit)
+
+
 def _score_with_verl(
     data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any] | None = None, **kwargs: Any
 ) -> Any:
     """Ask verl's own scorer; NotImplementedError means that verl does not know ``data_source`` (or is not there)."""
+    if not isinstance(ground_truth, str | Mapping):
+        # verl's scorers would answer 0 for ever. Ask first whether the source is verl's at all, else this blames data.
+        _ask_verl(data_source)
+        raise RewardConfigError(
+            f"verl's scorer for {data_source!r} needs ground_truth to be a string (for some sources a mapping), not "
+            f"{ground_truth!r} ({type(ground_truth).__name__}). Fix reward_model.ground_truth in the data file."
+        )
+    return _verls_scorer()(data_source, solution_str, ground_truth, extra_info, **kwargs)
+
+
+def _verls_scorer() -> Scorer:
     try:
         from verl.utils.reward_score import default_compute_score
     except ImportError:
         raise NotImplementedError from None
-    if isinstance(ground_truth, str | Mapping):
-        return default_compute_score(data_source, solution_str, ground_truth, extra_info, **kwargs)
-    # verl's scorers would answer 0 for ever. Ask first whether the source is verl's at all, else this blames the data.
-    with contextlib.suppress(ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
-        default_compute_score(data_source, "", "", extra_info, **kwargs)
-    raise RewardConfigError(
-        f"verl's scorer for {data_source!r} needs ground_truth to be a string (for some sources a mapping), not "
-        f"{ground_truth!r} ({type(ground_truth).__name__}). Fix reward_model.ground_truth in the data file."
-    )
+    return default_compute_score
 
 
-@lru_cache(maxsize=256)
-def _parameters(scorer: Scorer) -> frozenset[str] | None:
-    parameters = inspect.signature(scorer).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return None
-    return frozenset(parameters)
+def _ask_verl(data_source: str) -> None:
+    """NotImplementedError if verl does not know the data source, ImportError if its scorer needs what is missing."""
+    try:
+        # Without a url verl would start a process for code, even for none; with one, no code means no request.
+        _verls_scorer()(data_source, "", "", sandbox_fusion_url="http://sandbox.invalid")
+    except (NotImplementedError, ImportError):
+        raise
+    except Exception:
+        logger.debug("verl's scorer of %r does not take empty texts", data_source, exc_info=True)
 
 
 def _accepted(scorer: Scorer, kwargs: dict[str, Any]) -> dict[str, Any]:
-    known = _parameters(scorer) if kwargs else None
-    return kwargs if known is None else {key: value for key, value in kwargs.items() if key in known}
+    parameters = inspect.signature(scorer).parameters if kwargs else {}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return kwargs
+    return {key: value for key, value in kwargs.items() if key in parameters}
+
+
+def _plain(value: Any) -> Any:
+    """A numpy scalar, or a tensor of no dimensions, as Python's own value."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def _number(value: Any, what: str) -> float:
+    value = _plain(value)
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"the {what} is {value!r}, not a number")
+    if not math.isfinite(float(value)):
+        raise ValueError(f"the {what} is {value!r}, not a finite number")
+    return float(value)
 
 
 def _as_result(outcome: Any, name: str) -> dict[str, Any]:
     if not isinstance(outcome, Mapping):
-        outcome = {"score": outcome}
-    score = float(outcome["score"])
-    acc = float(outcome.get("acc", score))
-    if not (math.isfinite(score) and math.isfinite(acc)):
-        raise ArithmeticError(f"score {score} or acc {acc} is not finite")
+        # As in verl's default_compute_score, the score is the first of several values.
+        several = isinstance(outcome, tuple | list) or getattr(outcome, "ndim", 0) > 0
+        outcome = {"score": outcome[0] if several else outcome}
+    if "score" not in outcome:
+        raise ValueError(f"the scorer's dict has no key 'score', only {list(outcome)}")
+    score = _number(outcome["score"], "score")
     # verl's own scorers call it "pred".
     parsed = outcome.get("parsed", outcome.get("pred"))
-    return {"score": score, "acc": acc, "parsed": "" if parsed is None else str(parsed), "reward_fn": name}
+    return {
+        **{key: _plain(value) for key, value in outcome.items()},
+        "score": score,
+        "acc": _number(outcome.get("acc", score), "acc"),
+        "parsed": "" if parsed is None else str(parsed),
+        "reward_fn": name,
+        # A scorer that hands a result of compute_score on hands its failure on.
+        "reward_error": str(outcome.get("reward_error") or "")[:_ERROR_CHARS],
+    }
 
 
-def _failed(name: str, data_source: str) -> dict[str, Any]:
-    if data_source not in _warned:
-        _warned.add(data_source)
-        logger.warning(
-            "the scorer %r failed on a response for %r; it scores 0 (further ones in this process are not logged)",
-            name,
-            data_source,
-            exc_info=True,
-        )
-    return {"score": 0.0, "acc": 0.0, "parsed": "", "reward_fn": name}
+def _note(
+    seen: _Seen, data_source: str, scorer: Scorer, result: dict[str, Any], failure: Exception | None
+) -> dict[str, Any]:
+    """Count the result, and give it the keys of its data source; RewardConfigError if nothing has ever worked."""
+    error = result["reward_error"]
+    who = "verl's own scorer" if scorer is _score_with_verl else f"the scorer {describe(scorer)}"
+    with _lock:
+        seen.extra_keys.update(dict.fromkeys(key for key in result if key not in RESULT_KEYS))
+        keys = (*RESULT_KEYS, *seen.extra_keys)
+        seen.failures += bool(error)
+        seen.succeeded = seen.succeeded or not error
+        is_first = bool(error) and seen.failures == 1
+        if seen.failures == _ALL_FAILED and not seen.succeeded:
+            seen.fault = (
+                f"The first {_ALL_FAILED} responses for the data source {data_source!r} in this process all made {who} "
+                f"fail, the last with: {error}. Fix: mend the scorer (for a response that it cannot read it should "
+                "return 0, not raise), then start again."
+            )
+    if is_first:
+        text = "%s failed on a response for %r, which scores 0 (further ones in this process are not logged): %s"
+        logger.warning(text, who, data_source, error, exc_info=failure)
+    if seen.fault:
+        raise RewardConfigError(seen.fault)
+    return {key: result.get(key) for key in keys}
 
 
-def _unknown(data_source: Any, entries: Mapping[str, str] | None) -> str:
-    names = ", ".join(_table(entries).names()) or "nothing"
+def _unknown(data_source: Any, table: Registry, rows: int | None = None) -> str:
+    names = ", ".join(table.names()) or "nothing"
+    where = "" if rows is None else f" (rows: {rows})"
     return (
-        f"No reward function serves the data source {data_source!r}. Registered: {names}; verl's own scorers do not "
-        f"know it either. Add one with @reward_fns.reward({data_source!r}) in a module that the workers import, or in "
-        f"yaml: reward.custom_reward_function.reward_kwargs.registry: "
-        f'{{"{data_source}": "package.module:function"}}.'
+        f"No reward function serves the data source {data_source!r}{where}. Registered: {names}; verl's own scorers do "
+        f"not know it either. Fix: name a scorer in yaml, reward.custom_reward_function.reward_kwargs.registry: "
+        f'{{"{data_source}": "/path/my_reward.py:compute_score"}} (or "package.module:function"), or add one with '
+        f'@reward_fns.reward("{data_source}") in a module that the workers import, or correct the data source.'
     )

@@ -1,7 +1,9 @@
 """Which scorer serves which ``data_source``: exact names first, then the longest prefix.
 
 A scorer has verl's own signature, ``fn(data_source, solution_str, ground_truth, extra_info=None, ...)``, is a plain
-(not ``async``) function, and returns a number or a dict holding ``score`` and optionally ``acc`` and ``parsed``.
+(not ``async``) function, and returns a number, a tuple that begins with one, or a dict holding ``score`` and optionally
+``acc``, ``parsed`` and more. It is given itself or by its place: ``"package.module:function"``, also written
+``"pkg://package.module:function"``, or ``"/path/file.py:function"``, also ``"file:///path/file.py:function"``.
 
 Names: ``"my/data"`` is exact. A name that ends in ``"/"`` is the prefix with the slash, one that ends in ``"*"`` the
 prefix without the star, so ``"my/"`` serves ``my/a`` and ``my/a/b`` but not ``my``, and ``"my*"`` serves all three.
@@ -10,9 +12,15 @@ prefix without the star, so ``"my/"`` serves ``my/a`` and ``my/a/b`` but not ``m
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
+import importlib.util
 import inspect
+import os
+import threading
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 Scorer = Callable[..., Any]
@@ -20,6 +28,9 @@ Match = Literal["auto", "exact", "prefix"]
 F = TypeVar("F", bound=Scorer)
 
 _REQUIRED = ("data_source", "solution_str", "ground_truth", "extra_info")
+_YAML = "reward.custom_reward_function.reward_kwargs.registry"
+_files: dict[str, ModuleType] = {}
+_files_lock = threading.RLock()
 
 
 class RewardConfigError(ValueError):
@@ -37,39 +48,38 @@ class Registry:
         self._parent = parent
         self._exact: dict[str, Scorer | str] = {}
         self._prefix: dict[str, Scorer | str] = {}
+        self._loaded: dict[str, Scorer] = {}
 
     def register(self, name: str, fn: Scorer | str, match: Match = "auto") -> None:
-        """Serve ``name`` with ``fn``, a scorer or ``"package.module:function"`` (imported at first use).
+        """Serve ``name`` with ``fn``, a scorer or the place of one (loaded at first use).
 
         Registering the same scorer again does nothing. Raises RewardConfigError when the name already belongs to a
-        different scorer, or when the scorer cannot be called with verl's four arguments.
+        different scorer, the place is not of a form that the module's docstring lists, or the scorer is not a plain
+        function of verl's four arguments.
         """
         key, is_prefix = _read_name(name, match)
-        if not isinstance(fn, str):
+        if isinstance(fn, str):
+            _split(name, fn)
+        else:
             _check_scorer(name, fn)
-        elif fn.count(":") != 1 or not all(fn.split(":")):
-            raise RewardConfigError(
-                f"The reward registry entry {name!r} reads {fn!r}, which is not of the form 'package.module:function'. "
-                f"Write for instance {name!r}: 'my_rewards.text:score'."
-            )
         table = self._prefix if is_prefix else self._exact
         known = table.setdefault(key, fn)
         if known is not fn and _identity(known) != _identity(fn):
             raise RewardConfigError(
-                f"The data source {name!r} is already served by {_describe(known)}; refusing to replace it with "
-                f"{_describe(fn)}. Register the new scorer under another name, or list it under "
-                f"reward.custom_reward_function.reward_kwargs.registry, which takes precedence for one run."
+                f"The data source {name!r} is already served by {describe(known)}; refusing to replace it with "
+                f"{describe(fn)}. Fix: register the new scorer under another name, or list it under {_YAML}, which "
+                f"takes precedence for one run."
             )
 
     def resolve(self, data_source: str) -> tuple[str, Scorer] | None:
         """Return ``(registered name, scorer)`` for ``data_source``, or None when nothing serves it.
 
-        Raises RewardConfigError when the matching entry names a function that cannot be imported or called.
+        Raises RewardConfigError when the matching entry names a function that cannot be loaded or called.
         """
         layers = [self] if self._parent is None else [self, self._parent]
         for layer in layers:
             if data_source in layer._exact:
-                return data_source, _load(layer._exact, data_source, data_source)
+                return data_source, layer._scorer(data_source, layer._exact[data_source])
         best: tuple[str, Registry] | None = None
         for layer in layers:
             for prefix in layer._prefix:
@@ -78,12 +88,19 @@ class Registry:
         if best is None:
             return None
         name = _prefix_name(best[0])
-        return name, _load(best[1]._prefix, best[0], name)
+        return name, best[1]._scorer(name, best[1]._prefix[best[0]])
 
     def names(self) -> list[str]:
         """Sorted names served, prefixes written with their ``*`` (or trailing ``/``)."""
         own = {*self._exact, *map(_prefix_name, self._prefix)}
         return sorted(own | set(self._parent.names() if self._parent else ()))
+
+    def _scorer(self, name: str, fn: Scorer | str) -> Scorer:
+        if not isinstance(fn, str):
+            return fn
+        if fn not in self._loaded:
+            self._loaded[fn] = load(name, fn)
+        return self._loaded[fn]
 
 
 def _read_name(name: str, match: Match) -> tuple[str, bool]:
@@ -103,46 +120,99 @@ def _prefix_name(prefix: str) -> str:
 def _identity(fn: Scorer | str) -> tuple[str, str]:
     # A module imported twice (reload, Ray's by-value pickling) makes a new object of the same function.
     if isinstance(fn, str):
-        module, _, qualname = fn.partition(":")
+        module, _, qualname = fn.rpartition(":")
         return module, qualname
     qualname = getattr(fn, "__qualname__", "")
     # Lambdas and closures share a qualname without being the same function.
     return (fn.__module__, qualname) if qualname and "<" not in qualname else ("", str(id(fn)))
 
 
-def _describe(fn: Scorer | str) -> str:
-    return fn if isinstance(fn, str) else f"{getattr(fn, '__module__', '?')}:{getattr(fn, '__qualname__', repr(fn))}"
+def describe(fn: Scorer | str) -> str:
+    """A scorer as ``module:name``, as itself if it has no name; the place of one as it is."""
+    qualname = getattr(fn, "__qualname__", "")
+    return f"{fn.__module__}:{qualname}" if qualname else str(fn)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's type and message on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+
+
+def load(name: str, fn: Scorer | str) -> Scorer:
+    """Return the scorer of the entry ``name: fn``, a scorer or the place of one.
+
+    A file is run once a process. Raises RewardConfigError when there is no such scorer, its module or file fails, or
+    it is not a plain function of verl's four arguments.
+    """
+    if isinstance(fn, str):
+        place, attribute = _split(name, fn)
+        try:
+            loaded = _module(place)
+            for part in attribute.split("."):
+                loaded = getattr(loaded, part)
+        except (Exception, SystemExit) as error:
+            raise RewardConfigError(
+                f"The reward registry maps {name!r} to {fn!r}, which cannot be loaded: {one_line(error)}. "
+                f"Fix: correct the entry (in a job: {_YAML}). A module must be importable in every worker process "
+                f"(installed, or on PYTHONPATH), a file must be there on every node, and it must define {attribute!r}."
+            ) from error
+        fn = loaded
+    _check_scorer(name, fn)
+    return fn
+
+
+def _split(name: str, fn: str) -> tuple[str, str]:
+    place, _, attribute = fn.rpartition(":")
+    if not place or not all(part.isidentifier() for part in attribute.split(".")):
+        raise RewardConfigError(
+            f"The reward registry entry {name!r} reads {fn!r}, which is not of the form 'package.module:function' or "
+            f"'/path/file.py:function'. Fix: write for instance {name!r}: 'my_rewards.text:score' (in a job: {_YAML})."
+        )
+    return place, attribute
+
+
+def _module(place: str) -> ModuleType:
+    # What verl's import_utils.load_module reads, and the form without pkg://.
+    if place.startswith("pkg://"):
+        return importlib.import_module(place.removeprefix("pkg://").replace("/", "."))
+    if "/" not in place and not place.endswith(".py"):
+        return importlib.import_module(place)
+    path = os.path.abspath(place.removeprefix("file://"))
+    # verl runs a file anew for every function of it; threads that score would run it at the same time.
+    with _files_lock:
+        if path not in _files:
+            spec = importlib.util.spec_from_file_location(f"custom_module_{hash(path)}", path)
+            if spec is None or spec.loader is None:
+                raise ImportError(f"{path} is not a Python file")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            _files[path] = module
+        return _files[path]
 
 
 def _check_scorer(name: str, fn: Scorer) -> None:
     wanted = "fn(data_source, solution_str, ground_truth, extra_info=None, **kwargs)"
-    if not callable(fn) or inspect.iscoroutinefunction(fn):
-        raise RewardConfigError(f"The scorer for {name!r} must be a plain (not async) function {wanted}, not {fn!r}.")
-    try:
-        inspect.signature(fn).bind(**dict.fromkeys(_REQUIRED))
-    except TypeError as error:
+    called = fn
+    while isinstance(called, functools.partial):
+        called = called.func
+    unusual = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    if (
+        not callable(called)
+        or isinstance(called, type)
+        or any(is_unusual(part) for is_unusual in unusual for part in (called, type(called).__call__))
+    ):
         raise RewardConfigError(
-            f"The scorer {_describe(fn)} for {name!r} cannot be called by keyword as {wanted}: {error}."
-        ) from error
-
-
-def _load(table: dict[str, Scorer | str], key: str, name: str) -> Scorer:
-    fn = table[key]
-    if not isinstance(fn, str):
-        return fn
-    module, _, attribute = fn.partition(":")
+            f"The reward registry serves {name!r} with {describe(fn)}, which is not a plain function (it is async, a "
+            f"generator, a class, or cannot be called). Fix: name a function {wanted} that returns the score itself."
+        )
     try:
-        loaded = importlib.import_module(module)
-        for part in attribute.split("."):
-            loaded = getattr(loaded, part)
-    except (ImportError, AttributeError) as error:
+        # What else it needs may be in the job's reward_kwargs.
+        inspect.signature(fn).bind_partial(**dict.fromkeys(_REQUIRED))
+    except (TypeError, ValueError) as error:
         raise RewardConfigError(
-            f"The reward registry maps {name!r} to {fn!r}, which cannot be imported: {error}. The module must be "
-            f"importable in every worker process (installed, or on PYTHONPATH) and must define {attribute!r}."
+            f"The reward registry serves {name!r} with {describe(fn)}, which cannot be called by keyword as {wanted}: "
+            f"{error}. Fix: give it these arguments."
         ) from error
-    _check_scorer(name, loaded)
-    table[key] = loaded
-    return loaded
 
 
 DEFAULT = Registry()
@@ -169,15 +239,45 @@ def resolve(data_source: str) -> tuple[str, Scorer] | None:
     return DEFAULT.resolve(data_source)
 
 
-def from_mapping(entries: Mapping[str, str]) -> Registry:
-    """Build a table from ``{name: "package.module:function"}`` (a yaml node), laid over the process-wide one."""
-    if not isinstance(entries, Mapping):
-        raise RewardConfigError(
-            f"reward_kwargs.registry must map data sources to 'package.module:function', not be {entries!r}."
-        )
+def from_mapping(entries: Mapping[str, Scorer | str]) -> Registry:
+    """Return a table of ``{name: scorer, or the place of one}`` (a yaml node), laid over the process-wide one.
+
+    Raises RewardConfigError when it is no mapping, or an entry cannot be registered.
+    """
     overlay = Registry(parent=DEFAULT)
-    for name, target in entries.items():
-        if not isinstance(target, str):
-            raise RewardConfigError(f"The reward registry entry {name!r} must be a string, not {target!r}.")
-        overlay.register(name, target)
+    for name, fn in _items(entries):
+        overlay.register(name, fn)
     return overlay
+
+
+def check_mapping(entries: Mapping[str, Scorer | str]) -> tuple[Registry, list[str]]:
+    """Return the table of ``entries`` and one message for each that is wrong, after loading every scorer.
+
+    The names of wrong entries are served, too, so that nobody reports a data source of theirs a second time.
+    """
+    overlay, problems = Registry(parent=DEFAULT), []
+    try:
+        items = _items(entries)
+    except RewardConfigError as error:
+        return overlay, [str(error)]
+    for name, fn in items:
+        try:
+            overlay.register(name, load(name, fn))
+        except RewardConfigError as error:
+            problems.append(str(error))
+            with contextlib.suppress(RewardConfigError):
+                overlay.register(name, _serve_nothing)
+    return overlay, problems
+
+
+def _serve_nothing(data_source: str, solution_str: str, ground_truth: Any, extra_info: Any) -> float:
+    raise RewardConfigError(f"The reward registry entry that serves {data_source!r} is wrong.")
+
+
+def _items(entries: Mapping[str, Scorer | str]) -> list[tuple[str, Scorer | str]]:
+    if isinstance(entries, Mapping):
+        return list(entries.items())
+    raise RewardConfigError(
+        f"{_YAML} is {entries!r}, not a mapping. Fix: map data sources to scorers in it, as in "
+        "{'my/data': '/path/my_reward.py:compute_score'}."
+    )

@@ -6,14 +6,16 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from job_factory import compose_job
 from transformers import Gemma2Config, GraniteConfig, Qwen2_5_VLConfig, Qwen2Config
 
 from contextrl_verl.engine import refuse_unsupported
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.fused_head import LOGIT_FIELDS, fused_kernels_problem
-from contextrl_verl.limits import LOSSES_OVER_ROWS, REFUSED, check_joint_loss, check_model
+from contextrl_verl.limits import REFUSED, REGISTRIES, check_joint_loss, check_model
 
-LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
+OURS = {"model_type": "contextrl_language_model"}
+NAMED = [(key, name, value, reason) for key, name, known in REGISTRIES for value, reason in known.items()]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,8 @@ def test_the_table_and_the_check_before_ray_refuse_the_same_keys(table):
     told = {re.findall(r"`([^`]+)`", cells[0])[0] for cells in table if cells[1] == "refused"}
     kernels = {"final_logit_softcapping", "actor_rollout_ref.model.target_modules"}
     told = {key for key in told if key not in kernels}
-    assert told == {key for key, _, _ in REFUSED} | {f"{LOSS}={name}" for name in LOSSES_OVER_ROWS}
+    named = {f"{key}={value}" for key, _, value, reason in NAMED if reason is not None}
+    assert told == {key for key, _, _ in REFUSED} | named | {"algorithm.kl_ctrl.type=adaptive"}
 
 
 def test_the_table_names_every_field_that_fused_kernels_leave_out(table):
@@ -36,21 +39,20 @@ def test_the_table_names_every_field_that_fused_kernels_leave_out(table):
     assert set(re.findall(r"`([^`]+)`", row[0])) == set(LOGIT_FIELDS)
 
 
-def test_the_table_names_every_loss_that_was_compared(table, repository):
-    source = (repository / "tests" / "engine" / "other_losses.py").read_text()
-    modes = re.search(r"MODES = \((.*?)\)", source, re.S)[1]
-    row = next(cells for cells in table if cells[0] == f"`{LOSS}`")
-    assert set(re.findall(r"`([^`]+)`", row[2])) == set(re.findall(r'"(\w+)"', modes))
+@pytest.mark.parametrize(("key", "known"), [(key, known) for key, _, known in REGISTRIES])
+def test_the_table_names_every_loss_and_estimator_that_was_compared(table, key, known):
+    row = next(cells for cells in table if cells[0] == f"`{key}`")
+    assert set(re.findall(r"`([^`]+)`", row[2])) == {value for value, reason in known.items() if reason is None}
 
 
 @pytest.mark.parametrize(("key", "name", "good"), REFUSED, ids=[key for key, _, _ in REFUSED])
 def test_every_refused_value_names_its_key_and_a_fix_that_is_taken(key, name, good):
     with pytest.raises(ConfigError, match="which context awareness does not support") as refused:
-        check_joint_loss({name: "something else"})
+        check_joint_loss({name: "something else", **OURS})
     assert str(refused.value).startswith(f"{key} is 'something else'")
     assert f"Fix: {key}=" in str(refused.value)
     for value in good:
-        check_joint_loss({name: value, "model_type": "contextrl_language_model"})
+        check_joint_loss({name: value, **OURS})
 
 
 def test_another_engine_and_none_are_refused():
@@ -59,10 +61,49 @@ def test_another_engine_and_none_are_refused():
             check_joint_loss(run)
 
 
-@pytest.mark.parametrize("loss", LOSSES_OVER_ROWS)
-def test_a_loss_over_rows_is_refused(loss):
-    with pytest.raises(ConfigError, match=loss):
-        check_joint_loss({"loss_mode": loss})
+@pytest.mark.parametrize(
+    ("key", "name", "value", "reason"), NAMED, ids=[f"{name} {value}" for _, name, value, _ in NAMED]
+)
+def test_losses_and_estimators_that_pairs_distort_are_refused_by_name(key, name, value, reason, capsys):
+    if reason is None:
+        check_joint_loss({name: value, **OURS})
+        assert capsys.readouterr().out == ""
+        return
+    with pytest.raises(ConfigError) as refused:
+        check_joint_loss({name: value, **OURS})
+    told, fix = str(refused.value).split(" Fix: ")
+    assert told == f"{key} is {value!r}: {reason}."
+    assert "\n" not in fix
+    check_joint_loss({name: re.match(rf"{re.escape(key)}=(\w+)", fix)[1], **OURS})
+
+
+@pytest.mark.parametrize(("key", "name"), [(key, name) for key, name, _ in REGISTRIES])
+def test_of_a_loss_or_estimator_of_the_users_own_one_sentence_is_said(key, name, capsys):
+    check_joint_loss({name: "mine", **OURS})
+    assert capsys.readouterr().out.startswith(f"contextrl: {key}=mine is not one of verl 0.9.1's own")
+
+
+def test_an_adaptive_kl_coefficient_is_refused_where_verl_uses_it():
+    adaptive = {"kl_ctrl": "adaptive", **OURS}
+    check_joint_loss(adaptive)
+    check_joint_loss({"use_kl_in_reward": True, "kl_ctrl": "fixed", **OURS})
+    with pytest.raises(
+        ConfigError, match=r"^algorithm\.kl_ctrl\.type is 'adaptive'.* Fix: algorithm\.kl_ctrl\.type=fixed"
+    ):
+        check_joint_loss({"use_kl_in_reward": True, **adaptive})
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("algorithm.adv_estimator=gpg",),
+        ("actor_rollout_ref.actor.policy_loss.loss_mode=geo_mean",),
+        ("algorithm.use_kl_in_reward=True", "algorithm.kl_ctrl.type=adaptive"),
+    ],
+)
+def test_the_jobs_own_keys_reach_the_check(overrides):
+    with pytest.raises(ConfigError, match=re.escape(overrides[-1].split("=")[0])):
+        check_joint_loss(dict(compose_job(*overrides).contextrl.run))
 
 
 @pytest.mark.parametrize(

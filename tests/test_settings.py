@@ -17,10 +17,10 @@ from contextrl_verl.settings import Settings, parse_settings
 def refusal(block) -> str:
     with pytest.raises(ConfigError) as caught:
         parse_settings(block)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert re.search(r"\. Fix: .+\.$", message)
-    return message
+    for problem in caught.value.problems:
+        assert "\n" not in problem
+        assert re.search(r"\. Fix: .+\.$", problem)
+    return caught.value.problems[0]
 
 
 def nested(key: str, value) -> dict:

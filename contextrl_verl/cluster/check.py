@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,38 @@ def check_allocation(config: Any, nodes: int, gpus: int, requeue: bool) -> None:
         )
 
 
+def check_offline(path: str) -> None:
+    """Where the hub is switched off, a model that is given by its name there must be in the cache.
+
+    Raises:
+        ConfigError: it is not, or not with all of its weights.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if not constants.HF_HUB_OFFLINE or Path(path).exists():
+        return
+    try:
+        found = try_to_load_from_cache(path, "config.json")
+    except HFValidationError:
+        # Not such a name; loading it tells what is wrong.
+        return
+    if not isinstance(found, str) or not _has_weights(Path(found).parent):
+        raise ConfigError(
+            f"actor_rollout_ref.model.path is {path!r}, HF_HUB_OFFLINE is set, and {constants.HF_HUB_CACHE} does not "
+            f"have all of that model. Fix: HF_HUB_OFFLINE=0 hf download {path} with the same HF_HOME where there is "
+            "internet, or MODEL=<its folder>."
+        )
+
+
+def _has_weights(folder: Path) -> bool:
+    # A download that was cut short has the index of the weights and not all of the files.
+    indices = [json.loads(index.read_text()) for index in folder.glob("*.index.json")]
+    if not indices:
+        return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+    return any(all((folder / name).exists() for name in index["weight_map"].values()) for index in indices)
+
+
 def check_verl(config: Any) -> None:
     """verl's own checks, as one sentence; building its dataclasses also runs contextrl_verl's check of the job.
 
@@ -92,6 +125,7 @@ def main() -> int:
                 "RECIPE must hand all of its arguments to one python -m verl.trainer.main_ppo."
             )
         check_allocation(config, options.nodes, options.gpus_per_node, bool(options.requeue))
+        check_offline(config.actor_rollout_ref.model.path)
         check_verl(config)
     except (ConfigError, OmegaConfBaseException) as error:
         print(f"contextrl slurm: {error}", file=sys.stderr)

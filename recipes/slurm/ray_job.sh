@@ -25,6 +25,8 @@ fi
 number=0
 while [[ -e $RUN_DIR/metrics.$number.jsonl ]]; do number=$((number + 1)); done
 export VERL_FILE_LOGGER_PATH=$RUN_DIR/metrics.$number.jsonl
+# One W&B run over all attempts, and over the tasks of an array, which share the checkpoints too.
+export WANDB_RUN_ID=${WANDB_RUN_ID:-slurm-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}} WANDB_RESUME=${WANDB_RESUME:-allow}
 # A key of this job's own: without one, whoever reaches the head's port can run code as this user. Older Rays ignore it.
 export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token}
 if [[ $RAY_AUTH_MODE == token && -z ${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-} ]]; then
@@ -34,13 +36,23 @@ fi
 export SETUP RAY_START_ARGS RAY_TMP LOG_DIR CPUS_PER_NODE GPUS_PER_NODE
 
 # ---- on each node, inside the container -----------------------------------------------------------------------------
+# prepare: what Ray and the trainer share.
+# shellcheck disable=SC2329  # step hands it to every node
+prepare() {
+  # shellcheck source=/dev/null
+  [[ -z $SETUP ]] || source "$SETUP"
+  # Slurm sets ROCR_VISIBLE_DEVICES beside the others on many clusters, and verl's workers refuse that.
+  [[ -z ${CUDA_VISIBLE_DEVICES:-}${HIP_VISIBLE_DEVICES:-} ]] || unset ROCR_VISIBLE_DEVICES
+  # Ray has a socket for every process.
+  (($(ulimit -Sn) >= 65536)) || ulimit -Sn 65536 2>/dev/null || ulimit -Sn hard
+}
+
 # ray_node NAME head|worker HEAD_IP PORT: Ray in the foreground until SIGTERM. It ends its own processes and no others.
 # shellcheck disable=SC2329  # step calls it by name
 ray_node() {
   local name=$1 role=$2 ip=$3 port=$4 status pid temp cpus
   local -a options extra
-  # shellcheck source=/dev/null
-  [[ -z $SETUP ]] || source "$SETUP"
+  prepare
   # A folder of its own, so that several jobs, or users, can share a node.
   temp=$(mktemp -d "$RAY_TMP/ray-$SLURM_JOB_ID.XXXX") || return 1
   read -ra extra <<<"$RAY_START_ARGS"
@@ -75,8 +87,7 @@ ray_node() {
 # trainer COMMAND...: in the same environment as Ray.
 # shellcheck disable=SC2329  # step calls it by name
 trainer() {
-  # shellcheck source=/dev/null
-  [[ -z $SETUP ]] || source "$SETUP"
+  prepare
   exec "$@"
 }
 
@@ -95,7 +106,7 @@ step() {
   [[ -z $CPUS_PER_NODE ]] || options+=("--cpus-per-task=$CPUS_PER_NODE")
   # exec: the step's process id is srun's, and a signal to it goes on to the node.
   exec srun --overlap --nodes=1 --ntasks=1 --nodelist="$node" --cpu-bind=none --export=ALL "${options[@]}" \
-    "${SRUN_OPTIONS[@]}" "${WRAPPER[@]}" bash -c "$(declare -f "$1"); \"\$@\"" ray-job "$@"
+    "${SRUN_OPTIONS[@]}" "${WRAPPER[@]}" bash -c "$(declare -f prepare "$1"); \"\$@\"" ray-job "$@"
 }
 
 head_address() {

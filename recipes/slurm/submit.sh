@@ -40,17 +40,17 @@ fail() {
 }
 
 DRY_RUN=0
-while (($#)); do
-  case $1 in
+OVERRIDES=()
+for argument in "$@"; do
+  case $argument in
     --dry-run) DRY_RUN=1 ;;
     -h | --help)
       sed -n '2,8p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'
       exit 0
       ;;
-    --*) fail "$1 is no option. Fix: --dry-run, or Hydra overrides as key=value; sbatch's own go into SBATCH_ARGS." ;;
-    *) break ;;
+    --*) fail "$argument is no option. Fix: --dry-run, or Hydra overrides as key=value; sbatch's own go into SBATCH_ARGS." ;;
+    *) OVERRIDES+=("$argument") ;;
   esac
-  shift
 done
 
 for name in NODES JOIN_SECONDS SIGNAL_SECONDS MAX_REQUEUES; do
@@ -65,6 +65,31 @@ done
 [[ -z $SETUP || -f $SETUP ]] || fail "SETUP is '$SETUP', and there is no such file. Fix: name a shell file, or leave it empty."
 [[ $JOB_NAME$RUN_DIR != *[[:space:]%]* ]] ||
   fail "JOB_NAME or RUN_DIR has a space or a %: '$JOB_NAME', '$RUN_DIR'. Fix: sbatch reads neither; rename."
+for name in $FORWARD; do
+  [[ $name =~ ^[A-Za-z_][A-Za-z0-9_]*$ && -n ${!name+set} ]] ||
+    fail "FORWARD names '$name', and no variable of that name is set. Fix: $name=<value> beside it, or take it out of FORWARD (names with spaces between them)."
+done
+# A folder for each task would have to reach overrides, check and requeue; one task after another needs nothing.
+if [[ " ${SBATCH_ARGS//[\"\']/}" =~ [[:space:]](--array[=[:space:]]|-a[=[:space:]]*)([^[:space:]]+) ]]; then
+  tasks=${BASH_REMATCH[2]}
+  [[ $tasks == *%1 ]] ||
+    fail "SBATCH_ARGS has --array=$tasks, whose tasks would run at once and share RUN_DIR and its checkpoints. Fix: --array=${tasks%\%*}%1, where each goes on from the one before, or submit each run with a RUN_DIR of its own."
+fi
+# What Slurm is asked for must be what verl is told. The CPU platform asks for none.
+for place in GPU_OPTION SBATCH_ARGS; do
+  [[ ${VERL_PLATFORM:-} != cpu ]] || break
+  while read -r option value; do
+    gpus=0
+    for part in ${value//,/ }; do
+      [[ $option != --gres || $part =~ ^gpu(:|$) ]] || continue
+      part=${part##*:}
+      [[ $part =~ ^[0-9]+$ ]] || part=1 # a kind without a number is one
+      gpus=$((gpus + part))
+    done
+    ((gpus == 0 || gpus == GPUS_PER_NODE)) ||
+      fail "$place has $option=$value, $gpus GPU(s) a node, and GPUS_PER_NODE, which verl is told, is $GPUS_PER_NODE. Fix: GPUS_PER_NODE=$gpus, or ask for $GPUS_PER_NODE in $place."
+  done < <(tr -d "\"'" <<<"${!place}" | grep -oE -e '--(gres|gpus-per-node|gpus-per-task)[=[:space:]][^[:space:]]+' | sed 's/=/ /')
+done
 
 mkdir -p "$RUN_DIR/logs"
 RUN_DIR=$(cd -- "$RUN_DIR" && pwd)
@@ -82,12 +107,10 @@ ARGS=(
   # Ray refuses both of a driver that joins a running cluster.
   ++ray_kwargs.ray_init.num_cpus=null
   ++ray_kwargs.ray_init.num_gpus=null
-  "$@"
+  "${OVERRIDES[@]}"
 )
 
 directives() {
-  local option
-  local -a more
   echo "#!/bin/bash"
   echo "#SBATCH --job-name=$JOB_NAME"
   echo "#SBATCH --nodes=$NODES"
@@ -106,10 +129,8 @@ directives() {
     echo "#SBATCH --no-requeue"
   fi
   echo "#SBATCH --signal=B:USR1@$SIGNAL_SECONDS"
-  read -ra more <<<"$SBATCH_ARGS"
-  for option in "${more[@]}"; do
-    echo "#SBATCH $option"
-  done
+  # On one line as it stands: sbatch takes several options a line, and reads quotes itself.
+  [[ -z $SBATCH_ARGS ]] || echo "#SBATCH ${SBATCH_ARGS//$'\n'/ }"
 }
 
 # The variables that the recipes read, by their blocks of defaults.
@@ -153,13 +174,18 @@ echo "contextrl slurm: job script in $SCRIPT"
 if [[ $CHECK == 1 ]]; then
   RESOLVED=$RUN_DIR/config.yaml
   (
+    set +u # as on the nodes
     # shellcheck source=/dev/null
     [[ -z $SETUP ]] || source "$SETUP"
     read -ra wrap <<<"$WRAP"
-    "${wrap[@]}" bash "$RECIPE" "${ARGS[@]}" --cfg job --resolve >"$RESOLVED.part" 2>"$RESOLVED.log" ||
+    # A recipe that loses --cfg would train here; verl imports the module, which then ends it. After WRAP, for
+    # containers that begin with an empty environment.
+    guard=${VERL_USE_EXTERNAL_MODULES:+$VERL_USE_EXTERNAL_MODULES,}contextrl_verl.cluster.config_only
+    "${wrap[@]}" env VERL_USE_EXTERNAL_MODULES="$guard" \
+      bash "$RECIPE" "${ARGS[@]}" --cfg job --resolve >"$RESOLVED.part" 2>"$RESOLVED.log" ||
       {
         tail -n 15 "$RESOLVED.log" >&2
-        fail "the configuration cannot be composed; the lines above are the end of $RESOLVED.log. Fix: correct the override or variable they name."
+        fail "the configuration of $RECIPE cannot be composed; the lines above are the end of $RESOLVED.log. Fix: correct the override or variable they name, or CHECK=0 if this is a login node without the environment."
       }
     mv -- "$RESOLVED.part" "$RESOLVED"
     rm -f -- "$RESOLVED.log"

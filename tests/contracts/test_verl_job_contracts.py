@@ -52,7 +52,7 @@ def test_every_key_that_the_yaml_sets_is_one_of_verls(verls_own, name):
     for own in ("contextrl", "defaults", "hydra"):
         block.pop(own, None)
     # Free dictionaries of verl, and keys with a default elsewhere.
-    free = ("ray_init.", "override_config.", "mixed_precision.")
+    free = ("ray_init.", "override_config.", "mixed_precision.", "sampler_kwargs.")
     for path in _leaves(block):
         if path in ADDED or any(part in path for part in free):
             continue
@@ -66,7 +66,7 @@ def test_every_key_that_the_block_reads_is_one_of_verls(verls_own):
         if name == "data_sampler":
             assert not _known(verls_own, "data.sampler"), "verl has a sampler hook: batch_plan.py may use it"
             continue
-        path = path.split(".override_config.")[0]  # a mapping of the user's own
+        path = path.split(".override_config.")[0].removesuffix(".reward_kwargs")  # mappings of the user's own
         assert _known(verls_own, path), f"contextrl_base.yaml, contextrl.run.{name}: verl has no {path}"
 
 
@@ -77,7 +77,7 @@ def test_a_bad_job_stops_in_validate_config_and_that_is_before_ray(tmp_path):
     config = job_on(tmp_path, "data.train_files=[gone.parquet]", pairs=[text_pair(0)])
     OmegaConf.update(config, "actor_rollout_ref.actor.fsdp_config.contextrl", config.contextrl, force_add=True)
     config.actor_rollout_ref.actor.use_dynamic_bsz = True
-    with pytest.raises(SystemExit, match=r"contextrl: .*gone\.parquet"):
+    with pytest.raises(SystemExit, match=r"(?s)contextrl: .*gone\.parquet"):
         validate_config(config, use_reference_policy=False, use_critic=False)
     driver = source(inspect.unwrap(main_ppo.main), "engine_config.py")
     assert 0 < driver.find("validate_config(") < driver.find("run_ppo("), "engine_config.py: the check before Ray"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_fns import RewardConfigError, compute_score, dispatch, registry
+from reward_fns import RewardConfigError, compute_score, registry
 from reward_fns.dispatch import RESULT_KEYS
 from reward_fns.registry import Registry
 
@@ -21,16 +21,6 @@ OWN = [
     ("contextrl/multiple_choice", "J", {}, "The answer is (J)"),
     ("contextrl/math", "\\frac{1}{2}", {}, "So \\boxed{0.5}"),
 ]
-
-
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Registry:
-    """A table of the test's own in place of the process-wide one."""
-    table = Registry()
-    monkeypatch.setattr(registry, "DEFAULT", table)
-    monkeypatch.setattr(dispatch, "_overlay", (None, table))
-    monkeypatch.setattr(dispatch, "_warned", set())
-    return table
 
 
 def yaml_scorer(data_source: str, solution_str: str, ground_truth: str, extra_info: Any, bonus: float = 0.0) -> float:
@@ -93,11 +83,11 @@ def test_labels_and_option_counts_are_checked() -> None:
 
 def test_verl_scores_its_own_sources() -> None:
     right = compute_score("openai/gsm8k", "so #### 42", "42", unused_option=1)
-    assert right == {"score": 1.0, "acc": 1.0, "parsed": "", "reward_fn": "verl"}
+    assert right == {"score": 1.0, "acc": 1.0, "parsed": "", "reward_fn": "verl", "reward_error": ""}
     assert compute_score("openai/gsm8k", "so #### 41", "42")["score"] == 0.0
     dapo = compute_score("math_dapo", "Answer: 42", "42")
-    assert tuple(dapo) == RESULT_KEYS
-    assert (dapo["score"], dapo["acc"], dapo["parsed"]) == (1.0, 1.0, "42")
+    assert tuple(dapo) == (*RESULT_KEYS, "pred")
+    assert (dapo["score"], dapo["acc"], dapo["parsed"], dapo["pred"]) == (1.0, 1.0, "42", "42")
 
 
 @pytest.mark.parametrize("truth", ["A", 3])
@@ -127,9 +117,9 @@ def test_the_yaml_registry(fresh: Registry) -> None:
     fresh.register("d/*", failing)
     entries = {"d/*": f"{__name__}:yaml_scorer", "broken": "no.such.module:fn", "late": "json:no_such_function"}
     result = compute_score("d/x", "A", "A", registry=entries, bonus=0.5, reward_router_address="unused")
-    assert result == {"score": 0.75, "acc": 0.75, "parsed": "", "reward_fn": "d/"}
+    assert result == {"score": 0.75, "acc": 0.75, "parsed": "", "reward_fn": "d/", "reward_error": ""}
     assert compute_score("openai/gsm8k", "#### 1", "1", registry=entries)["score"] == 1.0
-    with pytest.raises(RewardConfigError, match=r"'broken' to 'no.such.module:fn', which cannot be imported"):
+    with pytest.raises(RewardConfigError, match=r"'broken' to 'no.such.module:fn', which cannot be loaded"):
         compute_score("broken", "A", "A", registry=entries)
     with pytest.raises(RewardConfigError, match="must define 'no_such_function'"):
         compute_score("late", "A", "A", registry=entries)
@@ -149,18 +139,6 @@ def test_verl_loads_it_with_reward_kwargs() -> None:
     call = {"solution_str": "A", "ground_truth": "A", "extra_info": {"num_turns": None}}
     assert score(data_source="my/data", **call)["score"] == 0.5
     assert score(data_source="contextrl/selection", **call)["score"] == 1.0
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "x", {}, {"score": None}])
-def test_a_scorer_that_fails_scores_zero_and_is_logged_once(
-    fresh: Registry, caplog: pytest.LogCaptureFixture, value: Any
-) -> None:
-    fresh.register("bad", lambda data_source, solution_str, ground_truth, extra_info: value)
-    fresh.register("worse", failing)
-    for _ in range(3):
-        for source in ("bad", "worse"):
-            assert compute_score(source, "A", "A") == {"score": 0.0, "acc": 0.0, "parsed": "", "reward_fn": source}
-    assert len(caplog.records) == 2
 
 
 def test_math_works_off_the_main_thread() -> None:

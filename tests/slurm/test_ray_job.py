@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
+import subprocess
 import textwrap
 import time
 
 import pytest
-from fake_slurm import FakeSlurm
+from fake_slurm import SUBMIT, FakeSlurm
 
 pytestmark = pytest.mark.timeout(300)
 
 PAYLOAD = """
-import json, os, pathlib, sys, time
+import json, os, pathlib, resource, sys, time
+files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 import ray
 
 ray.init(log_to_driver=False)
@@ -22,13 +25,15 @@ ray.get(group.ready(), timeout=60)
 
 @ray.remote(num_cpus=1, num_gpus=1)
 def look():
-    return ray.get_runtime_context().get_node_id(), os.environ.get("HOOK"), os.environ.get("VERL_FILE_LOGGER_PATH")
+    names = ("HOOK", "VERL_FILE_LOGGER_PATH", "WANDB_RUN_ID", "ROCR_VISIBLE_DEVICES")
+    return ray.get_runtime_context().get_node_id(), *(os.environ.get(name) for name in names)
 
 strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
 seen = ray.get([look.options(scheduling_strategy=strategy(group, index)).remote() for index in range(len(ray.nodes()))])
 pathlib.Path("seen.json").write_text(json.dumps({
     "names": sorted(node["NodeName"] for node in ray.nodes()), "resources": ray.cluster_resources(), "seen": seen,
-    "arguments": sys.argv[1:], "environment": {name: os.environ.get(name) for name in ("ARM", "MODEL")}}))
+    "arguments": sys.argv[1:], "files": files,
+    "environment": {name: os.environ.get(name) for name in ("ARM", "MODEL", "WANDB_RESUME", "ROCR_VISIBLE_DEVICES")}}))
 """
 
 
@@ -36,7 +41,7 @@ pathlib.Path("seen.json").write_text(json.dumps({
 def slurm(tmp_path, request):
     allocation = FakeSlurm(tmp_path, request.param)
     (tmp_path / "payload.py").write_text(PAYLOAD)
-    (tmp_path / "setup.sh").write_text("export HOOK='set on the node'\n")
+    (tmp_path / "setup.sh").write_text("export HOOK='set on the node'\nulimit -Sn 1024\n")
     yield allocation
     allocation.close()
 
@@ -65,21 +70,58 @@ def test_two_nodes_one_cluster(slurm):
     recipe(slurm, 'python payload.py "$@"')
     assert slurm.submit("a.b=[1, 'x y']", SETUP="setup.sh", ARM="grpo", MODEL="a model/$HOME").returncode == 0
     assert slurm.log("sbatch").strip() == str(slurm.run / "job.sbatch")
-    job = slurm.start()
+    job = slurm.start(CUDA_VISIBLE_DEVICES="0", ROCR_VISIBLE_DEVICES="0")
     assert job.wait(240) == 0, slurm.output()
     told = json.loads((slurm.folder / "seen.json").read_text())
     assert told["names"] == ["alpha", "beta"]
     assert (told["resources"]["CPU"], told["resources"]["GPU"]) == (6, 2)
     assert len({node for node, *_ in told["seen"]}) == 2
-    assert [rest for _, *rest in told["seen"]] == [["set on the node", str(slurm.run / "metrics.0.jsonl")]] * 2
+    metrics, number = str(slurm.run / "metrics.0.jsonl"), slurm_job(slurm)
+    # verl's workers refuse ROCR_VISIBLE_DEVICES beside CUDA_VISIBLE_DEVICES; W&B runs in one of them.
+    assert [rest for _, *rest in told["seen"]] == [["set on the node", metrics, f"slurm-{number}", None]] * 2
+    assert told["files"] == min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     assert told["arguments"][-1] == "a.b=[1, 'x y']"
     assert {"trainer.nnodes=2", "trainer.n_gpus_per_node=1", "trainer.resume_mode=auto"} <= set(told["arguments"])
-    assert told["environment"] == {"ARM": "grpo", "MODEL": "a model/$HOME"}
+    assert told["environment"] == {
+        "ARM": "grpo", "MODEL": "a model/$HOME", "WANDB_RESUME": "allow", "ROCR_VISIBLE_DEVICES": None,
+    }  # fmt: skip
     assert "all nodes have joined Ray: alpha (1 GPUs), beta (1 GPUs)" in slurm.output()
     logs = {path.name for path in (slurm.run / "logs").glob("*/*")}
     assert logs == {"node-alpha.log", "node-beta.log"}
     assert "requeue" not in slurm.log("scontrol")
     nothing_left(slurm)
+
+
+def prepared(before: str, after: str) -> list[str]:
+    """Words that ``after`` prints once ray_job.sh has prepared a node that begins with ``before``."""
+    body = SUBMIT.with_name("ray_job.sh").read_text()
+    prepare = body[body.index("prepare() {") :].partition("\n}\n")[0] + "\n}\n"
+    command = ["bash", "-c", f"SETUP=; {before}\n{prepare}prepare; {after}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_a_node_is_prepared():
+    devices = "echo ${CUDA_VISIBLE_DEVICES-none} ${ROCR_VISIBLE_DEVICES-none}"
+    assert prepared("export ROCR_VISIBLE_DEVICES=0 CUDA_VISIBLE_DEVICES=0", devices) == ["0", "none"]
+    assert prepared("export ROCR_VISIBLE_DEVICES=0 HIP_VISIBLE_DEVICES=0", devices) == ["none", "none"]
+    assert prepared("export ROCR_VISIBLE_DEVICES=0", devices) == ["none", "0"]
+    # As far as the hard limit lets it, and without a word.
+    assert prepared("ulimit -Sn 100; ulimit -Hn 500", "ulimit -Sn") == ["500"]
+
+
+@one
+def test_a_wandb_run_of_the_users_own_and_one_of_an_array(slurm):
+    # Cut off before Ray starts.
+    recipe(slurm, "exit 0")
+    assert slurm.submit().returncode == 0
+    script = slurm.run / "job.sbatch"
+    script.write_text(script.read_text().replace("# ---- on each node", 'echo "$WANDB_RUN_ID $WANDB_RESUME"; exit\n#'))
+    for environment, said in (
+        ({"WANDB_RUN_ID": "mine", "WANDB_RESUME": "must"}, "mine must"),
+        ({"SLURM_ARRAY_JOB_ID": "77"}, "slurm-77 allow"),
+    ):
+        assert slurm.start(**environment).wait(60) == 0
+        assert slurm.output().splitlines()[-1] == said
 
 
 @both

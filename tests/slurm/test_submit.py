@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,20 +55,59 @@ def test_every_script_is_clean(slurm):
 def test_directives_follow_the_variables(slurm):
     told = slurm.submit(
         "--dry-run", VERL_PLATFORM="cuda", GPUS_PER_NODE="4", TIME="02:00:00", PARTITION="long", ACCOUNT="lab", QOS="",
-        SBATCH_ARGS="--exclusive --constraint=[a|b]", REQUEUE="0", SIGNAL_SECONDS="300", JOB_NAME="my-job",
+        SBATCH_ARGS="--exclusive --constraint=[a|b]\n--comment='two words'", REQUEUE="0", SIGNAL_SECONDS="300",
+        JOB_NAME="my-job",
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert "nothing submitted" in told.stdout
     assert slurm.log("sbatch") == ""
     lines = (slurm.run / "job.sbatch").read_text().splitlines()
     assert lines[0] == "#!/bin/bash"
-    assert [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")] == [
+    directives = [line for line in lines if line.startswith("#SBATCH")]
+    # sbatch splits a directive at spaces outside quotes, as a shell does.
+    assert [option for line in directives for option in shlex.split(line)[1:]] == [
         "--job-name=my-job", "--nodes=2", "--ntasks-per-node=1", f"--output={slurm.run}/logs/slurm-%j.out",
         "--open-mode=append", "--gpus-per-node=4", "--cpus-per-task=3", "--time=02:00:00", "--partition=long",
         "--account=lab", "--no-requeue", "--signal=B:USR1@300", "--exclusive", "--constraint=[a|b]",
+        "--comment=two words",
     ]  # fmt: skip
     # sbatch reads directives only in front of the first command.
-    assert lines[len([line for line in lines if line.startswith("#SBATCH")])].startswith("#SBATCH")
+    assert lines[len(directives)].startswith("#SBATCH")
+
+
+def test_a_dry_run_is_asked_for_anywhere(slurm):
+    told = slurm.submit("trainer.save_freq=20", "--dry-run", "a=b")
+    assert told.returncode == 0, told.stderr
+    assert "nothing submitted" in told.stdout
+    assert slurm.log("sbatch") == ""
+    assert (slurm.run / "job.sbatch").read_text().count("\n  trainer.save_freq=20\n  a=b\n)\n") == 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"GPU_OPTION": "--gres=gpu:h100:4"},
+        {"GPU_OPTION": "--gres=nvme:2,gpu:4"},
+        {"SBATCH_ARGS": "--exclusive --gres gpu:h100:3,gpu:l40:1"},
+        {"SBATCH_ARGS": "--gpus-per-node=4 --comment='a b'"},
+        {"SBATCH_ARGS": "--gpus-per-task='h100:4'"},
+    ],
+)
+def test_slurm_is_asked_for_the_gpus_that_verl_is_told(slurm, asked):
+    told = slurm.submit(**asked, VERL_PLATFORM="cuda", GPUS_PER_NODE="8")
+    ((place, value),) = asked.items()
+    assert told.returncode == 2
+    assert f"{place} has --g" in told.stderr
+    assert "4 GPU(s) a node, and GPUS_PER_NODE, which verl is told, is 8. Fix: GPUS_PER_NODE=4, or" in told.stderr
+    assert slurm.log("sbatch") == ""
+    assert slurm.submit(**asked, VERL_PLATFORM="cuda", GPUS_PER_NODE="4").returncode == 0
+    assert f"#SBATCH {value}\n" in (slurm.run / "job.sbatch").read_text()
+
+
+def test_one_gpu_and_other_resources_need_no_number(slurm):
+    asked = {"GPU_OPTION": "--gres=gpu:h100", "SBATCH_ARGS": "--gres=nvme:2 --array=0-3%1"}
+    told = slurm.submit(**asked, VERL_PLATFORM="cuda", GPUS_PER_NODE="1")
+    assert told.returncode == 0, told.stderr
 
 
 def test_keys_stay_out_of_the_script(slurm):
@@ -100,6 +141,11 @@ def test_what_a_recipe_reads_reaches_the_job(slurm):
         ([], {"SETUP": "none.sh"}, "SETUP is 'none.sh', and there is no such file"),
         ([], {"JOB_NAME": "my job"}, "has a space"),
         ([], {"REQUEUE": "yes"}, "REQUEUE is 'yes'"),
+        (["a=b", "--dryrun"], {}, "--dryrun is no option"),
+        ([], {"FORWARD": "HOME NOT_SET"}, "FORWARD names 'NOT_SET', and no variable of that name is set"),
+        ([], {"FORWARD": "HOME,PATH"}, "FORWARD names 'HOME,PATH'"),
+        ([], {"SBATCH_ARGS": "--mem=0 --array=0-3"}, "has --array=0-3, whose tasks would run at once"),
+        ([], {"SBATCH_ARGS": "-a 0-3%2"}, "Fix: --array=0-3%1,"),
     ],
 )
 def test_bad_variables(slurm, arguments, environment, said):
@@ -138,6 +184,7 @@ def test_a_dry_run_of_the_quickstart_resolves_and_checks_its_configuration(slurm
     assert told.returncode == 2
     assert "safe_freq" in told.stderr
     assert "cannot be composed" in told.stderr
+    assert "CHECK=0 if this is a login node without the environment" in told.stderr
 
     # Paths in the configuration are relative to where the job runs.
     (slurm.folder / "pairs.parquet").unlink()
@@ -149,7 +196,62 @@ def test_a_dry_run_of_the_quickstart_resolves_and_checks_its_configuration(slurm
         "contextrl slurm: contextrl.pairs.train_files: pairs.parquet: there is no such file of contrastive pairs. Fix: "
         in capsys.readouterr().err
     )
+    config.actor_rollout_ref.model.path = "owner/name"
+    OmegaConf.save(config, slurm.run / "config.yaml")
+    assert check.main() == 1
+    assert "path is 'owner/name', HF_HUB_OFFLINE is set" in capsys.readouterr().err
     assert slurm.log("sbatch") == ""
+
+
+def test_a_recipe_that_loses_its_arguments_does_not_train_here(slurm):
+    text = (RECIPES / "quickstart" / "train.sh").read_text()
+    assert text.count('  "$@"\n') == 1
+    (slurm.folder / "recipe.sh").write_text(text.replace('  "$@"\n', "  trainer.nnodes=2\n"))
+    # Nodes do not stop at an unset variable in SETUP, so neither does the check.
+    (slurm.folder / "setup.sh").write_text("export MODEL=m$NOT_SET ROWS=r VAL_ROWS=v PAIRS=p\n")
+    told = slurm.submit("trainer.save_freq=5", CHECK="1", SETUP="setup.sh")
+    assert told.returncode == 2
+    assert "the recipe started verl.trainer.main_ppo without the arguments" in told.stderr
+    assert slurm.log("sbatch") == ""
+
+
+def test_a_model_that_is_not_in_the_cache(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--owner--name" / "refs").mkdir()
+    (tmp_path / "models--owner--name" / "refs" / "main").write_text("abc")
+
+    def told(path: str = "owner/name") -> str:
+        try:
+            check.check_offline(path)
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    assert f"path is 'owner/name', HF_HUB_OFFLINE is set, and {tmp_path} does not have all of that model" in told()
+    assert " Fix: HF_HUB_OFFLINE=0 hf download owner/name with the same HF_HOME " in told()
+    (snapshot / "config.json").write_text("{}")
+    assert told()
+    (snapshot / "model.safetensors").touch()
+    assert not told()
+    (snapshot / "model.safetensors").unlink()
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = {"weight_map": {str(number): name for number, name in enumerate(shards)}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    (snapshot / shards[0]).touch()
+    assert told()
+    (snapshot / shards[1]).touch()
+    assert not told()
+    # A folder is no name on the hub, nor what cannot be one.
+    assert told("owner/other")
+    assert not told(str(tmp_path))
+    assert not told("/no/such/folder")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert not told("owner/other")
 
 
 @pytest.mark.parametrize(
