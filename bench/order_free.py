@@ -297,7 +297,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--minutes", type=float, default=60, help="then runs end at their next evaluation")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--margins-of", default="biased 0.001 1", help="picture: model, learning rate and seed")
+    parser.add_argument("--margins-of", default="smollm2 3e-05 2", help="picture: model, learning rate and seed")
     arguments = parser.parse_args()
     name, out = arguments.what, arguments.out
     out.mkdir(parents=True, exist_ok=True)

@@ -120,7 +120,8 @@ TRAINER=(
   trainer.logger="$LOGGER"
 )
 # The objective of the arm contextrl alone; the others show a pair in one order.
-[[ $MARGIN == each || $ARM != contextrl ]] || ACTOR+=(contextrl.pairs.orders=both)
+if [[ $MARGIN == averaged && $ARM == contextrl ]]; then ORDERS=both; else ORDERS=random; fi
+ACTOR+=(contextrl.pairs.orders="$ORDERS")
 [[ -z $STEPS ]] || TRAINER+=(trainer.total_training_steps="$STEPS")
 
 exec "$PYTHON" -m verl.trainer.main_ppo \

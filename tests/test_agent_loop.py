@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from job_factory import job_on, row_ids, verl_loaders
 from loop_factory import OneAnswer, run_loop
 from pair_factory import text_pair
@@ -86,6 +87,18 @@ def test_held_out_pairs_are_asked_for_one_token_after_the_same_prompt(job, verl_
     assert output.reward_score is None, "verl's reward worker scores only what has no score"
     ordinary = run_loop(config, first(rows, "single_turn_agent"), verl_tokenizer, server=server)
     assert set(output.as_dict()) == set(ordinary.as_dict())
+
+
+def test_sglang_is_asked_in_its_own_words(job, verl_tokenizer):
+    config, _, rows = job
+    config.actor_rollout_ref.rollout.name = "sglang"
+    run_loop(config, first(rows, ANSWER), verl_tokenizer, server=(server := OneAnswer([21])))
+    bias = server.asked[0]["sampling_params"]["logit_bias"]
+    options = [verl_tokenizer.encode(f" {label}", add_special_tokens=False)[-1] for label in "AB"]
+    # No logit reaches it, and in fp32 a difference of 1e-4 between two labels survives it.
+    assert bias == {str(option): 1000.0 for option in options}
+    assert torch.tensor(1000.0) + 20.0001 > torch.tensor(1000.0) + 20.0
+    assert "allowed_token_ids" not in server.asked[0]["sampling_params"]
 
 
 def test_the_shared_sampling_parameters_are_left_alone(job, verl_tokenizer):

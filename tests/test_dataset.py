@@ -41,6 +41,14 @@ def test_every_batch_has_the_exact_number_of_pairs(batches, workers):
     assert [len(pairs_in(batch)) for batch in read] == [2] * 12
 
 
+@pytest.mark.parametrize("overrides", [["trainer.total_epochs=3"], ["trainer.total_epochs=3", "contextrl.epochs=3"]])
+def test_verls_number_of_epochs_is_ours_and_one_pass_of_the_loader(tmp_path, verl_tokenizer, overrides):
+    config = job_on(tmp_path, *overrides, pairs=SIX)
+    trainer = verl_loaders(config, verl_tokenizer)
+    assert len(list(trainer.train_dataloader)) == trainer.total_training_steps == trainer.steps_per_epoch == 12
+    assert config.trainer.total_epochs == 1
+
+
 def test_every_source_is_passed_through_once_before_it_repeats_in_a_new_order(batches):
     drawn = list(chain.from_iterable(batches("contextrl.epochs=3")))
     for source, size in ((pairs_in(drawn), 6), ([name for name in drawn if "@" not in name], 12)):

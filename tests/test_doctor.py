@@ -74,6 +74,26 @@ def test_a_bad_job_is_one_thing_to_mend(keys, changed, told, fix):
     assert "Traceback" not in printed
 
 
+def test_five_wrong_overrides_are_five_findings_and_verls_own_check_runs(keys):
+    wrong = {
+        "data.shuffle": "true",
+        "contextrl.pairs.val_files": "[/no/held_out.parquet]",
+        "actor_rollout_ref.model.external_lib": "null",
+        "reward.reward_manager.name": "batch",
+        "trainer.resume_mode": "resume_path",
+        "trainer.resume_from_path": "/no/global_step_3",
+        # verl's
+        "actor_rollout_ref.actor.ppo_micro_batch_size": "2",
+    }
+    code, printed = doctor(*as_overrides({**keys, **wrong}))
+    assert code == 1
+    assert findings(printed, "no") == {*(f"job {number}" for number in range(1, 6)), "verl's own check"}
+    assert printed.splitlines()[-1] == "6 thing(s) to mend"
+    for key in ("data.shuffle", "val_files", "external_lib", "reward_manager.name", "resume_from_path"):
+        assert key in printed
+    assert "ppo_micro_batch_size" in printed
+
+
 def test_the_command_itself_with_ray():
     ended = subprocess.run(
         [sys.executable, "-m", "contextrl_verl.cli", "doctor"], capture_output=True, text=True, timeout=300

@@ -136,6 +136,13 @@ def test_any_value_is_taken_or_refused_in_one_readable_paragraph(key, value):
         assert refusal(nested(key, value)).startswith(f"contextrl.{key}")
 
 
+def test_pairs_take_the_rows_arguments_of_the_chat_template_and_their_own_win():
+    rows = {"run": {"apply_chat_template_kwargs": {"enable_thinking": False, "mode": "x"}}}
+    assert parse_settings(rows).prompt_config.chat_template_kwargs == {"enable_thinking": False, "mode": "x"}
+    own = {**rows, "prompt": {"chat_template_kwargs": {"enable_thinking": True}}}
+    assert parse_settings(own).prompt_config.chat_template_kwargs == {"enable_thinking": True, "mode": "x"}
+
+
 def test_a_long_value_is_cut():
     assert len(refusal({"objective": "x" * 10_000})) < 400
 

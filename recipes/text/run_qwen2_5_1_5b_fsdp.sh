@@ -14,6 +14,7 @@ CONFIG=${CONFIG:-text}                      # contextrl_verl/config/text.yaml: e
 SMOKE_FAMILY=qwen2
 MODEL=${MODEL:-Qwen/Qwen2.5-1.5B-Instruct}  # any causal language model that verl knows
 COEF=${COEF:-0.005}                         # lambda; the paper: 0.001 to 0.005, 0.01 hurts
+MARGIN=${MARGIN:-averaged}                  # no bias to a place can touch it; each: the paper's (docs/cost.md)
 LR=${LR:-2e-6}                              # the paper's for 8B models
 ITEMS=${ITEMS:-64}                          # rollout batch; pairs are part of it
 RATIO=${RATIO:-0.15}                        # the paper's best

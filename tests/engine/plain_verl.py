@@ -90,11 +90,12 @@ def main(folder: str) -> None:
 
 
 def lose_a_pair(folder, parts) -> None:
-    """Ask for one pair more than the step's mini-batches hold; print what the engine says."""
+    """Ask for one pair more than the step's mini-batches hold, and for pairs of a batch that knows none."""
     pairs = sum(row["pair"] is not None for part in parts for row in part)
-    for asked in (pairs, pairs + 1):
+    for asked, column in ((pairs, True), (pairs + 1, True), (pairs, False)):
+        setup = Setup(packed=False, coef=0.0, per_batch=asked)
         try:
-            weights_after(folder, parts, "token-mean", Setup(packed=False, coef=0.0, per_batch=asked))
+            weights_after(folder, parts, "token-mean", setup, column=column)
             said = ""
         except RuntimeError as error:
             said = str(error)

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).with_name("plain_verl.py")
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_weights_equal_plain_verl(tmp_path, ranks):
-    *cases, complete, short = run_ranks(SCRIPT, ranks, str(tmp_path / "model"))
+    *cases, complete, short, foreign = run_ranks(SCRIPT, ranks, str(tmp_path / "model"))
     assert len(cases) == (3 * 2 + 2) * 3
     for case in cases:
         if case["case"].startswith("coef 0"):
@@ -24,3 +24,5 @@ def test_weights_equal_plain_verl(tmp_path, ranks):
     # A step that lost a pair on the way stops the job; one that has them all does not.
     assert complete["said"] == ""
     assert "held 8 pairs instead of 9" in short["said"]
+    # So does a batch of a data set that knows no pairs, where the job asked for some.
+    assert "its rows do not come from contextrl_verl.dataset.MixedTaskDataset" in foreign["said"]

@@ -96,7 +96,7 @@ def test_arms_differ_in_the_use_of_pairs_and_in_nothing_else(script, tmp_path):
         assert {key: job[key] for key in ARM_KEYS} == {key: str(value) for key, value in arm_keys(arm, size).items()}
         expected = "/trained/by/sft" if arm == "da_sft" else jobs["grpo"]["actor_rollout_ref.model.path"]
         assert job["actor_rollout_ref.model.path"] == expected
-        free = {*ARM_KEYS, "actor_rollout_ref.model.path", "trainer.experiment_name"}
+        free = {*ARM_KEYS, "actor_rollout_ref.model.path", "trainer.experiment_name", "contextrl.pairs.orders"}
         assert job.keys() == jobs["grpo"].keys()
         assert {key: job[key] for key in job.keys() - free} == {key: jobs["grpo"][key] for key in job.keys() - free}
 

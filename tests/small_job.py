@@ -17,15 +17,15 @@ STEPS, ROWS, PAIRS, ROLLOUTS = 4, 4, 16, 4
 QUESTIONS, HELD_OUT = 24, 6
 
 
-def write_data(folder: Path) -> None:
+def write_data(folder: Path, questions: int = QUESTIONS) -> None:
     """The model and four files; every ordinary prompt is different, so that a prompt identifies its row."""
     make_model(folder / "model", make_tokenizer())
     for split, count in (("train", 200), ("heldout", HELD_OUT)):
         kind = "train" if split == "train" else "validation"
         rows = ({**row, "split": kind} for row in evidence_pairs(count, 1, split))
         write_pairs(map(ContrastivePair.model_validate, rows), folder / f"{split}_pairs.parquet")
-    for name, first, count in (("train", 0, QUESTIONS), ("heldout", QUESTIONS, 4)):
-        rows = [
+    for name, first, count in (("train", 0, questions), ("heldout", questions, 4)):
+        asked = [
             {
                 "data_source": DATA_SOURCE,
                 "prompt": [{"role": "user", "content": f"say {number % 10} of {number}"}],
@@ -35,7 +35,7 @@ def write_data(folder: Path) -> None:
             }
             for number in range(first, first + count)
         ]
-        pd.DataFrame(rows).to_parquet(folder / f"{name}_rows.parquet")
+        pd.DataFrame(asked).to_parquet(folder / f"{name}_rows.parquet")
 
 
 def job_keys(data: Path, out: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ The rows of test_bad_input.py are mistakes in our keys; these are jobs that are 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -22,36 +23,10 @@ from contextrl_verl.demo.tiny_model import CHAT_TEMPLATE
 from contextrl_verl.errors import JobRefused
 from contextrl_verl.pair_files import write_pairs
 
+USERS = Path(__file__).parent / "users_own"
 PAIRS, HELD_OUT, RL = "contextrl.pairs.train_files", "contextrl.pairs.val_files", "data.train_files"
 MODEL, REWARD = "actor_rollout_ref.model.path", "reward.custom_reward_function"
 SELECTION = {"contextrl.objective": "selection_reward"}
-
-USERS_FILE = '''
-from verl.utils.dataset.rl_dataset import RLHFDataset
-
-from contextrl_verl.dataset import MixedTaskDataset
-
-
-class Mine(RLHFDataset):
-    """A user's own data set, with a column of its own."""
-
-    def __getitem__(self, item):
-        row = super().__getitem__(item)
-        row["hint"] = f"row {item}"
-        return row
-
-
-class MineWithPairs(MixedTaskDataset, Mine):
-    pass
-
-
-def score(data_source, solution_str, ground_truth, extra_info=None):
-    return 0.25
-
-
-async def slow_score(data_source, solution_str, ground_truth, extra_info=None):
-    return 0.25
-'''
 
 
 def _with_prompts(rows: list[dict], change) -> list[dict]:
@@ -70,7 +45,7 @@ def _checkpoint(folder: Path, step: int, ours: bool) -> None:
 def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
     keys = write_job(folder)
-    (folder / "mine.py").write_text(USERS_FILE)
+    shutil.copy(USERS / "mine.py", folder)
     (folder / "broken.py").write_text("def score(:\n")
     rows = rl_rows(20, 0)
 
@@ -157,7 +132,7 @@ REFUSED = {
         "reward.reward_manager.source",
     ),
     "async function in the registry": (
-        {f"+{REWARD}.reward_kwargs.registry": "{mine/*:'{job}/mine.py:slow_score'}"},
+        {f"+{REWARD}.reward_kwargs.registry": "{mine/*:'{job}/mine.py:score'}"},
         ["mine/*", "async"],
         "",
     ),
@@ -267,18 +242,18 @@ SUPPORTED = {
     "own data set, mixed in": {"data.custom_cls.path": "{job}/mine.py", "data.custom_cls.name": "MineWithPairs"},
     "own reward": {
         f"{REWARD}.path": "{job}/mine.py",
-        f"{REWARD}.name": "score",
+        f"{REWARD}.name": "plain_score",
         RL: "[{job}/foreign.parquet]",
         HELD_OUT: "[{job}/held_out.parquet]",
     },
-    "own async reward": {f"{REWARD}.path": "{job}/mine.py", f"{REWARD}.name": "slow_score"},
+    "own async reward": {f"{REWARD}.path": "{job}/mine.py", f"{REWARD}.name": "score"},
     "own reward without an answer": {
         f"{REWARD}.path": "{job}/mine.py",
-        f"{REWARD}.name": "score",
+        f"{REWARD}.name": "plain_score",
         RL: "[{job}/no_truth.parquet]",
     },
     "own function in our registry": {
-        f"+{REWARD}.reward_kwargs.registry": "{mine/*:'{job}/mine.py:score'}",
+        f"+{REWARD}.reward_kwargs.registry": "{mine/*:'{job}/mine.py:plain_score'}",
         RL: "[{job}/foreign.parquet]",
     },
     "verl's other managers": {"reward.reward_manager.name": "dapo"},
@@ -343,3 +318,21 @@ def test_all_refusals_come_in_one_message(job):
     assert [line.split(". ")[0] for line in lines[1:]] == list("12345")
     for key in changed:
         assert sum(key.split("=")[0] in line for line in lines[1:]) == 1, (key, lines)
+
+
+def test_a_users_own_yaml_with_our_lines_in_it(tmp_path, monkeypatch, capsys):
+    """GRPO on eight GPUs, with what a CPU cannot do: looked at as the driver of the GPU job does, on a tiny model."""
+    from hydra import compose, initialize_config_dir
+    from small_job import write_data
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    write_data(tmp_path, questions=128)
+    shutil.copy(USERS / "mine.py", tmp_path)
+    monkeypatch.setenv("DATA", str(tmp_path))
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    with initialize_config_dir(str(USERS), version_base=None):
+        config = compose(config_name="users_grpo")
+    assert config.contextrl.epochs == 15
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    assert "contextrl: 15 batches of 128 ordinary rows and 16 pairs" in capsys.readouterr().out
