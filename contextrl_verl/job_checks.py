@@ -129,7 +129,7 @@ def _sampler(settings: Settings) -> Iterator[str]:
             f"trainer.v1.sampler.custom_sampler.path is {extra.get('sampler')!r}, and verl replaces groups of rows "
             "(algorithm.filter_groups or trainer.v1.sampler.sync_refill_failed_groups), so a batch would hold another "
             f"number of pairs. Fix: trainer.v1.sampler.custom_sampler.path=pkg://{SAMPLER} "
-            "trainer.v1.sampler.custom_sampler.name=PairQuotaBuffer, or a subclass of it."
+            "trainer.v1.sampler.custom_sampler.name=replay_buffer."
         )
 
 

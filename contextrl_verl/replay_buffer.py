@@ -11,39 +11,46 @@ from collections import Counter
 from typing import Any
 
 import transfer_queue as tq
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from contextrl_verl.carrier import COLUMN, dense
 
 TRAIN = "train"
 
 
-class PairQuotaBuffer(ReplayBuffer):
-    """``trainer.v1.sampler.custom_sampler`` of a ContextRL job; verl's own buffer where nothing is replaced.
+def replay_buffer(*, trainer_mode: str, sampler_kwargs: Any, **more: Any) -> ReplayBuffer:
+    """``trainer.v1.sampler.custom_sampler`` of a ContextRL job: verl's buffer, with a quota where it replaces groups.
 
     Args:
         sampler_kwargs: ``objective``; ``pairs``, their number in a batch; ``train_batch_size``; ``filter_groups``, the
             block ``algorithm.filter_groups`` or None; ``sync_refill_failed_groups``.
-        more: as verl gives them.
+        more: as verl gives them to a sampler of the user's own.
     """
+    filters = sampler_kwargs.get("filter_groups") or {}
+    metric = filters.get("metric") if filters.get("enable") else None
+    refills = bool(sampler_kwargs.get("sync_refill_failed_groups"))
+    given = {**more, "trainer_mode": trainer_mode, "sampler_kwargs": sampler_kwargs}
+    given |= {"filter_groups_metric": metric, "sync_refill_failed_groups": refills}
+    if trainer_mode != "sync":  # where objectives other than the joint loss may train
+        return ReplayBufferAsync(**given)
+    size, replaces = int(sampler_kwargs["train_batch_size"]), metric is not None or refills
+    # With other objectives a pair is an ordinary row.
+    carried = sampler_kwargs["objective"] == "context_awareness"
+    return PairQuotaBuffer(
+        pairs=int(sampler_kwargs["pairs"]) if replaces and carried else 0,
+        train_batch_size=size,
+        gen_batch_size=1 if replaces else size,
+        max_inflight_gen_batches=filters.get("max_inflight_gen_batches", 1) if metric else 1,
+        **given,
+    )
 
-    def __init__(self, *, sampler_kwargs: Any, **more: Any) -> None:
-        filters = sampler_kwargs.get("filter_groups") or {}
-        metric = filters.get("metric") if filters.get("enable") else None
-        replaces = metric is not None or bool(sampler_kwargs.get("sync_refill_failed_groups"))
-        super().__init__(
-            sampler_kwargs=sampler_kwargs,
-            filter_groups_metric=metric,
-            train_batch_size=sampler_kwargs["train_batch_size"],
-            gen_batch_size=1 if replaces else sampler_kwargs["train_batch_size"],
-            max_inflight_gen_batches=filters.get("max_inflight_gen_batches", 1) if metric else 1,
-            sync_refill_failed_groups=bool(sampler_kwargs.get("sync_refill_failed_groups")),
-            **more,
-        )
-        # With other objectives a pair is an ordinary row.
-        carried = sampler_kwargs["objective"] == "context_awareness"
-        self._pairs = int(sampler_kwargs["pairs"]) if replaces and carried else 0
-        self._rows = int(sampler_kwargs["train_batch_size"]) - self._pairs
+
+class PairQuotaBuffer(ReplayBuffer):
+    """Batches of exactly ``pairs`` pairs and ``train_batch_size - pairs`` rows; 0 pairs: as verl's."""
+
+    def __init__(self, *, pairs: int, train_batch_size: int, **more: Any) -> None:
+        super().__init__(train_batch_size=train_batch_size, **more)
+        self._pairs, self._rows = pairs, train_batch_size - pairs
         self._is_pair: dict[str, bool] = {}
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict]:

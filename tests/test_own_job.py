@@ -229,7 +229,7 @@ REFUSED = {
     "DAPO with a sampler of one's own": (
         {"algorithm.filter_groups.enable": "true", "trainer.v1.sampler.custom_sampler.path": "{job}/mine.py"},
         ["trainer.v1.sampler.custom_sampler.path is", "mine.py"],
-        "PairQuotaBuffer",
+        "custom_sampler.name=replay_buffer",
     ),
     "remote pairs": ({PAIRS: "['s3://bucket/pairs.parquet']"}, [PAIRS, "s3://bucket/pairs.parquet"], "local path"),
     "remote model": ({MODEL: "hdfs://cluster/model"}, [MODEL, "hdfs://cluster/model"], "local checkpoint"),
