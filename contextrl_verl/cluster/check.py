@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from contextrl_verl.errors import ConfigError
+from contextrl_verl.errors import ConfigError, JobRefused
 
 
 def check_allocation(config: Any, nodes: int, gpus: int, requeue: bool) -> None:
@@ -99,9 +99,9 @@ def check_verl(config: Any) -> None:
     warnings.filterwarnings("ignore", message="Disabled critic")
     try:
         validate_config(config, need_reference_policy(config), need_critic(config))
-    except SystemExit as error:
+    except JobRefused as error:
         # How the check of the job ends a trainer; here another sentence goes in front.
-        raise ConfigError(str(error.code).removeprefix("contextrl: ")) from None
+        raise ConfigError(*error.problems) from None
     except (AssertionError, ValueError, KeyError) as error:
         raise ConfigError(f"verl refuses the configuration: {error}. Fix: correct the keys it names.") from None
 
