@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from job_factory import job_on, row_ids, verl_loaders
 from pair_factory import text_pair
 
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.resume import check_resume
+from contextrl_verl.settings import parse_settings
 
 SIX = [text_pair(number) for number in range(6)]
 
@@ -64,3 +67,21 @@ def test_a_resumed_job_may_be_longer(tmp_path, verl_tokenizer):
     whole = [row_ids(batch) for batch in longer]
     longer.load_state_dict(states[-1])
     assert [row_ids(batch) for batch in longer] == whole[len(before) :]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_check_before_ray_tells_whose_state_of_verls_loader_it_is(tmp_path, verl_tokenizer, ours, workers):
+    keys = [f"data.dataloader_num_workers={workers}", *([] if ours else ["data.custom_cls.path=null"])]
+    config = job_on(tmp_path, *keys, pairs=SIX)
+    loader = verl_loaders(config, verl_tokenizer).train_dataloader
+    next(iter(loader))
+    (folder := tmp_path / "checkpoints" / "global_step_1").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("1")
+    torch.save(loader.state_dict(), folder / "data.pt")
+    settings = parse_settings({"run": {"resume_mode": "auto", "default_local_dir": str(tmp_path / "checkpoints")}})
+    if ours:
+        check_resume(settings, SimpleNamespace(steps=2))
+        return
+    with pytest.raises(ConfigError, match=r"global_step_1, which a job without contextrl wrote.*Fix: "):
+        check_resume(settings, SimpleNamespace(steps=2))
