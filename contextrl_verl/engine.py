@@ -29,7 +29,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from contextrl_verl.carrier import COLUMN, dense, option_logits, pair_rows
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.failing_rewards import FailingRewards
+from contextrl_verl.failing_rewards import FailingRewards, told_of_rewards
 from contextrl_verl.fused_head import fused_kernels_problem, head_in_root_unit
 from contextrl_verl.objective import (
     averaged_margins,
@@ -118,7 +118,7 @@ class ContextRLEngine(FSDPEngineWithLMHead):
             output["model_output"] = {name: with_lengths(v, lengths) for name, v in output["model_output"].items()}
             return output
         if not forward_only and loss_function is not None:
-            self._rewards.look(_told_of_rewards(data))
+            self._rewards.look(told_of_rewards(data))
         if forward_only or loss_function is None or self._contextrl is None:
             return super().forward_backward_batch(data, loss_function, forward_only)
         if COLUMN not in data.keys():
@@ -322,15 +322,6 @@ def refuse_unsupported(model_config) -> None:
         problem = fused_kernels_problem(model_config.hf_config, model_config.lora_rank, model_config.target_modules)
         if problem is not None:
             raise ConfigError(problem)
-
-
-def _told_of_rewards(data):
-    """Data source and the reward's own fields of every row; nothing of a batch that has neither."""
-    if "data_source" not in data.keys() or "extra_fields" not in data.keys():
-        return
-    for source, extra in zip(data["data_source"], data["extra_fields"], strict=True):
-        extra = getattr(extra, "data", extra)
-        yield str(getattr(source, "data", source)), extra.get("reward_extra_info") or {}
 
 
 def _trainer_step(data) -> int:

@@ -7,11 +7,20 @@ verl drops a row whose reward raises and trains on, and a row that scores 0 for 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 # Responses of a source on one rank.
 _ENOUGH = 8
+
+
+def told_of_rewards(data: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Data source and the reward's own fields of every row of a batch; nothing of a batch that has neither."""
+    if "data_source" not in data.keys() or "extra_fields" not in data.keys():
+        return
+    for source, extra in zip(data["data_source"], data["extra_fields"], strict=True):
+        extra = getattr(extra, "data", extra)
+        yield str(getattr(source, "data", source)), extra.get("reward_extra_info") or {}
 
 
 class FailingRewards:

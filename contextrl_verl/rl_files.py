@@ -30,14 +30,12 @@ class RowFile:
     without: Counter[str] = field(default_factory=Counter)
     schema: Any = None
 
-    def add(self, source: Any, source_key: str, model: Any) -> None:
-        """Count one row."""
+    def add(self, source: Any, source_key: str, count: int = 1) -> None:
+        """Count rows of a data source."""
         if isinstance(source, str):
-            self.sources[source] += 1
+            self.sources[source] += count
         else:
-            self.without[source_key] += 1
-        if not isinstance(model, Mapping) or model.get("ground_truth") is None:
-            self.without[_TRUTH] += 1
+            self.without[source_key] += count
 
 
 def read_rows(path: str, key: str, prompt_key: str = "prompt", source_key: str = "data_source") -> RowFile:
@@ -93,6 +91,7 @@ def _no_chat(path: str, key: str, prompt_key: str, found: str) -> ConfigError:
 
 def _parquet(path: str, key: str, prompt_key: str, source_key: str) -> RowFile:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     try:
@@ -103,10 +102,14 @@ def _parquet(path: str, key: str, prompt_key: str, source_key: str) -> RowFile:
         if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
             raise _no_chat(path, key, prompt_key, f"values of type {kind}")
         found = RowFile(rows=file.metadata.num_rows, schema=schema)
+        # Counted by Arrow: an answer may be a program's tests, megabytes a row.
         for batch in file.iter_batches(columns=[source_key, "reward_model"]):
-            columns = (batch.column(name).to_pylist() for name in (source_key, "reward_model"))
-            for source, model in zip(*columns, strict=True):
-                found.add(source, source_key, model)
+            for counted in batch.column(source_key).value_counts():
+                found.add(counted["values"].as_py(), source_key, counted["counts"].as_py())
+            truths = batch.column("reward_model")
+            has_field = pa.types.is_struct(truths.type) and truths.type.get_field_index("ground_truth") >= 0
+            without = pc.struct_field(truths, "ground_truth").null_count if has_field else len(truths)
+            found.without[_TRUTH] += without
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(
             f"{key}: {path} cannot be read as a Parquet file ({error}). Fix: copy or write it again."
@@ -119,7 +122,9 @@ def _json(path: str, key: str, prompt_key: str, source_key: str) -> RowFile:
     for record in _json_rows(path, key):
         columns.update(record)
         found.rows += 1
-        found.add(record.get(source_key), source_key, record.get("reward_model"))
+        found.add(record.get(source_key), source_key)
+        model = record.get("reward_model")
+        found.without[_TRUTH] += not isinstance(model, Mapping) or model.get("ground_truth") is None
         prompt = record.get(prompt_key)
         if prompt is not None and not (isinstance(prompt, list) and all(isinstance(turn, dict) for turn in prompt)):
             raise _no_chat(path, key, prompt_key, f"{str(prompt)[:60]!r} in row {found.rows - 1}")
@@ -177,7 +182,7 @@ def check_values(files: list[RowFile], key: str, *, truth_needed: bool) -> None:
         truth_needed: not where a user's own reward function may do without.
     """
     total = sum(file.rows for file in files)
-    without = sum((file.without for file in files), Counter())
+    without = sum((file.without for file in files), Counter())  # leaves zeros out
     if not truth_needed:
         del without[_TRUTH]
     if without:
