@@ -5,7 +5,10 @@ A check is a function of the settings that yields one paragraph a problem. :data
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from contextrl_verl.cpu.environment import cpu_selected
@@ -136,12 +139,23 @@ def _sampler(settings: Settings) -> Iterator[str]:
 def _registration(settings: Settings) -> Iterator[str]:
     """Without it the workers know neither the engine nor the agent loops."""
     named = listed((settings.run.model_extra or {}).get("external_lib"))
-    if REGISTER not in named:
+    if not any(name == REGISTER or _imports_ours(name) for name in named):
         yield (
             f"actor_rollout_ref.model.external_lib is {named or None}, and it must name {REGISTER}, which registers "
             "the engine and the agent loops. Fix: actor_rollout_ref.model.external_lib="
             f"[{','.join([REGISTER, *named])}]."
         )
+
+
+def _imports_ours(module: str) -> bool:
+    """Whether a module of the user's own imports the registrations, told from its text: importing it is verl's part."""
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return False
+    return re.search(r"contextrl_verl(\.register\b| import .*\bregister\b)", Path(spec.origin).read_text()) is not None
 
 
 def _data_set(settings: Settings) -> Iterator[str]:

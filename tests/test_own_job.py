@@ -46,6 +46,7 @@ def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
     keys = write_job(folder)
     shutil.copy(USERS / "mine.py", folder)
+    (folder / "lib_with_ours.py").write_text("import contextrl_verl.register  # noqa: F401\n")
     (folder / "broken.py").write_text("def score(:\n")
     rows = rl_rows(20, 0)
 
@@ -267,6 +268,7 @@ SUPPORTED = {
     "failed groups replaced": {"trainer.v1.sampler.sync_refill_failed_groups": "true"},
     "SGLang": {"actor_rollout_ref.rollout.name": "sglang", HELD_OUT: "[{job}/held_out.parquet]"},
     "two libraries": {"actor_rollout_ref.model.external_lib": "[json,contextrl_verl.register]"},
+    "a library that imports ours": {"actor_rollout_ref.model.external_lib": "lib_with_ours"},
     "a thought that is closed": {
         "+actor_rollout_ref.model.custom_chat_template": "{thinking}",
         "contextrl.prompt.prefill": "'</think> The correct option is'",
@@ -298,7 +300,8 @@ def test_refused_by_name_before_ray(job, case):
 
 
 @pytest.mark.parametrize("case", SUPPORTED)
-def test_supported(job, case, capsys):
+def test_supported(job, case, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(job[0]))
     check_as_the_driver_does(overrides_of(job, SUPPORTED[case]))
     assert "contextrl: " in capsys.readouterr().out
 
