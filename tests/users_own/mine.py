@@ -20,9 +20,9 @@ class MineWithPairs(MixedTaskDataset, Mine):
 
 
 async def score(data_source, solution_str, ground_truth, extra_info=None):
-    """Differs within most groups of a random model's replies, and not in all."""
+    """Differs within most groups of a random model's replies, and never for the question whose answer is 0."""
     assert data_source == "mine/copy", data_source
-    right = float(len(solution_str) % 4 == 0)
+    right = float(ground_truth != "0" and len(solution_str) % 4 == 0)
     return {"score": right, "acc": right, "length": len(solution_str)}
 
 
