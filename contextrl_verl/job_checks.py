@@ -232,10 +232,10 @@ def _rewards(settings: Settings) -> Iterator[str]:
         )
 
 
-def _joint_loss(settings: Settings) -> Iterator[str]:
+def _joint_loss(settings: Settings) -> tuple[()]:
     if settings.objective == "context_awareness":
         check_joint_loss(settings.run.model_extra or {})
-    yield from ()
+    return ()
 
 
 CHECKS = (_order_of_rows, _ranks, _platform, _rollout, _sampler, _registration, _data_set, _rewards, _joint_loss)

@@ -13,9 +13,10 @@ from typing import Any
 
 from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
 
+from contextrl_verl.job_checks import DISPATCH
 from reward_fns import compute_score
 
-OURS, DISPATCH = "contextrl/", "pkg://reward_fns.dispatch"
+OURS = "contextrl/"
 
 
 def by_source(theirs: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from verl.workers.config import HFModelConfig
 from contextrl_verl.all_text_batches import allow_text_only_batches
 from contextrl_verl.cpu.environment import cpu_selected
 from contextrl_verl.errors import ConfigError, JobRefused
+from contextrl_verl.job_checks import listed
 from contextrl_verl.settings import Settings, parse_settings
 
 # The supporting label and the end of the turn.
@@ -72,8 +73,8 @@ def check_selection_job(settings: Settings) -> None:
     one_pass = f"all epochs lie in one pass, so that the order is the seed's; set contextrl.epochs={run.total_epochs}"
     for key, value, good, why in (
         ("trainer.total_epochs", run.total_epochs, 1, one_pass),
-        ("data.train_files", _listed(run.train_files), settings.pairs.train_files, "set contextrl.pairs.train_files"),
-        ("data.val_files", _listed(run.val_files), settings.pairs.val_files, "set contextrl.pairs.val_files"),
+        ("data.train_files", listed(run.train_files), settings.pairs.train_files, "set contextrl.pairs.train_files"),
+        ("data.val_files", listed(run.val_files), settings.pairs.val_files, "set contextrl.pairs.val_files"),
         ("data.max_length", extra.get("max_length"), None, "data.max_prompt_length takes its place"),
         ("data.pad_mode", extra.get("pad_mode"), "no_padding", "rows have their own lengths"),
     ):
@@ -114,7 +115,7 @@ def _check_batch(run: Any, extra: dict[str, Any]) -> None:
 
 
 def _check_saving(extra: dict[str, Any]) -> None:
-    saved, every = set(_listed(extra.get("save_contents"))), extra.get("save_freq", -1)
+    saved, every = set(listed(extra.get("save_contents"))), extra.get("save_freq", -1)
     if "hf_model" not in saved:
         raise ConfigError(
             f"checkpoint.save_contents is {sorted(saved)}: there would be no Hugging Face folder that GRPO can start "
@@ -132,9 +133,3 @@ def _check_saving(extra: dict[str, Any]) -> None:
             f"{extra.get('lora_adapter_path')!r}: verl 0.9.1 writes the Hugging Face folder of a LoRA model under the "
             "adapter's own names, which nothing loads. Fix: model.lora_rank=0 model.lora_adapter_path=null."
         )
-
-
-def _listed(value: Any) -> list[str]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else [str(v) for v in value]
