@@ -158,7 +158,12 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         torch.distributed.all_reduce(counts, group=self.get_data_parallel_group())
         pairs, tokens, signal = (int(value) for value in counts.tolist())
         loss = self._contextrl.loss
-        step = 1 if loss.schedule == "constant" else _trainer_step(data)
+        step = 1
+        if loss.schedule != "constant":
+            # The same on all ranks, of which one may hold only pairs that waited since an earlier step.
+            last = torch.tensor(_trainer_step(data), device=column.device)
+            torch.distributed.all_reduce(last, torch.distributed.ReduceOp.MAX, group=self.get_data_parallel_group())
+            step = int(last)
         coef = coefficient(loss.coef, step, loss.schedule, loss.warmup_steps)
         return {"pairs": pairs, "tokens": tokens, "signal": signal, "coef": coef}
 
@@ -325,7 +330,7 @@ def refuse_unsupported(model_config) -> None:
 
 
 def _trainer_step(data) -> int:
-    """The trainer step of this batch; rows of one synchronous batch share it.
+    """The trainer step of this batch: its rows' latest, for pairs may have waited (contextrl_verl.replay_buffer).
 
     Raises:
         RuntimeError: the batch does not say; a schedule of lambda would silently stay at its start.
@@ -334,10 +339,10 @@ def _trainer_step(data) -> int:
     if step is None:
         raise RuntimeError("contextrl: the batch has no global_steps, and contextrl.loss.schedule needs the step")
     if isinstance(step, torch.Tensor):
-        return int((step.values() if step.is_nested else step).flatten()[0])
+        return int((step.values() if step.is_nested else step).max())
     if isinstance(step, int):
         return step
-    first = step.tolist() if hasattr(step, "tolist") else list(step)
-    while isinstance(first, list):
-        first = first[0]
-    return int(first)
+    steps = step.tolist() if hasattr(step, "tolist") else list(step)
+    while isinstance(steps[0], list):
+        steps = [one for inner in steps for one in inner]
+    return int(max(steps))
