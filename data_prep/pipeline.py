@@ -109,8 +109,13 @@ def total(done: Sequence[Done]) -> Funnel:
 
 
 def remove(folder: Path) -> None:
-    """Delete a work folder after its result has been written."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Delete a work folder after its result has been written, and what an earlier call that was killed left of it."""
+    # Under another name first: half a folder under its own would have notes of parts that are gone.
+    gone = folder.with_name(f"{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _data(folder: Path, index: int, suffix: str) -> Path:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from chat_server import KEY, verdict
@@ -143,8 +145,28 @@ def test_killed_and_resumed_the_result_is_the_same_to_the_byte(made, tmp_path):
         job.send_signal(signal.SIGKILL)
         job.wait()
         assert not out.exists() or out.read_bytes() == (folder / "p.parquet").read_bytes()
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert out.read_bytes() == (folder / "p.parquet").read_bytes()
+
+
+def test_killed_while_the_work_folder_was_deleted_it_starts_anew(made, tmp_path, monkeypatch):
+    folder, _ = made
+    out = tmp_path / "p.parquet"
+    whole = shutil.rmtree
+
+    def killed(path, **_):
+        for part in Path(path).glob("**/part-*.parquet"):
+            part.unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_images("easy_vqa", out, SMALL, workers=1, progress=False)
+    monkeypatch.setattr(shutil, "rmtree", whole)
+    prepare_images("easy_vqa", out, SMALL, workers=1, progress=False)
+    assert out.read_bytes() == (folder / "p.parquet").read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
 
 
 def test_ray_gives_the_same_bytes(made, tmp_path):
