@@ -23,8 +23,8 @@ TURNS = 20
 
 def write(path: Path, pairs: int, context_kib: int) -> None:
     """Couples in both directions of made-up runs: words by a power law, some code marks, masks and return codes."""
-    from contextrl_verl.pair_files import write_pairs
     from contextrl_verl.pairs import Context, ContrastivePair, Message
+    from contextrl_verl.pairs.files import write_pairs
 
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz_", k=rng.randint(2, 10))) for _ in range(20000)]
@@ -65,7 +65,7 @@ def write(path: Path, pairs: int, context_kib: int) -> None:
 
 
 def measure(how: str, path: str) -> None:
-    from contextrl_verl.pair_files import PairFile
+    from contextrl_verl.pairs.files import PairFile
     from data_prep.audit import audit, known_groups
 
     names = [name for name in known_groups() if how == "all" or name != "context alone"]

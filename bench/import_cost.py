@@ -28,13 +28,13 @@ if sys.argv[1] == "without":
 start = time.perf_counter()
 import verl
 whole = time.perf_counter() - start
-assert ("contextrl_verl.plugin" in sys.modules) == (sys.argv[1] == "with"), sys.argv[1]
+assert ("contextrl_verl.patches.cpu.verl_plugin" in sys.modules) == (sys.argv[1] == "with"), sys.argv[1]
 print(json.dumps(whole * 1e3))
 """
 _ALONE = """
 import json, time
 start = time.perf_counter()
-import contextrl_verl.plugin
+import contextrl_verl.patches.cpu.verl_plugin
 print(json.dumps((time.perf_counter() - start) * 1e3))
 """
 

@@ -1,8 +1,8 @@
 """Peak memory and time of one pair's forward and backward pass: logits of all its positions beside those that are read.
 
-Plain torch and transformers with the hook of contextrl_verl.option_rows, as the engine uses it for packed rows: a Qwen2
-with a vocabulary of 150,000, the context-awareness loss, and log-probabilities of every position that the head saw, as
-verl computes them; layers are recomputed in the backward pass, as the recipes have it. Every figure is from a process
+Plain torch and transformers with the hook of contextrl_verl.grpo.option_rows, as the engine uses it for packed rows: a
+Qwen2 with a vocabulary of 150,000, the context-awareness loss, and log-probabilities of every position that the head
+saw, as verl computes them; layers are recomputed in the backward pass, as the recipes have it. Every figure is from a process
 of its own; memory is that of weights, gradients, activations and logits at its highest.
 
 Usage: python -m bench.pair_memory [--device cuda] [--tokens 2048 --tokens 8192]
@@ -74,8 +74,8 @@ def measure(kind: str, tokens: int, device: str = "cpu") -> dict[str, float]:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
+    from contextrl_verl.grpo.option_rows import OptionRows, kept_positions, option_positions
     from contextrl_verl.objective import context_awareness_loss
-    from contextrl_verl.option_rows import OptionRows, kept_positions, option_positions
 
     width, precision = SIZES[device]
     peak = _Peak(device)

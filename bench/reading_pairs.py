@@ -19,8 +19,8 @@ from pathlib import Path
 
 
 def write(path: Path, pairs: int, image_kib: int) -> None:
-    from contextrl_verl.pair_files import write_pairs
     from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
+    from contextrl_verl.pairs.files import write_pairs
 
     def context() -> Context:
         return Context(kind="images", images=[ImageRef(bytes=os.urandom(image_kib << 10))])
@@ -44,7 +44,7 @@ def write(path: Path, pairs: int, image_kib: int) -> None:
 def measure(how: str, path: str) -> None:
     started = time.perf_counter()
     if how == "scan":
-        from contextrl_verl.pair_files import PairCollection
+        from contextrl_verl.pairs.files import PairCollection
 
         count = len(PairCollection([path]).ids)
     else:

@@ -8,15 +8,15 @@ from typing import Annotated, Literal
 import typer
 
 from contextrl_verl.checkpoint.command import export
-from contextrl_verl.probe.command import probe_command
 from data_prep.audit.command import audit_command
 from data_prep.difficulty.command import difficulty
 from data_prep.forge.command import forge
 from data_prep.images.command import images
-from data_prep.judge.command import judge
+from data_prep.probe.command import probe_command
 from data_prep.report.command import show
 from data_prep.tasks.command import tasks
 from data_prep.trajectories.command import trajectories
+from data_prep.verify.command import judge
 
 app = typer.Typer(help="ContextRL for verl: contrastive context selection next to GRPO.", no_args_is_help=True)
 
@@ -88,8 +88,8 @@ def validate(files: Annotated[list[Path], typer.Argument(help="Parquet or JSONL 
 
     from tqdm import tqdm
 
-    from contextrl_verl.pair_files import PairFile
     from contextrl_verl.pairs import PairFormatError
+    from contextrl_verl.pairs.files import PairFile
 
     for path in files:
         try:

@@ -16,8 +16,8 @@ from typing import Any
 
 from rich.console import Console
 
-from contextrl_verl.cpu.environment import cpu_environment
 from contextrl_verl.errors import ConfigError, JobRefused
+from contextrl_verl.patches.cpu.environment import cpu_environment
 
 # Distribution -> versions tested with this release; verl is exact, because the adapters rely on its signatures.
 TESTED = {
@@ -124,11 +124,11 @@ def _registered() -> str:
     """Import verl and the registrations in this process; raises what a job would raise."""
     import verl  # noqa: F401
 
-    register = importlib.import_module("contextrl_verl.register")
+    register = importlib.import_module("contextrl_verl.grpo.register")
     from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
     from verl.workers.engine import EngineRegistry
 
-    from contextrl_verl.agent_names import ANSWER, CARRIER
+    from contextrl_verl.grpo.batch_column import ANSWER, CARRIER
 
     engine = EngineRegistry.get_engine_cls(register.engine.MODEL_TYPE, "fsdp2")
     missing = {CARRIER, ANSWER} - set(_agent_loop_registry)
@@ -182,8 +182,8 @@ def _config(overrides: list[str], config_name: str, config_dir: Path | None) -> 
 
 def _job(config: Any) -> Iterator[Finding]:
     """All that the driver checks of a job before Ray starts."""
-    from contextrl_verl.options import resolve_option_tokens
-    from contextrl_verl.preflight import check_job, load_tokenizer
+    from contextrl_verl.grpo.preflight import check_job, load_tokenizer
+    from contextrl_verl.pairs.option_tokens import resolve_option_tokens
     from contextrl_verl.settings import parse_settings
 
     try:

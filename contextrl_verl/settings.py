@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.prompting import Orders, PromptConfig
+from contextrl_verl.pairs.prompting import Orders, PromptConfig
 
 Objective = Literal["context_awareness", "selection_reward", "question_answering", "none"]
 

@@ -49,10 +49,10 @@ if [[ $SMOKE == 1 ]]; then
   OUT=${OUT%/}/smoke
   mkdir -p "$OUT"
   SMOKE_DATA=$(cd -- "$OUT" && pwd)/data
-  eval "$("$PYTHON" -m contextrl_verl.cpu.environment)"
-  lines REHEARSAL "$PYTHON" -m contextrl_verl.smoke "$SMOKE_FAMILY" --out "$SMOKE_DATA"
+  eval "$("$PYTHON" -m contextrl_verl.patches.cpu.environment)"
+  lines REHEARSAL "$PYTHON" -m contextrl_verl.demo.smoke "$SMOKE_FAMILY" --out "$SMOKE_DATA"
   [[ $ARM != da_sft ]] ||
-    lines SFT_REHEARSAL "$PYTHON" -m contextrl_verl.smoke "$SMOKE_FAMILY" --out "$SMOKE_DATA" --sft
+    lines SFT_REHEARSAL "$PYTHON" -m contextrl_verl.demo.smoke "$SMOKE_FAMILY" --out "$SMOKE_DATA" --sft
   MODEL=$SMOKE_DATA/model
   ROWS=$SMOKE_DATA/train_rows.parquet VAL_ROWS=$SMOKE_DATA/val_rows.parquet
   PAIRS=$SMOKE_DATA/train_pairs.parquet VAL_PAIRS=$SMOKE_DATA/val_pairs.parquet
@@ -76,7 +76,7 @@ PROMPT=(
 
 if [[ $ARM == da_sft && " $* " != *" --cfg "* ]]; then
   # Trained once; a second run of the recipe, after a requeue too, finds it. It gets no overrides of yours.
-  MODEL=$("$PYTHON" -m contextrl_verl.sft_job --out "$OUT/sft" \
+  MODEL=$("$PYTHON" -m contextrl_verl.sft.run --out "$OUT/sft" \
     model.path="$MODEL" "${PROMPT[@]}" \
     contextrl.epochs="$SFT_EPOCHS" optim.lr="$SFT_LR" data.train_batch_size="$SFT_BATCH" \
     data.max_prompt_length="$MAX_PAIR_TOKENS" data.max_token_len_per_gpu="$((MAX_PAIR_TOKENS + 1024))" \

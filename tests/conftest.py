@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 # Before anything imports verl: the suite runs on the CPU platform unless a GPU run says otherwise.
-from contextrl_verl.cpu.environment import cpu_environment
+from contextrl_verl.patches.cpu.environment import cpu_environment
 
 if "CONTEXTRL_TEST_DEVICE" not in os.environ:
     os.environ.update(cpu_environment())

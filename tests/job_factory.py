@@ -14,8 +14,8 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from contextrl_verl.pair_files import write_pairs
 from contextrl_verl.pairs import ContrastivePair
+from contextrl_verl.pairs.files import write_pairs
 
 
 @functools.lru_cache

@@ -18,7 +18,7 @@ from verl.experimental.agent_loop.agent_loop import (
 from verl.utils.dataset.rl_dataset import get_dataset_class
 from verl.workers.rollout.replica import TokenOutput
 
-import contextrl_verl.register  # noqa: F401
+import contextrl_verl.grpo.register  # noqa: F401
 
 
 class OneAnswer:

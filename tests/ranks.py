@@ -10,7 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from contextrl_verl.cpu.environment import cpu_environment
+from contextrl_verl.patches.cpu.environment import cpu_environment
 
 
 def free_port() -> int:

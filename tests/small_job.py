@@ -10,8 +10,8 @@ import pandas as pd
 
 from contextrl_verl.demo.evidence_pairs import DATA_SOURCE, evidence_pairs
 from contextrl_verl.demo.tiny_model import make_model, make_tokenizer
-from contextrl_verl.pair_files import write_pairs
 from contextrl_verl.pairs import ContrastivePair
+from contextrl_verl.pairs.files import write_pairs
 
 STEPS, ROWS, PAIRS, ROLLOUTS = 4, 4, 16, 4
 QUESTIONS, HELD_OUT = 24, 6

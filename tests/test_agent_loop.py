@@ -10,8 +10,8 @@ from pair_factory import text_pair
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.utils.dataset.rl_dataset import collate_fn
 
-from contextrl_verl.agent_names import ANSWER, CARRIER
-from contextrl_verl.prompting import PromptConfig, encode_prompt
+from contextrl_verl.grpo.batch_column import ANSWER, CARRIER
+from contextrl_verl.pairs.prompting import PromptConfig, encode_prompt
 
 SIX = [text_pair(number) for number in range(6)]
 PREFILL = "The correct option is"
@@ -107,7 +107,7 @@ def test_the_shared_sampling_parameters_are_left_alone(job, verl_tokenizer):
 
     from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 
-    from contextrl_verl.agent_loop import PairAnswerLoop
+    from contextrl_verl.grpo.agent_loop import PairAnswerLoop
 
     shared = {"max_tokens": 99}
 

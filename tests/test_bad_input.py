@@ -17,11 +17,11 @@ from pair_factory import text_pair
 from PIL import Image
 from tiny_job import as_overrides, write_job
 
+from contextrl_verl.demo.smoke.vision_models import make_model as make_vision_model
+from contextrl_verl.demo.smoke.vision_models import make_processor
 from contextrl_verl.demo.tiny_model import make_model, make_tokenizer
-from contextrl_verl.pair_files import write_pairs
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
-from contextrl_verl.smoke.vision_models import make_model as make_vision_model
-from contextrl_verl.smoke.vision_models import make_processor
+from contextrl_verl.pairs.files import write_pairs
 
 PAIRS, RL, MODEL = "contextrl.pairs.train_files", "data.train_files", "actor_rollout_ref.model.path"
 TWO_TO_A_SEQUENCE = {

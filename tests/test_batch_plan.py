@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contextrl_verl.batch_plan import BatchPlan
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.grpo.batch_plan import BatchPlan
 
 
 @given(st.data())

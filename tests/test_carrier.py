@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from verl.trainer.ppo.padding_utils import construct_minimal_padding_template
 
-from contextrl_verl.carrier import dense, option_logits, ordinary_row, pair_row, pair_rows
+from contextrl_verl.grpo.batch_column import dense, option_logits, ordinary_row, pair_row, pair_rows
 
 VOCABULARY, EOS, LABELS = 50, 0, 4
 

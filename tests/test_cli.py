@@ -11,7 +11,7 @@ from pair_factory import text_pair
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
-from contextrl_verl.pair_files import write_pairs
+from contextrl_verl.pairs.files import write_pairs
 
 COMMANDS = [[], ["demo"], ["doctor"], ["pairs"], ["pairs", "validate"]]
 

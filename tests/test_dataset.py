@@ -14,11 +14,10 @@ from omegaconf import OmegaConf
 from pair_factory import text_pair
 from verl.utils import tensordict_utils as tu
 
-from contextrl_verl.agent_names import ANSWER, CARRIER
-from contextrl_verl.carrier import COLUMN
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.options import resolve_option_tokens
-from contextrl_verl.prompting import PromptConfig
+from contextrl_verl.grpo.batch_column import ANSWER, CARRIER, COLUMN
+from contextrl_verl.pairs.option_tokens import resolve_option_tokens
+from contextrl_verl.pairs.prompting import PromptConfig
 
 SIX = [text_pair(number) for number in range(6)]
 
@@ -88,7 +87,7 @@ def test_the_seed_alone_decides_the_order(batches):
 
 @pytest.mark.parametrize("prefill", ["", "The correct option is"])
 def test_pairs_over_the_limit_are_left_out_and_counted(tmp_path, verl_tokenizer, capsys, prefill):
-    from contextrl_verl.prompting import PromptConfig, PromptRenderer
+    from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer
 
     pairs = [text_pair(number, length=number % 7 + 1) for number in range(30)]
     renderer = PromptRenderer(PromptConfig(prefill=prefill))

@@ -9,10 +9,10 @@ from loop_factory import OneAnswer, model_inputs, run_loop
 from omegaconf import OmegaConf
 from pair_factory import text_pair
 
-from contextrl_verl.agent_names import ANSWER, CARRIER
+from contextrl_verl.demo.smoke.vision_models import FAMILIES, make_processor, token_side
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.prompting import images_of
-from contextrl_verl.smoke.vision_models import FAMILIES, make_processor, token_side
+from contextrl_verl.grpo.batch_column import ANSWER, CARRIER
+from contextrl_verl.pairs.prompting import images_of
 
 ONE_EACH = [image_pair(number, [[(56, 56)], [(84, 56)]]) for number in range(3)]
 TWO_EACH = [image_pair(number, [[(56, 56), (112, 56)], [(84, 84), (56, 84)]]) for number in range(3, 6)]
@@ -87,7 +87,7 @@ def test_images_stand_at_the_label_of_their_context(tmp_path, processor, pair):
 
 def test_the_length_filter_counts_the_tokens_an_image_becomes(tmp_path, processor, family):
     def words(pair, order=(0, 1)):
-        from contextrl_verl.prompting import PromptConfig, PromptRenderer
+        from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer
 
         messages = PromptRenderer(PromptConfig()).messages(pair, order)
         text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

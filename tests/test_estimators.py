@@ -20,7 +20,7 @@ from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, compute_value_lo
 from verl.trainer.ppo.v1 import trainer_base
 from verl.utils import tensordict_utils as tu
 
-from contextrl_verl.limits import ESTIMATORS
+from contextrl_verl.grpo.limits import ESTIMATORS
 
 N, GROUPS, PAIRS = 4, 5, 6
 SHOWN = [name for name, reason in ESTIMATORS.items() if reason is None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contextrl_verl.failing_rewards import FailingRewards
+from contextrl_verl.grpo.failing_rewards import FailingRewards
 
 FAILED = ("mine", {"reward_error": "NameError: name 'x' is not defined"})
 SCORED = ("mine", {"reward_error": ""})

@@ -9,10 +9,10 @@ import pytest
 from job_factory import compose_job
 from transformers import Gemma2Config, GraniteConfig, Qwen2_5_VLConfig, Qwen2Config
 
-from contextrl_verl.engine import refuse_unsupported
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.fused_head import LOGIT_FIELDS, fused_kernels_problem
-from contextrl_verl.limits import REFUSED, REGISTRIES, check_joint_loss, check_model
+from contextrl_verl.grpo.engine import refuse_unsupported
+from contextrl_verl.grpo.fused_head import LOGIT_FIELDS, fused_kernels_problem
+from contextrl_verl.grpo.limits import REFUSED, REGISTRIES, check_joint_loss, check_model
 
 OURS = {"model_type": "contextrl_language_model"}
 NAMED = [(key, name, value, reason) for key, name, known in REGISTRIES for value, reason in known.items()]

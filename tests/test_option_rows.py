@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextrl_verl.option_rows import (
+from contextrl_verl.grpo.option_rows import (
     KEPT,
     OptionRows,
     kept_positions,

@@ -10,8 +10,8 @@ from pair_factory import text_pair
 from tokenizer_families import FAMILIES, byte_level
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.options import resolve_option_tokens
-from contextrl_verl.prompting import PromptConfig, PromptRenderer, encode_prompt, prompt_text
+from contextrl_verl.pairs.option_tokens import resolve_option_tokens
+from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, encode_prompt, prompt_text
 
 PREFILL = "The correct option is"
 # [/INST] is a token of its own there: what follows it starts a word, and "1" is then a space and a digit.

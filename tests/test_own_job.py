@@ -21,7 +21,7 @@ from tiny_job import as_overrides, write_job
 from contextrl_verl.demo.evidence_pairs import rl_rows
 from contextrl_verl.demo.tiny_model import CHAT_TEMPLATE
 from contextrl_verl.errors import JobRefused
-from contextrl_verl.pair_files import write_pairs
+from contextrl_verl.pairs.files import write_pairs
 
 USERS = Path(__file__).parent / "users_own"
 PAIRS, HELD_OUT, RL = "contextrl.pairs.train_files", "contextrl.pairs.val_files", "data.train_files"
@@ -46,7 +46,7 @@ def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
     keys = write_job(folder)
     shutil.copy(USERS / "mine.py", folder)
-    (folder / "lib_with_ours.py").write_text("import contextrl_verl.register  # noqa: F401\n")
+    (folder / "lib_with_ours.py").write_text("import contextrl_verl.grpo.register  # noqa: F401\n")
     (folder / "broken.py").write_text("def score(:\n")
     rows = rl_rows(20, 0)
 
@@ -220,7 +220,7 @@ REFUSED = {
     "external_lib without ours": (
         {"actor_rollout_ref.model.external_lib": "my_lib"},
         ["actor_rollout_ref.model.external_lib is ['my_lib']"],
-        "[contextrl_verl.register,my_lib]",
+        "[contextrl_verl.grpo.register,my_lib]",
     ),
     "servers larger than the job": (
         {"actor_rollout_ref.rollout.tensor_model_parallel_size": "2"},
@@ -267,7 +267,7 @@ SUPPORTED = {
     "DAPO": {"algorithm.filter_groups.enable": "true"},
     "failed groups replaced": {"trainer.v1.sampler.sync_refill_failed_groups": "true"},
     "SGLang": {"actor_rollout_ref.rollout.name": "sglang", HELD_OUT: "[{job}/held_out.parquet]"},
-    "two libraries": {"actor_rollout_ref.model.external_lib": "[json,contextrl_verl.register]"},
+    "two libraries": {"actor_rollout_ref.model.external_lib": "[json,contextrl_verl.grpo.register]"},
     "a library that imports ours": {"actor_rollout_ref.model.external_lib": "lib_with_ours"},
     "a thought that is closed": {
         "+actor_rollout_ref.model.custom_chat_template": "{thinking}",

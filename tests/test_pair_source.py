@@ -7,10 +7,10 @@ from itertools import permutations
 import pytest
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pair_files import write_pairs
-from contextrl_verl.pair_source import PairSource
 from contextrl_verl.pairs import Context, ContrastivePair
-from contextrl_verl.prompting import PromptRenderer, encode_prompt
+from contextrl_verl.pairs.files import write_pairs
+from contextrl_verl.pairs.prompting import PromptRenderer, encode_prompt
+from contextrl_verl.pairs.source import PairSource
 from contextrl_verl.settings import Settings
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_factory import text_pair
 
-from contextrl_verl.pair_files import PairCollection, PairFile, write_pairs
 from contextrl_verl.pairs import ARROW_SCHEMA, Context, ContrastivePair, ImageRef, Message, PairFormatError, parse_pair
+from contextrl_verl.pairs.files import PairCollection, PairFile, write_pairs
 
 words = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=40)
 kinds = {

@@ -9,7 +9,7 @@ from PIL import Image
 from tokenizer_families import FAMILIES
 
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
-from contextrl_verl.prompting import PromptConfig, PromptRenderer, encode_prompt
+from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, encode_prompt
 
 CHAT = (
     "{{ bos_token }}{% for message in messages %}{% if message.content is string %}{{ message.content }}{% else %}"

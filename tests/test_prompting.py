@@ -12,10 +12,16 @@ from hypothesis import strategies as st
 from pair_factory import text_pair
 from PIL import Image
 
-from contextrl_verl import prompting
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pairs import Context, ContrastivePair, ImageRef, Message
-from contextrl_verl.prompting import PromptConfig, PromptRenderer, encode_prompt, images_of, open_image, option_order
+from contextrl_verl.pairs import Context, ContrastivePair, ImageRef, Message, prompting
+from contextrl_verl.pairs.prompting import (
+    PromptConfig,
+    PromptRenderer,
+    encode_prompt,
+    images_of,
+    open_image,
+    option_order,
+)
 
 LABELS = ("A", "B", "C", "D")
 COLOURS = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255), "black": (0, 0, 0)}

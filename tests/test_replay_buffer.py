@@ -6,7 +6,7 @@ import pytest
 from job_factory import compose_job
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
-from contextrl_verl.replay_buffer import TRAIN, PairQuotaBuffer, replay_buffer
+from contextrl_verl.grpo.replay_buffer import TRAIN, PairQuotaBuffer, replay_buffer
 
 NOTHING = (set(), set(), set(), {})
 DAPO = "algorithm.filter_groups.enable=true"

@@ -10,7 +10,7 @@ from job_factory import compose_job
 from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
 from verl.trainer.ppo.reward import load_reward_manager, resolve_reward_manager_cls
 
-from contextrl_verl.reward_managers import by_source
+from contextrl_verl.grpo.reward_managers import by_source
 
 PAIR = {
     "data_source": "contextrl/selection",

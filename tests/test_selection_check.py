@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.selection_check import check_selection_job
 from contextrl_verl.settings import parse_settings
-from contextrl_verl.sft_job import MANIFEST, finished, main, run_selection_sft
+from contextrl_verl.sft.config import check_selection_job
+from contextrl_verl.sft.run import MANIFEST, finished, main, run_selection_sft
 
 GOOD = ("model.path=owner/name", "contextrl.pairs.train_files=[a.parquet]")
 
@@ -53,7 +53,7 @@ def test_the_shipped_yaml_passes(name):
     ],
 )
 def test_what_is_wrong_is_one_sentence_with_a_fix(monkeypatch, overrides, said):
-    monkeypatch.setattr("contextrl_verl.selection_check.cpu_selected", lambda: True)
+    monkeypatch.setattr("contextrl_verl.sft.config.cpu_selected", lambda: True)
     with pytest.raises(ConfigError, match=said):
         check_selection_job(parse_settings(job(*overrides).contextrl))
 
@@ -80,7 +80,7 @@ def done(tmp_path):
     model.mkdir(parents=True)
     (model / "model.safetensors").write_bytes(b"weights")
     job = {"config": "selection_sft_cpu", "keys": {"contextrl.seed": 1}}
-    from contextrl_verl.sft_job import _pair_files
+    from contextrl_verl.sft.run import _pair_files
 
     record = {"job": job, "pairs": _pair_files(tmp_path), "model": str(model.relative_to(tmp_path))}
     (tmp_path / MANIFEST).write_text(json.dumps(record))

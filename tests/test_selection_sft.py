@@ -12,12 +12,12 @@ from pair_factory import text_pair
 from tokenizer_families import FAMILIES
 from torch.utils.data import DistributedSampler
 
+from contextrl_verl.demo.smoke.vision_models import make_model, make_processor
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pair_files import write_pairs
-from contextrl_verl.prompting import PromptConfig, PromptRenderer, encode_prompt, option_order
-from contextrl_verl.selection_order import before_sampler, selection_order
-from contextrl_verl.selection_sft import SelectionDataset, end_of_turn
-from contextrl_verl.smoke.vision_models import make_model, make_processor
+from contextrl_verl.pairs.files import write_pairs
+from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, encode_prompt, option_order
+from contextrl_verl.sft.dataset import SelectionDataset, end_of_turn
+from contextrl_verl.sft.plan import before_sampler, selection_order
 
 PROMPT = PromptConfig(template="short")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.prompting import PromptConfig
+from contextrl_verl.pairs.prompting import PromptConfig
 from contextrl_verl.settings import Settings, parse_settings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contextrl_verl.stuck_pairs import StuckPairs
+from contextrl_verl.grpo.stuck_pairs import StuckPairs
 
 
 def run(watch: StuckPairs, *steps: tuple[float, float], margin: str = "each") -> list[str | None]:

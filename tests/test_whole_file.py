@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from contextrl_verl.whole_file import whole_file
+from contextrl_verl.pairs.whole_file import whole_file
 
 WRITER = """
 import sys, time
-from contextrl_verl.whole_file import whole_file
+from contextrl_verl.pairs.whole_file import whole_file
 with whole_file(sys.argv[1]) as scratch:
     scratch.write_text("half")
     print("writing", flush=True)

@@ -9,7 +9,7 @@ from pair_factory import text_pair
 
 from contextrl_verl.demo.evidence_pairs import rl_rows
 from contextrl_verl.demo.tiny_model import make_model, make_tokenizer
-from contextrl_verl.pair_files import write_pairs
+from contextrl_verl.pairs.files import write_pairs
 
 
 def write_job(folder: Path) -> dict[str, str]:

@@ -24,9 +24,9 @@ from bench.overhead.picture import draw
 from bench.overhead.report import BEGIN, END, markdown, released_markdown, verdict, write_into
 from bench.overhead.results import OverheadError, summarise
 from bench.overhead.sizes import ARMS, Sizes
-from contextrl_verl.demo.job import JobError
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.whole_file import whole_file
+from contextrl_verl.launch import JobError
+from contextrl_verl.pairs.whole_file import whole_file
 
 _SIZES = {
     "rows": "ordinary rows of a step, in both jobs",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 # verl fills a step up to a multiple of its mini-batch with rows of this many tokens.
 FILLER = 128
-# Tokens of a pair's row in a scoring pass: contextrl_verl.scoring leaves its contexts out.
+# Tokens of a pair's row in a scoring pass: contextrl_verl.grpo.log_prob_batch leaves its contexts out.
 SCORED = 2
 # A backward pass computes two matrix products for each one of the forward pass.
 BACKWARD_COST = 2

@@ -13,9 +13,9 @@ from bench.overhead.sizes import Sizes
 from contextrl_verl.demo.evidence_pairs import DATA_SOURCE
 from contextrl_verl.demo.tiny_model import make_model, make_tokenizer
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pair_files import write_pairs
 from contextrl_verl.pairs import ContrastivePair
-from contextrl_verl.prompting import PromptConfig, PromptRenderer, encode_prompt
+from contextrl_verl.pairs.files import write_pairs
+from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, encode_prompt
 
 TEMPLATE = "short"
 

@@ -16,8 +16,8 @@ import psutil
 from bench.overhead.material import write_material
 from bench.overhead.memory import MemorySampler, jobs_in
 from bench.overhead.sizes import ARMS, Sizes, job_keys
-from contextrl_verl.demo.job import run_trainer
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.launch import run_trainer
 
 # Both jobs are there at the same time, though only one works.
 NEEDED_GIB = 12

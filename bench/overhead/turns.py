@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from contextrl_verl.dataset import MixedTaskDataset
+from contextrl_verl.grpo.dataset import MixedTaskDataset
 
 _ORDER = (0, 1, 1, 0)
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.replication.plan import PLAN_FILE, Plan, read_plan, with_first_habit, with_paper_ratio
-from contextrl_verl.demo.job import JobError
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.launch import JobError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from bench.replication.pairs import pairs
 from bench.replication.tasks import TASKS, items
 from contextrl_verl.pairs import ContrastivePair
-from contextrl_verl.prompting import PromptConfig, PromptRenderer
+from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer
 
 if TYPE_CHECKING:
     from bench.replication.plan import Base, TinyModel

@@ -15,9 +15,9 @@ from bench.replication.base_model import TEMPLATE
 from bench.replication.data import HELD_OUT_PAIRS, HELD_OUT_ROWS, PAIRS, ROWS
 from bench.replication.evaluate import evaluate
 from contextrl_verl.arms import arm_keys
-from contextrl_verl.demo.job import TRAINER, overrides_of, run_trainer, watch
 from contextrl_verl.errors import ConfigError
-from data_prep.atomic import write_whole
+from contextrl_verl.launch import TRAINER, overrides_of, run_trainer, watch
+from contextrl_verl.pairs.whole_file import write_whole
 
 if TYPE_CHECKING:
     from bench.replication.plan import Cell, Plan
@@ -166,7 +166,7 @@ def sft_keys(plan: Plan, cell: Cell, model: Path | str, data: Path) -> dict[str,
 
 
 def _after_sft(folder: Path, plan: Plan, cell: Cell, base: Path | str, data: Path) -> Path:
-    from contextrl_verl.sft_job import CPU, GPU, run_selection_sft
+    from contextrl_verl.sft.run import CPU, GPU, run_selection_sft
 
     return run_selection_sft(sft_keys(plan, cell, base, data), folder, config_name=GPU if plan.gpu else CPU)
 

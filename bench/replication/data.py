@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.replication.pairs import pairs
 from bench.replication.tasks import MAIN, items
-from contextrl_verl.pair_files import write_pairs
+from contextrl_verl.pairs.files import write_pairs
 
 if TYPE_CHECKING:
     from bench.replication.plan import Data

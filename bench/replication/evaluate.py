@@ -10,10 +10,10 @@ from bench.replication.base_model import TEMPLATE
 from bench.replication.data import DATA_SOURCE, EVALUATION
 from bench.replication.pairs import pairs
 from bench.replication.tasks import TASKS, items
-from contextrl_verl.probe.questions import Questions
-from contextrl_verl.probe.run import probe
-from contextrl_verl.probe.transformers_backend import TransformersBackend
-from contextrl_verl.prompting import PromptConfig
+from contextrl_verl.pairs.prompting import PromptConfig
+from data_prep.probe.questions import Questions
+from data_prep.probe.run import probe
+from data_prep.probe.transformers_backend import TransformersBackend
 from reward_fns import compute_score
 
 if TYPE_CHECKING:

@@ -46,11 +46,11 @@ def probe_gemma(model: Path, count: int, seed: int) -> dict[str, Any]:
     """Numbers of the probe on ``count`` held-out pairs; a base model, so it is asked in plain text."""
     import torch
 
-    from contextrl_verl.probe.chat_templates import PLAIN, PLAIN_PREFILL
-    from contextrl_verl.probe.questions import Questions
-    from contextrl_verl.probe.run import probe
-    from contextrl_verl.probe.transformers_backend import TransformersBackend
-    from contextrl_verl.prompting import PromptConfig
+    from contextrl_verl.pairs.prompting import PromptConfig
+    from data_prep.probe.chat_templates import PLAIN, PLAIN_PREFILL
+    from data_prep.probe.questions import Questions
+    from data_prep.probe.run import probe
+    from data_prep.probe.transformers_backend import TransformersBackend
 
     # float32: without bfloat16 units, a CPU is three times slower in bfloat16.
     dtype = "auto" if torch.accelerator.is_available() else "float32"

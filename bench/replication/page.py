@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.replication.picture import draw
 from bench.replication.report import cost_table, markdown, scores_table, start_text
-from data_prep.atomic import write_whole
+from contextrl_verl.pairs.whole_file import write_whole
 
 PAGE, PICTURE = "replication.md", "images/replication.png"
 

@@ -21,7 +21,7 @@ from bench.replication.plan import Cell, Plan
 from bench.replication.report import markdown
 from bench.replication.results import results_of
 from contextrl_verl.errors import ConfigError
-from data_prep.atomic import write_whole
+from contextrl_verl.pairs.whole_file import write_whole
 
 BASE = "base"
 

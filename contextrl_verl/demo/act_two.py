@@ -28,10 +28,10 @@ def real_pairs(
     Raises:
         DemoError: the runs cannot be read or give no pair.
     """
-    from contextrl_verl.pair_files import PairFile
+    from contextrl_verl.pairs.files import PairFile
+    from data_prep.common.pipeline import PipelineError
     from data_prep.forge.forge import forge
     from data_prep.forge.library import ForgeError
-    from data_prep.pipeline import PipelineError
     from data_prep.trajectories.candidates import CascadeSettings
     from data_prep.trajectories.prepare import PrepareSettings, prepare
     from data_prep.trajectories.run import TrajectoryError

@@ -17,11 +17,11 @@ from rich.table import Table
 from contextrl_verl import __version__
 from contextrl_verl.demo.act_two import DemoError, real_pairs
 from contextrl_verl.demo.evidence_pairs import evidence_pairs, rl_rows
-from contextrl_verl.demo.job import TRAINER, JobError, run_trainer
 from contextrl_verl.demo.picture import HELD_OUT, History, draw, series
-from contextrl_verl.pair_files import write_pairs
+from contextrl_verl.launch import TRAINER, JobError, run_trainer
 from contextrl_verl.pairs import Context, ContrastivePair
-from contextrl_verl.prompting import PromptConfig, PromptRenderer
+from contextrl_verl.pairs.files import write_pairs
+from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer
 
 TEMPLATE = "short"
 PAIRS_PER_BATCH, RL_PER_BATCH, ROLLOUTS = 128, 8, 4

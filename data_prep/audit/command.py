@@ -30,8 +30,8 @@ def audit_command(
     from tqdm import tqdm
 
     from contextrl_verl.errors import ConfigError
-    from contextrl_verl.pair_files import PairFile
     from contextrl_verl.pairs import PairFormatError
+    from contextrl_verl.pairs.files import PairFile
     from data_prep.audit.report import print_result, write_chart, write_json
     from data_prep.audit.run import audit
 

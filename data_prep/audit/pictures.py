@@ -43,8 +43,8 @@ def _count() -> int:
 
 
 def _numbers(reference: ImageRef, context: ContextView) -> list[float]:
+    from data_prep.images.decode import ImageRejected
     from data_prep.images.forensics import image_features
-    from data_prep.images.opening import ImageRejected
 
     data = reference.bytes if reference.bytes is not None else Path(reference.path).read_bytes()
     try:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from data_prep.atomic import write_whole
+from contextrl_verl.pairs.whole_file import write_whole
 from data_prep.audit.result import AuditResult, GroupRow
 
 _STYLES = {"shortcut": "bold red", "overlap": "bold red", "weak": "yellow", "at chance": "green", "all equal": "green"}

@@ -21,7 +21,7 @@ from PIL import Image
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
-from contextrl_verl.prompting import option_order
+from contextrl_verl.pairs.prompting import option_order
 
 _WORD = re.compile(r"\w+")
 _CACHED_CONTEXTS = 64

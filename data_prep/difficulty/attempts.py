@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from contextrl_verl.pairs import ContrastivePair
-from contextrl_verl.prompting import PromptConfig, PromptRenderer, option_order
-from data_prep.remote.errors import RemoteError
+from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, option_order
+from data_prep.models.errors import RemoteError
 from reward_fns.selection import score_selection
 
 

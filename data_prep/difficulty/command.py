@@ -40,14 +40,14 @@ def difficulty(
 ) -> None:
     """Keep the pairs that a model solves sometimes: neither always nor never (the paper: 2 to 5 times of 8)."""
     from contextrl_verl.errors import ConfigError
-    from contextrl_verl.pair_files import PairFile, write_pairs
     from contextrl_verl.pairs import PairFormatError
-    from data_prep.conclude import UNJUDGED
-    from data_prep.counting import Funnel
+    from contextrl_verl.pairs.files import PairFile, write_pairs
+    from data_prep.common.funnel import Funnel
+    from data_prep.common.image_bytes import with_bytes
     from data_prep.difficulty.attempts import attempts_of
-    from data_prep.difficulty.keep import decide, kept_pairs, tallies
-    from data_prep.image_bytes import with_bytes
-    from data_prep.remote.errors import RemoteError
+    from data_prep.difficulty.solve_rate import decide, kept_pairs, tallies
+    from data_prep.models.errors import RemoteError
+    from data_prep.verify.write import UNJUDGED
 
     try:
         low, high = keep
@@ -93,9 +93,9 @@ def difficulty(
 
 def _solver(items: list[str], local: str, cache: Path, seed: int) -> Solver:
     from data_prep.difficulty.solvers import EndpointSolver, VllmSolver
-    from data_prep.remote.cache import ReplyCache
-    from data_prep.remote.errors import RemoteError
-    from data_prep.remote.role import read_role
+    from data_prep.models.cache import ReplyCache
+    from data_prep.models.errors import RemoteError
+    from data_prep.models.spec import read_role
 
     named = {item.partition("=")[0] for item in items}
     # Tries must differ: greedy replies would all be the same.

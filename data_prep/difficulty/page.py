@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from contextrl_verl.pair_files import PairFile
-from data_prep.counting import Funnel
-from data_prep.difficulty.keep import Tally
+from contextrl_verl.pairs.files import PairFile
+from data_prep.common.funnel import Funnel
+from data_prep.difficulty.solve_rate import Tally
 from data_prep.report.page import Example, Histogram, Notice, write_report
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.difficulty.attempts import Attempt, Reply, as_sent
-from data_prep.remote.cache import ReplyCache, digest
-from data_prep.remote.chat import ChatEndpoint
-from data_prep.remote.errors import RemoteError
-from data_prep.remote.in_order import in_order
-from data_prep.remote.reply import FreeText
-from data_prep.remote.role import EndpointRole
-from data_prep.remote.tokens import BYTES_PER_TOKEN, input_guess
+from data_prep.models.cache import ReplyCache, digest
+from data_prep.models.chat import ChatEndpoint
+from data_prep.models.errors import RemoteError
+from data_prep.models.in_order import in_order
+from data_prep.models.reply import FreeText
+from data_prep.models.spec import EndpointRole
+from data_prep.models.tokens import BYTES_PER_TOKEN, input_guess
 
 VERSION = "difficulty-1"
 _USUAL_REPLY_TOKENS = 200

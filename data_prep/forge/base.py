@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, replace
 
-from data_prep.counting import Stage
+from data_prep.common.funnel import Stage
 from data_prep.forge.bugs import Batch, Bug
 from data_prep.forge.mutate import Function, Mutation, apply
 from data_prep.forge.probe import Call, Outcome, observe

@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
-from data_prep.counting import Stage
+from data_prep.common.funnel import Stage
 from data_prep.forge.mutate import Function, Mutation
 from data_prep.forge.probe import Call, Outcome, Probe
 from data_prep.forge.sandbox import Sandbox

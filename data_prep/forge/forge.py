@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_prep.counting import Funnel, Stage
+from data_prep.common.funnel import Funnel, Stage
 from data_prep.forge.agent import Agent
 from data_prep.forge.base import Issue, build, packed
 from data_prep.forge.bugs import Batch, Screened, screen

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_prep.counting import Stage
+from data_prep.common.funnel import Stage
 
 
 @dataclass(frozen=True)

@@ -75,18 +75,18 @@ def images(
     """Turn questions about pictures into contrastive pairs: alike, same question, other answer; every loss counted."""
     from contextrl_verl.errors import ConfigError
     from contextrl_verl.pairs import PairFormatError
-    from data_prep.conclude import UNJUDGED, Judging, UnjudgedError
-    from data_prep.images.edit.roles import EditorRole, ProposerRole
+    from data_prep.common.pipeline import PipelineError
+    from data_prep.common.splits import read_shares
+    from data_prep.images.edit.model_spec import EditorRole, ProposerRole
     from data_prep.images.edit.run import EditSettings
     from data_prep.images.errors import ImagePairError
     from data_prep.images.prepare import METHODS, ImageSettings, edit_costs, prepare_images
     from data_prep.images.retrieve import RetrieveSettings
     from data_prep.images.sources import read_columns
-    from data_prep.pipeline import PipelineError
-    from data_prep.remote.errors import RemoteError
-    from data_prep.remote.role import read_role
+    from data_prep.models.errors import RemoteError
+    from data_prep.models.spec import read_role
     from data_prep.report.table import print_stages
-    from data_prep.splits import read_shares
+    from data_prep.verify.write import UNJUDGED, Judging, UnjudgedError
 
     try:
         methods = tuple(name.strip() for name in method.split(",") if name.strip())
@@ -117,7 +117,7 @@ def images(
         )  # fmt: skip
         asked = None
         if judge:
-            from data_prep.judge.llm import judge_of
+            from data_prep.verify.judge import judge_of
 
             asked = judge_of(read_role("--judge", judge))
         if dry_run:

@@ -26,7 +26,7 @@ def image_features(data: bytes) -> dict[str, float]:
     Raises:
         ImageRejected: the bytes are no picture that may be opened.
     """
-    from data_prep.images.opening import open_image
+    from data_prep.images.decode import open_image
 
     return picture_features(open_image(data)) | {"bytes": float(len(data))}
 

@@ -14,10 +14,11 @@ from typing import Any
 from tqdm import tqdm
 
 import contextrl_verl
-from contextrl_verl.pair_files import PairFile, write_pairs
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
-from data_prep.conclude import Concluded, Judging, UnjudgedError, conclude, nothing_left, spread
-from data_prep.counting import Funnel
+from contextrl_verl.pairs.files import PairFile, write_pairs
+from data_prep.common.funnel import Funnel
+from data_prep.common.pipeline import Done, Engine, PipelineError, fingerprint, remove, run_parts, total
+from data_prep.common.splits import assign_components
 from data_prep.images.build import build_part, plan_build
 from data_prep.images.edit.run import Edited, EditSettings, edit_here, edit_part, estimate, plan_edits
 from data_prep.images.embed import embed_part, load_embeddings, make_embedder, plan_embed
@@ -26,11 +27,10 @@ from data_prep.images.item import ImageCouple, Method, VqaItem, read_couples, wr
 from data_prep.images.retrieve import RetrieveSettings, find_image_couples
 from data_prep.images.sources import describe_source, load_items, plan_source, scan_images
 from data_prep.images.store import ImageStore
-from data_prep.judge.rules import RuleSettings
-from data_prep.pipeline import Done, Engine, PipelineError, fingerprint, remove, run_parts, total
 from data_prep.report.page import Example, Histogram, write_report
 from data_prep.report.samples import sampled
-from data_prep.splits import assign_components
+from data_prep.verify.rules import RuleSettings
+from data_prep.verify.write import Concluded, Judging, UnjudgedError, conclude, nothing_left, spread
 
 METHODS: tuple[Method, ...] = ("retrieve", "edit")
 
@@ -163,7 +163,7 @@ def find_candidates(
     """Everything before verification, in a work folder next to ``out``; see :func:`prepare_images`.
 
     Args:
-        run: engine, workers and progress of :func:`data_prep.pipeline.run_parts`.
+        run: engine, workers and progress of :func:`data_prep.common.pipeline.run_parts`.
         gpus: of each worker that embeds or edits.
     """
     funnel = Funnel()

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.counting import Funnel, Stage
-from data_prep.draws import draw
+from data_prep.common.funnel import Funnel, Stage
+from data_prep.common.seeded import draw
 from data_prep.images.choose import Candidate, choose
 from data_prep.images.embed.likeness import hash_distance, look_distance
 from data_prep.images.embed.vectors import Embeddings

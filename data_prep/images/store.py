@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.atomic import write_whole
+from contextrl_verl.pairs.whole_file import write_whole
+from data_prep.images.decode import ImageLimits, ImageRejected, open_image
 from data_prep.images.errors import ImagePairError
-from data_prep.images.opening import ImageLimits, ImageRejected, open_image
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 # Part of nothing's name: the same pixels have one name whatever wrote the file.

@@ -15,8 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from contextrl_verl.pairs import Context, ContrastivePair
-from data_prep.atomic import write_whole
-from data_prep.counting import Funnel
+from contextrl_verl.pairs.whole_file import write_whole
+from data_prep.common.funnel import Funnel
 from data_prep.report.charts import histogram, shares
 from data_prep.report.differences import side_by_side
 from data_prep.report.pictures import difference, picture

@@ -10,7 +10,7 @@ from PIL import Image, ImageChops
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ImageRef
-from contextrl_verl.prompting import open_image
+from contextrl_verl.pairs.prompting import open_image
 from data_prep.report.text import shortened, visible
 
 LONGEST_SIDE = 448

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from data_prep.counting import Funnel
+from data_prep.common.funnel import Funnel
 
 
 def sampled(funnel: Funnel, key: str, *, at_least: int, each: int = 1) -> list[tuple[str, str, dict[str, Any]]]:

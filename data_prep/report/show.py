@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from contextrl_verl.pair_files import PairFile
 from contextrl_verl.pairs import Context
+from contextrl_verl.pairs.files import PairFile
 from data_prep.report.page import Example, Histogram, write_report
 from data_prep.report.text import MASK
 

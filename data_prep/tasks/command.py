@@ -68,9 +68,9 @@ def vqa(
     keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep the folder with finished parts.")] = False,
 ) -> None:
     """Questions about pictures with short answers; no picture is in both files."""
+    from data_prep.common.pipeline import PipelineError
     from data_prep.images.errors import ImagePairError
     from data_prep.images.sources import read_columns
-    from data_prep.pipeline import PipelineError
     from data_prep.tasks.telling import tell
     from data_prep.tasks.vqa import VqaOptions, validation_file
     from data_prep.tasks.vqa import vqa as make

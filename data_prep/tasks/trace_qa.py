@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data_prep.atomic import write_whole
-from data_prep.counting import Funnel
+from contextrl_verl.pairs.whole_file import write_whole
+from data_prep.common.funnel import Funnel
 from data_prep.tasks.questions import KINDS, Question, Unasked
 from data_prep.tasks.rows import COLUMNS
 from data_prep.tasks.trace import Step, render, steps_of

@@ -13,14 +13,14 @@ from typing import Any
 import pyarrow as pa
 
 import contextrl_verl
-from data_prep.atomic import write_whole
-from data_prep.counting import Funnel
-from data_prep.draws import draw
+from contextrl_verl.pairs.whole_file import write_whole
+from data_prep.common.funnel import Funnel
+from data_prep.common.pipeline import Engine, fingerprint, remove, run_parts, total
+from data_prep.common.seeded import draw
 from data_prep.images.errors import ImagePairError
 from data_prep.images.item import VqaItem
 from data_prep.images.sources import describe_source, load_items, plan_source, scan_images
 from data_prep.images.store import ImageStore
-from data_prep.pipeline import Engine, fingerprint, remove, run_parts, total
 from data_prep.tasks.rows import COLUMNS, IMAGES
 from data_prep.tasks.writing import reasons, validation_file, write_row_files
 from reward_fns.exact_match import normalise

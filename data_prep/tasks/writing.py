@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contextrl_verl.whole_file import whole_file
-from data_prep.counting import Funnel
+from contextrl_verl.pairs.whole_file import whole_file
+from data_prep.common.funnel import Funnel
 
 _ROWS_PER_GROUP = 200
 _BYTES_PER_GROUP = 64 << 20

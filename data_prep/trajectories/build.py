@@ -10,18 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contextrl_verl.pairs import ARROW_SCHEMA, Context, ContrastivePair, Message
-from data_prep.counting import Funnel, Stage
-from data_prep.judge.rules import RuleSettings, distinctive_lines
-from data_prep.redact import redact, redact_messages
+from data_prep.common.funnel import Funnel, Stage
+from data_prep.common.redact import redact, redact_messages
 from data_prep.trajectories.elide import elide
 from data_prep.trajectories.evidence import evidence_lines
 from data_prep.trajectories.leaks import find_leaks
-from data_prep.trajectories.marks import PATCH_MASKED
 from data_prep.trajectories.masking import mask_run
+from data_prep.trajectories.placeholders import PATCH_MASKED
 from data_prep.trajectories.run import AgentRun, TrajectoryError
 from data_prep.trajectories.run import Message as Turn
 from data_prep.trajectories.run_store import RunStore
 from data_prep.trajectories.tokens import load_tokenizer
+from data_prep.verify.rules import RuleSettings, distinctive_lines
 
 QUERY = (
     "A coding agent worked on an issue of {repository} and submitted a patch. The contexts are records of such work on "

@@ -14,10 +14,10 @@ from itertools import combinations, islice
 from math import comb
 from typing import Any, Literal
 
-from data_prep.counting import Funnel, Stage
-from data_prep.draws import draw
-from data_prep.trajectories.light import Light
-from data_prep.trajectories.related import IssueSimilarity
+from data_prep.common.funnel import Funnel, Stage
+from data_prep.common.seeded import draw
+from data_prep.trajectories.issue_similarity import IssueSimilarity
+from data_prep.trajectories.run_summary import Light
 
 CommitRule = Literal["same", "near", "any"]
 Level = Literal["file", "class", "function"]

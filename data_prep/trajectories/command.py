@@ -63,18 +63,18 @@ def trajectories(
 ) -> None:
     """Turn agent runs into contrastive pairs: same place, different issue, edits hidden, every loss counted."""
     from contextrl_verl.errors import ConfigError
-    from contextrl_verl.pair_files import PairFile
     from contextrl_verl.pairs import PairFormatError
-    from data_prep.conclude import UNJUDGED, Judging, UnjudgedError
-    from data_prep.pipeline import PipelineError
-    from data_prep.remote.errors import RemoteError
-    from data_prep.remote.role import read_role
+    from contextrl_verl.pairs.files import PairFile
+    from data_prep.common.pipeline import PipelineError
+    from data_prep.common.splits import read_shares
+    from data_prep.models.errors import RemoteError
+    from data_prep.models.spec import read_role
     from data_prep.report.table import print_stages
-    from data_prep.splits import read_shares
     from data_prep.trajectories.candidates import CascadeSettings
     from data_prep.trajectories.groups import GroupSettings
     from data_prep.trajectories.prepare import PrepareSettings, find_candidates, prepare, rules_of
     from data_prep.trajectories.run import TrajectoryError
+    from data_prep.verify.write import UNJUDGED, Judging, UnjudgedError
 
     try:
         choices = {
@@ -120,12 +120,12 @@ def trajectories(
         role = read_role("--judge", judge or [])
         asking = None
         if role is not None:
-            from data_prep.judge.llm import judge_of
+            from data_prep.verify.judge import judge_of
 
             asking = judge_of(role)
         work = {"engine": engine, "workers": workers}
         if dry_run:
-            from data_prep.judge.estimate import estimate
+            from data_prep.verify.estimate import estimate
 
             found = find_candidates(input, out, settings, **work)
             for sentence in estimate(PairFile(found.candidates), asking, rules_of(settings), review):

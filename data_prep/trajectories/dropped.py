@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from contextrl_verl.pairs import Context, Message
-from data_prep.counting import Funnel
-from data_prep.redact import redact, redact_messages
+from data_prep.common.funnel import Funnel
+from data_prep.common.redact import redact, redact_messages
 from data_prep.report.page import Example
 from data_prep.report.samples import sampled
 from data_prep.report.text import shortened

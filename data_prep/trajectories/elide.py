@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from data_prep.trajectories.marks import elided
+from data_prep.trajectories.placeholders import elided
 from data_prep.trajectories.run import Message
 from data_prep.trajectories.tokens import TokenCount, token_counter
 

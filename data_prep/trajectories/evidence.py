@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from data_prep.trajectories.leaks import MIN_CHARS, tight
-from data_prep.trajectories.marks import NUMBERING
 from data_prep.trajectories.patch_lines import patch_lines
+from data_prep.trajectories.placeholders import NUMBERING
 from data_prep.trajectories.run import AgentRun, Message
 
 LONGEST_BODY = 40

@@ -10,10 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_prep.counting import Funnel
-from data_prep.draws import draw
+from data_prep.common.funnel import Funnel
+from data_prep.common.seeded import draw
 from data_prep.trajectories.candidates import Couple
-from data_prep.trajectories.light import Light
+from data_prep.trajectories.run_summary import Light
 
 Group = tuple[int, ...]
 

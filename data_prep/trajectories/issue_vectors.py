@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from data_prep.atomic import write_whole
-from data_prep.sentence_encoder import load_sentence_encoder
-from data_prep.trajectories.light import Light
+from contextrl_verl.pairs.whole_file import write_whole
+from data_prep.models.sentence_encoder import load_sentence_encoder
 from data_prep.trajectories.run import TrajectoryError
+from data_prep.trajectories.run_summary import Light
 
 # An encoder reads a few hundred tokens; the rest of an issue is cut by it anyway.
 _READ = 8_000

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from data_prep.trajectories.edits import edits_of, first_turn, writes_of
-from data_prep.trajectories.marks import NUMBERING, PATCH_MASKED
 from data_prep.trajectories.patch_lines import patch_lines
+from data_prep.trajectories.placeholders import NUMBERING, PATCH_MASKED
 from data_prep.trajectories.run import Message
 
 MIN_CHARS = 12

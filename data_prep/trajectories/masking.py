@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from data_prep.trajectories.edits import Edit, contents_of, edits_of, first_turn, writes_of
 from data_prep.trajectories.leaks import Leak, Secrets, canonical, leaks_of, secrets_of
-from data_prep.trajectories.marks import NUMBERING, PATCH_MASKED
 from data_prep.trajectories.patch_lines import patch_lines
+from data_prep.trajectories.placeholders import NUMBERING, PATCH_MASKED
 from data_prep.trajectories.run import AgentRun, Message
 
 _SHOWS_DIFF = (

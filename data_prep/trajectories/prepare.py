@@ -13,26 +13,35 @@ from pathlib import Path
 from typing import Any
 
 import contextrl_verl
-from contextrl_verl.pair_files import PairFile, write_pairs
 from contextrl_verl.pairs import ContrastivePair
-from data_prep.conclude import Concluded, Judging, conclude, nothing_left, spread
-from data_prep.counting import Funnel
-from data_prep.judge.rules import RuleSettings
-from data_prep.pipeline import Done, Engine, PipelineError, describe_inputs, fingerprint, remove, run_parts, total
+from contextrl_verl.pairs.files import PairFile, write_pairs
+from data_prep.common.funnel import Funnel
+from data_prep.common.pipeline import (
+    Done,
+    Engine,
+    PipelineError,
+    describe_inputs,
+    fingerprint,
+    remove,
+    run_parts,
+    total,
+)
 from data_prep.report.page import Histogram, write_report
 from data_prep.trajectories.build import build_part
 from data_prep.trajectories.candidates import CascadeSettings, find_couples, shared_place
 from data_prep.trajectories.dropped import dropped_examples, sampled_couples
 from data_prep.trajectories.groups import Group, GroupSettings, choose_groups
+from data_prep.trajectories.issue_similarity import IssueSimilarity
 from data_prep.trajectories.issue_vectors import embed_issues
-from data_prep.trajectories.light import Light
 from data_prep.trajectories.readers.files import list_files
-from data_prep.trajectories.related import IssueSimilarity
 from data_prep.trajectories.run import AgentRun
 from data_prep.trajectories.run_store import RunStore
+from data_prep.trajectories.run_summary import Light
 from data_prep.trajectories.scan import load_lights, plan_scan, scan_part
 from data_prep.trajectories.splits import Unit, assign_splits
 from data_prep.trajectories.spool import plan_spool, spool_index, spool_part
+from data_prep.verify.rules import RuleSettings
+from data_prep.verify.write import Concluded, Judging, conclude, nothing_left, spread
 
 GROUPS_PER_PART = 64
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from unidiff import PatchSet
 from unidiff.errors import UnidiffParseError
 
-from data_prep.trajectories.rebuild import Workspace
+from data_prep.trajectories.partial_file import LostError
+from data_prep.trajectories.repo_state import Workspace
 from data_prep.trajectories.run import AgentRun
-from data_prep.trajectories.texts import LostError
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.counting import Funnel, Stage
-from data_prep.trajectories.light import Light, added_lines, issue_words
-from data_prep.trajectories.places import PatchError, touched
+from data_prep.common.funnel import Funnel, Stage
+from data_prep.trajectories.edited_symbols import PatchError, touched
 from data_prep.trajectories.readers import load_task_patches, parse_record
 from data_prep.trajectories.readers.files import file_records, list_files, resolve
 from data_prep.trajectories.readers.types import Location, RawRecord, Rejected
 from data_prep.trajectories.run import AgentRun
+from data_prep.trajectories.run_summary import Light, added_lines, issue_words
 
 PART_BYTES = 32 << 20
 _BLOCK = 1 << 22

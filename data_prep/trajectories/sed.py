@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from itertools import combinations
 
+from data_prep.trajectories.partial_file import MAX_LINES, LostError, Text
 from data_prep.trajectories.sed_pattern import compile_pattern
-from data_prep.trajectories.texts import MAX_LINES, LostError, Text
 
 _OPTIONS = re.compile(r"-[nsuzErie]+(?:\.\w+)?|--in-place\S*|--regexp-extended")
 _ADDRESS = re.compile(r"\s*(?:(?P<number>\d+)|(?P<last>\$)|(?P<slash>/)|\\(?P<other>.))", re.S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from data_prep.trajectories.texts import LostError
+from data_prep.trajectories.partial_file import LostError
 
 _CLASSES = {
     "alpha": "a-zA-Z",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from data_prep.trajectories.marks import PATCH_MASKED
+from data_prep.trajectories.placeholders import PATCH_MASKED
 
 _TOKEN = re.compile(
     r"(?P<mask>" + re.escape(PATCH_MASKED) + r")"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from data_prep.splits import assign_components
+from data_prep.common.splits import assign_components
 from data_prep.trajectories.groups import Group
-from data_prep.trajectories.light import Light
+from data_prep.trajectories.run_summary import Light
 
 Unit = Literal["instance", "repository"]
 
@@ -20,7 +20,7 @@ def assign_splits(
     by: Unit = "instance",
     seed: int = 1,
 ) -> list[str]:
-    """A split for every group; see :func:`data_prep.splits.assign_components`."""
+    """A split for every group; see :func:`data_prep.common.splits.assign_components`."""
 
     def name_of(run: int) -> str:
         return lights[run].instance_id if by == "instance" else lights[run].repository

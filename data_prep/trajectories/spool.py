@@ -7,12 +7,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from data_prep.counting import Funnel
-from data_prep.pipeline import Done
-from data_prep.trajectories.light import Light
+from data_prep.common.funnel import Funnel
+from data_prep.common.pipeline import Done
 from data_prep.trajectories.readers import load_task_patches, read_many
 from data_prep.trajectories.readers.types import Location, Rejected
 from data_prep.trajectories.run import AgentRun, TrajectoryError
+from data_prep.trajectories.run_summary import Light
 
 
 def plan_spool(source: Path, options: dict[str, Any], lights: list[Light]) -> list[dict[str, Any]]:

@@ -270,7 +270,7 @@ for host in "${HOSTS[@]:1}"; do
     ray_node "$host" worker "$HEAD_IP" "$port") &
   NODE_PIDS[$host]=$!
 done
-step "$HEAD" -- trainer python -m contextrl_verl.cluster.wait "${HOSTS[@]}" --gpus-per-node "$GPUS_PER_NODE" \
+step "$HEAD" -- trainer python -m contextrl_verl.slurm.wait "${HOSTS[@]}" --gpus-per-node "$GPUS_PER_NODE" \
   --seconds "$((deadline - SECONDS))" --logs "$LOG_DIR" &
 DRIVER=$!
 follow "$DRIVER"

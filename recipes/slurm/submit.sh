@@ -180,7 +180,7 @@ if [[ $CHECK == 1 ]]; then
     read -ra wrap <<<"$WRAP"
     # A recipe that loses --cfg would train here; verl imports the module, which then ends it. After WRAP, for
     # containers that begin with an empty environment.
-    guard=${VERL_USE_EXTERNAL_MODULES:+$VERL_USE_EXTERNAL_MODULES,}contextrl_verl.cluster.config_only
+    guard=${VERL_USE_EXTERNAL_MODULES:+$VERL_USE_EXTERNAL_MODULES,}contextrl_verl.slurm.config_only
     "${wrap[@]}" env VERL_USE_EXTERNAL_MODULES="$guard" \
       bash "$RECIPE" "${ARGS[@]}" --cfg job --resolve >"$RESOLVED.part" 2>"$RESOLVED.log" ||
       {
@@ -189,7 +189,7 @@ if [[ $CHECK == 1 ]]; then
       }
     mv -- "$RESOLVED.part" "$RESOLVED"
     rm -f -- "$RESOLVED.log"
-    "${wrap[@]}" python -m contextrl_verl.cluster.check "$RESOLVED" --nodes "$NODES" \
+    "${wrap[@]}" python -m contextrl_verl.slurm.check "$RESOLVED" --nodes "$NODES" \
       --gpus-per-node "$GPUS_PER_NODE" --requeue "$REQUEUE"
   ) || exit $?
   echo "contextrl slurm: resolved configuration in $RESOLVED"

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-from contextrl_verl.pair_files import write_pairs
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
+from contextrl_verl.pairs.files import write_pairs
 from data_prep.audit import AuditError, FeatureGroup, audit
 from data_prep.audit.command import audit_command
 from data_prep.audit.registry import register

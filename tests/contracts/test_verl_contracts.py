@@ -13,8 +13,8 @@ import torch
 from look import parameters, source
 from tensordict import TensorDict
 
-from contextrl_verl.engine import MODEL_TYPE, ContextRLEngine
-from contextrl_verl.engine_config import ContextRLFSDPEngineConfig
+from contextrl_verl.grpo.config import ContextRLFSDPEngineConfig
+from contextrl_verl.grpo.engine import MODEL_TYPE, ContextRLEngine
 
 
 def test_the_version_is_the_one_these_contracts_were_read_from():

@@ -15,10 +15,9 @@ from verl.trainer.ppo.v1 import agent_loop_tq
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.dataset import rl_dataset
 
-import contextrl_verl.register
-from contextrl_verl.agent_names import ANSWER, CARRIER
-from contextrl_verl.carrier import COLUMN, ordinary_row
-from contextrl_verl.dataset import MixedTaskDataset
+import contextrl_verl.grpo.register
+from contextrl_verl.grpo.batch_column import ANSWER, CARRIER, COLUMN, ordinary_row
+from contextrl_verl.grpo.dataset import MixedTaskDataset
 
 
 def test_the_class_of_the_yaml_is_the_one_that_verl_builds():
@@ -86,7 +85,7 @@ def test_what_a_row_needs_to_reach_an_agent_loop():
     assert "field.update(kwargs)" in text, "carrier.py: columns of the data set reach the engine"
 
 
-@pytest.mark.parametrize("loop", [agent_loop.AgentLoopBase, contextrl_verl.register.agent_loop.PairCarrierLoop])
+@pytest.mark.parametrize("loop", [agent_loop.AgentLoopBase, contextrl_verl.grpo.register.agent_loop.PairCarrierLoop])
 def test_agent_loops_are_built_and_run_with_these_names(loop):
     names = [
         "self", "trainer_config", "server_manager", "tokenizer", "processor", "dataset_cls", "data_config",

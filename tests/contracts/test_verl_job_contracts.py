@@ -112,7 +112,7 @@ def test_the_reward_function_of_the_yaml_is_called_with_these_names():
 def test_the_cpu_platform_answers_everything_verl_asks_of_a_platform():
     from verl.plugin.platform import PlatformBase, PlatformRegistry
 
-    from contextrl_verl.cpu.platform import PlatformCPU
+    from contextrl_verl.patches.cpu.platform import PlatformCPU
 
     assert not PlatformCPU.__abstractmethods__, "cpu/platform.py"
     assert PlatformBase.__abstractmethods__ <= set(dir(PlatformCPU))

@@ -8,11 +8,11 @@ import pytest
 import torch
 from look import parameters, source
 
-from contextrl_verl.smoke.vision_models import make_model, make_processor
+from contextrl_verl.demo.smoke.vision_models import make_model, make_processor
 
 qwen2_vl = pytest.importorskip("verl.models.transformers.qwen2_vl", reason="needs verl and a working torchvision")
 
-import contextrl_verl.register  # noqa: E402, F401
+import contextrl_verl.grpo.register  # noqa: E402, F401
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_a_batch_without_images_is_embedded_and_reaches_the_tower(inner):
 
 
 def test_verl_still_fails_without_the_work_around(inner):
-    """When this fails, verl has mended it: delete contextrl_verl/all_text_batches.py and its tests here."""
+    """When this fails, verl has mended it: delete contextrl_verl/patches/qwen2_vl_text_only.py and its tests here."""
     original = inspect.unwrap(qwen2_vl._get_input_embeds)
     with pytest.raises(AttributeError, match="mean"):
         original(inner, torch.tensor([[5, 6, 7]]))

@@ -48,7 +48,7 @@ def test_vllm_chooses_its_cpu_platform_by_the_version():
 def test_environment_variables_of_the_cpu_stack_are_vllms():
     from vllm import envs
 
-    from contextrl_verl.cpu.environment import ENVIRONMENT
+    from contextrl_verl.patches.cpu.environment import ENVIRONMENT
 
     names = [name for name in ENVIRONMENT if name.startswith("VLLM_")]
     assert names

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from contextrl_verl.cpu.environment import ENVIRONMENT
+from contextrl_verl.patches.cpu.environment import ENVIRONMENT
 
 
 @pytest.fixture(scope="session")

@@ -152,7 +152,7 @@ def probe_pixels() -> dict:
 def main(mode: str) -> None:
     shimmed = mode == "shimmed"
     if not shimmed:
-        import contextrl_verl.cpu.platform  # noqa: F401
+        import contextrl_verl.patches.cpu.platform  # noqa: F401
     probes = {
         "version": probe_version,
         "group": probe_group,

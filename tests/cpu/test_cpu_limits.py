@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from transformers import LlamaConfig
 
-from contextrl_verl.cpu.limits import check_cpu_limits
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.patches.cpu.limits import check_cpu_limits
 
 # SmolLM2-135M's sizes: an embedding of 49152 * 576 * 4 = 108 MiB, a token of cache 2 * 30 * 3 * 64 * 4 = 45 KiB.
 SMOLLM2 = LlamaConfig(

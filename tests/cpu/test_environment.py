@@ -1,6 +1,6 @@
 import pytest
 
-from contextrl_verl.cpu.environment import ENVIRONMENT, cpu_environment, cpu_selected
+from contextrl_verl.patches.cpu.environment import ENVIRONMENT, cpu_environment, cpu_selected
 
 
 @pytest.mark.parametrize(

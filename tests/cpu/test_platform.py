@@ -7,7 +7,7 @@ pytest.importorskip("verl")
 import torch
 from verl.plugin.platform import PlatformRegistry
 
-from contextrl_verl.cpu.platform import PlatformCPU
+from contextrl_verl.patches.cpu.platform import PlatformCPU
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ def test_importing_the_entry_points_pulls_in_nothing(run_python):
     code = """
 import sys
 before = set(sys.modules)
-import contextrl_verl.plugin
-import contextrl_verl.cpu.vllm_plugin
+import contextrl_verl.patches.cpu.verl_plugin
+import contextrl_verl.patches.cpu.vllm_plugin
 print(*sorted(set(sys.modules) - before))
 """
     added = run_python(code).stdout.split()
-    assert "contextrl_verl.plugin" in added
+    assert "contextrl_verl.patches.cpu.verl_plugin" in added
     assert not {name.split(".")[0] for name in added} & set(HEAVY)
-    assert "contextrl_verl.cpu.shims" not in added
-    assert "contextrl_verl.cpu.platform" not in added
+    assert "contextrl_verl.patches.cpu.shims" not in added
+    assert "contextrl_verl.patches.cpu.platform" not in added
 
 
 def test_the_installed_entry_point_brings_the_cpu_platform(run_python):
@@ -34,9 +34,9 @@ import sys
 import torch.distributed
 import verl
 from verl.plugin.platform import PlatformRegistry
-assert "contextrl_verl.plugin" in sys.modules, "the entry point is not installed"
+assert "contextrl_verl.patches.cpu.verl_plugin" in sys.modules, "the entry point is not installed"
 assert PlatformRegistry.get("cpu") is None
-assert "contextrl_verl.cpu.shims" not in sys.modules
+assert "contextrl_verl.patches.cpu.shims" not in sys.modules
 patched = [torch.distributed.init_process_group, importlib.metadata.version]
 assert not any(hasattr(function, "_contextrl_cpu_shim") for function in patched)
 """
@@ -46,7 +46,7 @@ assert not any(hasattr(function, "_contextrl_cpu_shim") for function in patched)
 def test_a_failure_is_reported_although_verl_swallows_it(run_python):
     code = """
 import sys
-sys.modules["contextrl_verl.cpu.shims"] = None
+sys.modules["contextrl_verl.patches.cpu.shims"] = None
 import verl
 from verl.plugin.platform import PlatformRegistry
 print("ANSWER", PlatformRegistry.get("cpu"))
@@ -54,4 +54,4 @@ print("ANSWER", PlatformRegistry.get("cpu"))
     result = run_python(code, VERL_PLATFORM="cpu")
     assert "ANSWER None" in result.stdout, "verl must stop at the missing platform, not run half adapted"
     assert "contextrl-verl: VERL_PLATFORM=cpu is set, but the CPU platform could not be switched on" in result.stderr
-    assert "contextrl_verl.cpu.shims" in result.stderr
+    assert "contextrl_verl.patches.cpu.shims" in result.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from contextrl_verl.cpu.environment import cpu_environment
+from contextrl_verl.patches.cpu.environment import cpu_environment
 
 PROBE = Path(__file__).with_name("probe.py")
 MODES = {"shimmed": {}, "bare": {"VERL_USE_EXTERNAL_PLUGINS": "none", "VLLM_PLUGINS": ""}}
@@ -119,7 +119,7 @@ def test_vllm_linear_shim_is_still_needed(bare):
     outcome = bare["linear"]
     dropped = outcome["linear_elements"] == 0
     stale = outcome["embedding_difference"] > 0.1
-    assert dropped or stale, "vLLM keeps and follows its weights now: drop contextrl_verl.cpu.vllm_plugin"
+    assert dropped or stale, "vLLM keeps and follows its weights now: drop contextrl_verl.patches.cpu.vllm_plugin"
 
 
 def test_vllms_dummy_loader_leaves_mean_and_deviation_of_images(shimmed):
@@ -138,7 +138,7 @@ def test_applying_twice_changes_nothing(run_python):
 import importlib.metadata
 import sys
 import torch.distributed
-from contextrl_verl.cpu.shims import apply_all
+from contextrl_verl.patches.cpu.shims import apply_all
 apply_all()
 state = torch.distributed.init_process_group, importlib.metadata.version, list(sys.meta_path)
 apply_all()
@@ -151,7 +151,7 @@ def test_a_module_imported_before_the_shims_is_patched_too_and_once(run_python):
     code = """
 import sys
 from types import ModuleType
-from contextrl_verl.cpu import shims
+from contextrl_verl.patches.cpu import shims
 module = ModuleType(shims._FSDP_ENGINE)
 module.CPUOffloadPolicy = dict
 sys.modules[shims._FSDP_ENGINE] = module
@@ -167,7 +167,7 @@ assert module.CPUOffloadPolicy(pin_memory=True) == {"pin_memory": False}
 def test_vllm_plugin_does_nothing_off_the_cpu_platform(run_python):
     code = """
 import sys
-from contextrl_verl.cpu.vllm_plugin import register
+from contextrl_verl.patches.cpu.vllm_plugin import register
 register()
 assert "vllm" not in sys.modules
 """
@@ -177,7 +177,7 @@ assert "vllm" not in sys.modules
 def test_vllm_image_plugin_imports_nothing_of_vllm_and_may_run_twice(run_python):
     code = """
 import sys
-from contextrl_verl.vllm_images import register
+from contextrl_verl.patches.vllm_image_norm import register
 register()
 finders = list(sys.meta_path)
 register()

@@ -23,14 +23,14 @@ def test_torch_calls_the_entry_point():
 
 
 def test_still_needed(run_python):
-    """When this fails, torchvision imports by itself: delete contextrl_verl/cpu/torchvision_ops.py."""
+    """When this fails, torchvision imports by itself: delete contextrl_verl/patches/cpu/torchvision_ops.py."""
     code = """
 try:
     import torchvision
 except RuntimeError as error:
     assert "torchvision::nms does not exist" in str(error), error
 else:
-    raise SystemExit("torchvision imports by itself now: delete contextrl_verl/cpu/torchvision_ops.py")
+    raise SystemExit("torchvision imports by itself now: delete contextrl_verl/patches/cpu/torchvision_ops.py")
 """
     run_python(code, **PLAIN)
 
@@ -67,7 +67,7 @@ def test_nothing_happens_before_torchvision_is_imported_nor_where_it_has_its_ope
     code = """
 import sys, types
 import torch
-from contextrl_verl.cpu import torchvision_ops
+from contextrl_verl.patches.cpu import torchvision_ops
 assert "torchvision" not in sys.modules
 finders = [f for f in sys.meta_path if type(f).__name__ == "_DeclareBeforeImport"]
 torchvision_ops.autoload()
@@ -87,7 +87,7 @@ import sys
 import torch
 torch.version.cuda = "13.0"
 sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "_DeclareBeforeImport"]
-from contextrl_verl.cpu.torchvision_ops import autoload
+from contextrl_verl.patches.cpu.torchvision_ops import autoload
 before = list(sys.meta_path)
 autoload()
 assert sys.meta_path == before

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from chat_server import KEY, ChatServer
 
-from data_prep.judge.llm import OpenAIJudge
-from data_prep.remote.budget import Budget, Prices
-from data_prep.remote.cache import ReplyCache
-from data_prep.remote.chat import ChatSettings
-from data_prep.remote.retry import RetryPolicy
+from data_prep.models.budget import Budget, Prices
+from data_prep.models.cache import ReplyCache
+from data_prep.models.chat import ChatSettings
+from data_prep.models.retry import RetryPolicy
+from data_prep.verify.judge import OpenAIJudge
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from data_prep.counting import Funnel
-from data_prep.pipeline import run_parts
+from data_prep.common.funnel import Funnel
+from data_prep.common.pipeline import run_parts
 
 
 def squares(payload: dict[str, Any], path: Path) -> Funnel:

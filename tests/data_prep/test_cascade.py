@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.counting import Funnel
+from data_prep.common.funnel import Funnel
 from data_prep.trajectories.candidates import CascadeSettings, find_couples, patch_overlap, shared_place
 from data_prep.trajectories.groups import GroupSettings, choose_groups
-from data_prep.trajectories.light import Light, added_lines, issue_words
-from data_prep.trajectories.related import IssueSimilarity
+from data_prep.trajectories.issue_similarity import IssueSimilarity
+from data_prep.trajectories.run_summary import Light, added_lines, issue_words
 from data_prep.trajectories.splits import assign_splits
 
 WORDS = "queryset form field admin cache lookup model widget url template session token migrate index filter".split()

@@ -7,7 +7,7 @@ from tokenizer_families import FAMILIES
 
 from data_prep.trajectories.elide import EVIDENCE_TOO_LONG, elide
 from data_prep.trajectories.evidence import evidence_lines
-from data_prep.trajectories.marks import ELIDED
+from data_prep.trajectories.placeholders import ELIDED
 from data_prep.trajectories.run import AgentRun, Message
 from data_prep.trajectories.tokens import RoughTokenizer, load_tokenizer, token_counter
 
@@ -147,7 +147,7 @@ def test_anything_with_encode_counts():
 
 PATCH = """--- a/pkg/core/base.py
 +++ b/pkg/core/base.py
-@@ -10,3 +10,3 @@ class Reader:
+ -10,3 +10,3 @@ class Reader:
      def load(self, limit):
 -        return self.read(limit)
 +        return self.read(limit, 3)

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.trajectories.leaks import find_leaks
-from data_prep.trajectories.marks import PATCH_MASKED
 from data_prep.trajectories.masking import mask_run
 from data_prep.trajectories.patch_lines import patch_lines
+from data_prep.trajectories.placeholders import PATCH_MASKED
 from data_prep.trajectories.readers import open_source
 from data_prep.trajectories.run import AgentRun, Message
 
@@ -27,7 +27,7 @@ PATCH = f"""diff --git a/pkg/core/base.py b/pkg/core/base.py
 index 1111111..2222222 100644
 --- a/pkg/core/base.py
 +++ b/pkg/core/base.py
-@@ -10,4 +10,6 @@ class Reader:
+ -10,4 +10,6 @@ class Reader:
  def load(self, limit):
      \"\"\"Load it all at once.\"\"\"
 -    return self.read(limit)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from pipeline_job import parts, squares, text
 
-from data_prep.pipeline import PipelineError, fingerprint, run_parts, total
+from data_prep.common.pipeline import PipelineError, fingerprint, run_parts, total
 
 EXPECTED = "".join(f"{number * number}\n" for number in range(0, 60, 2))
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_records import PATCH, SOURCE, came_back, mini_v1, said
 
+from data_prep.trajectories.edited_symbols import PatchError, Place, touched
 from data_prep.trajectories.outline import Outline, indent_of, walk_up
 from data_prep.trajectories.paths import path_kind
-from data_prep.trajectories.places import PatchError, Place, touched
 from data_prep.trajectories.readers import Location, RawRecord, parse_record
 from data_prep.trajectories.run import AgentRun
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.trajectories.places import touched
+from data_prep.trajectories.edited_symbols import touched
 from data_prep.trajectories.readers import open_source, read_at, read_many
 from data_prep.trajectories.replay import replayed_patch
 from data_prep.trajectories.run import AgentRun

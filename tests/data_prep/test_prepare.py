@@ -18,8 +18,8 @@ from made_runs import made_run, write_runs
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
-from contextrl_verl.pair_files import PairFile
-from data_prep.pipeline import PipelineError
+from contextrl_verl.pairs.files import PairFile
+from data_prep.common.pipeline import PipelineError
 from data_prep.trajectories.candidates import CascadeSettings
 from data_prep.trajectories.groups import GroupSettings
 from data_prep.trajectories.prepare import PrepareSettings, prepare

@@ -10,7 +10,7 @@ import zstandard
 from made_runs import made_run
 from mutations import MUTATIONS
 
-from contextrl_verl.pair_files import PairFile
+from contextrl_verl.pairs.files import PairFile
 from data_prep.trajectories.candidates import CascadeSettings
 from data_prep.trajectories.groups import GroupSettings
 from data_prep.trajectories.prepare import PrepareSettings, prepare

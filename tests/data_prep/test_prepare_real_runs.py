@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from leak_check import leaks_left
 
-from contextrl_verl.pair_files import PairFile
+from contextrl_verl.pairs.files import PairFile
 from data_prep.audit import audit
 from data_prep.trajectories.candidates import CascadeSettings
 from data_prep.trajectories.prepare import PrepareSettings, prepare

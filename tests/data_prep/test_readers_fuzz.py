@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mutations import LIMIT, MUTATIONS
 from run_records import MAKERS, packed, swe_smith, write_parquet
 
-from data_prep.trajectories.places import PatchError, touched
+from data_prep.trajectories.edited_symbols import PatchError, touched
 from data_prep.trajectories.readers import Location, RawRecord, Reason, Rejected, open_source, parse_record
 from data_prep.trajectories.replay import replayed_patch
 from data_prep.trajectories.run import AgentRun

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from run_records import SOURCE, came_back, said
 from unidiff import PatchSet
 
+from data_prep.trajectories.partial_file import LostError, Text
 from data_prep.trajectories.readers.turns import plain_turns
-from data_prep.trajectories.rebuild import Workspace
 from data_prep.trajectories.replay import replayed_patch
+from data_prep.trajectories.repo_state import Workspace
 from data_prep.trajectories.run import AgentRun
-from data_prep.trajectories.texts import LostError, Text
 
 LOOK = [said("cat pkg/calc.py"), came_back(SOURCE)]
 

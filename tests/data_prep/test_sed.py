@@ -9,9 +9,9 @@ from random import Random
 
 import pytest
 
+from data_prep.trajectories.partial_file import LostError, Text
 from data_prep.trajectories.quoting import exact_value
 from data_prep.trajectories.sed import run_sed, sed_arguments
-from data_prep.trajectories.texts import LostError, Text
 
 
 def whole(lines: list[str]) -> Text:

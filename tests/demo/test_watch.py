@@ -18,7 +18,7 @@ time.sleep(300)
 """
 WATCHER = """
 import os, pathlib, sys
-from contextrl_verl.demo.job import watch
+from contextrl_verl.launch import watch
 folder = pathlib.Path(sys.argv[1])
 watch([sys.executable, str(folder / "trainer.py"), str(folder / "child")], folder, os.environ)
 """

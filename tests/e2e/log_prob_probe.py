@@ -11,8 +11,8 @@ import os
 
 import torch
 
-import contextrl_verl.register  # noqa: F401
-from contextrl_verl.engine import ContextRLEngine
+import contextrl_verl.grpo.register  # noqa: F401
+from contextrl_verl.grpo.engine import ContextRLEngine
 
 _train = ContextRLEngine.forward_backward_batch
 _outputs = ContextRLEngine.prepare_model_outputs

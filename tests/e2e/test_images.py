@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from image_job import HELD_OUT, PAIRS, ROLLOUTS, ROWS, STEPS, job_keys, write_data
 
-from contextrl_verl.demo.job import run_trainer
+from contextrl_verl.launch import run_trainer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 

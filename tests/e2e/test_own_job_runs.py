@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from small_job import HELD_OUT, PAIRS, ROLLOUTS, ROWS, job_keys, write_data
 
-from contextrl_verl.cpu.environment import cpu_environment
 from contextrl_verl.demo.evidence_pairs import DATA_SOURCE as SOURCE
-from contextrl_verl.demo.job import JobError, overrides_of, run_trainer, watch
+from contextrl_verl.launch import JobError, overrides_of, run_trainer, watch
+from contextrl_verl.patches.cpu.environment import cpu_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -34,7 +34,7 @@ def run(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     keys = job_keys(data, out) | {
         "data.train_max_samples": ROWS,
-        "actor_rollout_ref.model.external_lib": ["json", "contextrl_verl.register"],
+        "actor_rollout_ref.model.external_lib": ["json", "contextrl_verl.grpo.register"],
         "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 512,
         "algorithm.filter_groups.enable": True,
         "algorithm.filter_groups.metric": "acc",

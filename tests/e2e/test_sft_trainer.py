@@ -8,14 +8,14 @@ from image_job import bright_pair
 from pair_factory import text_pair
 
 from contextrl_verl.demo.evidence_pairs import evidence_pairs
+from contextrl_verl.demo.smoke.vision_models import make_model as make_vision_model
+from contextrl_verl.demo.smoke.vision_models import make_processor
 from contextrl_verl.demo.tiny_model import make_model, make_tokenizer
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pair_files import write_pairs
 from contextrl_verl.pairs import ContrastivePair
-from contextrl_verl.prompting import PromptConfig, PromptRenderer, encode_prompt, images_of, prompt_text
-from contextrl_verl.sft_job import run_selection_sft
-from contextrl_verl.smoke.vision_models import make_model as make_vision_model
-from contextrl_verl.smoke.vision_models import make_processor
+from contextrl_verl.pairs.files import write_pairs
+from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, encode_prompt, images_of, prompt_text
+from contextrl_verl.sft.run import run_selection_sft
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from small_job import HELD_OUT, PAIRS, ROLLOUTS, ROWS, STEPS, job_keys, rows_of_step, write_data
 
-from contextrl_verl.demo.job import run_trainer
+from contextrl_verl.launch import run_trainer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 

@@ -22,7 +22,7 @@ from tiny_engine import (
     write_model,
 )
 
-from contextrl_verl import engine as engine_module
+from contextrl_verl.grpo import engine as engine_module
 
 
 def run(folder: str, rows: list[dict], setup: Setup, mode: str, minis: int, **said) -> None:

@@ -33,7 +33,7 @@ from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from verl.models.transformers.monkey_patch import apply_monkey_patch
 
-from contextrl_verl.option_rows import OptionRows
+from contextrl_verl.grpo.option_rows import OptionRows
 
 LAYERS = ("q_proj", "v_proj", "down_proj")
 CASES = {
@@ -62,7 +62,7 @@ def same_adapters(model) -> None:
 
 def run(folder: str, case: str, setup: Setup, minis: int, temperature: float = 0.7) -> None:
     if setup.lora:
-        from contextrl_verl.engine import ContextRLEngine
+        from contextrl_verl.grpo.engine import ContextRLEngine
 
         build = ContextRLEngine._build_lora_module
 

@@ -21,6 +21,6 @@ def test_gradient_equals_autograd(tmp_path, attention, ranks):
     for case in (tied, untied):
         assert case["error"] <= 1e-5, case
     assert "mixed torch.Tensor and DTensor" in alone.get("stopped", ""), (
-        f"verl computes an untied head by itself now ({alone}): contextrl_verl/fused_head.py may do without "
+        f"verl computes an untied head by itself now ({alone}): contextrl_verl/grpo/fused_head.py may do without "
         "head_in_root_unit (verl#7520)"
     )

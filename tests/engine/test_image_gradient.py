@@ -8,7 +8,7 @@ import flash_attention
 import pytest
 from ranks import run_ranks
 
-from contextrl_verl.smoke.vision_models import FAMILIES
+from contextrl_verl.demo.smoke.vision_models import FAMILIES
 
 SCRIPT = Path(__file__).with_name("image_gradient.py")
 
@@ -29,4 +29,4 @@ def test_gradient_with_image_pairs_equals_autograd(tmp_path, family, attention, 
         error = {line["head"]: line["error"] for line in lines if "head" in line}
         assert error["ours"] <= 1e-5
         if ranks == 2:
-            assert error["verl"] > 0.01, "verl reduces the head's gradient now: see contextrl_verl/fused_head.py"
+            assert error["verl"] > 0.01, "verl reduces the head's gradient now: see contextrl_verl/grpo/fused_head.py"

@@ -10,7 +10,7 @@ from pathlib import Path
 from ranks import run_ranks
 from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
 
-from contextrl_verl.limits import LOSSES
+from contextrl_verl.grpo.limits import LOSSES
 
 
 def test_what_pairs_add_to_a_gradient_is_their_own_loss(tmp_path):

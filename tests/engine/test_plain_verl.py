@@ -25,4 +25,4 @@ def test_weights_equal_plain_verl(tmp_path, ranks):
     assert complete["said"] == ""
     assert "held 8 pairs instead of 9" in short["said"]
     # So does a batch of a data set that knows no pairs, where the job asked for some.
-    assert "its rows do not come from contextrl_verl.dataset.MixedTaskDataset" in foreign["said"]
+    assert "its rows do not come from contextrl_verl.grpo.dataset.MixedTaskDataset" in foreign["said"]

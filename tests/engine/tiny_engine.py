@@ -27,10 +27,10 @@ from verl.workers.config import FSDPActorConfig, FSDPEngineConfig, FSDPOptimizer
 from verl.workers.engine import EngineRegistry
 from verl.workers.utils.losses import ppo_loss
 
-import contextrl_verl.register  # noqa: F401
-from contextrl_verl.carrier import ordinary_row, pair_row
-from contextrl_verl.engine import MODEL_TYPE
-from contextrl_verl.engine_config import ContextRLFSDPEngineConfig
+import contextrl_verl.grpo.register  # noqa: F401
+from contextrl_verl.grpo.batch_column import ordinary_row, pair_row
+from contextrl_verl.grpo.config import ContextRLFSDPEngineConfig
+from contextrl_verl.grpo.engine import MODEL_TYPE
 
 COEF, CLIP = 0.3, 4.0
 DEVICE = os.environ.get("CONTEXTRL_TEST_DEVICE", "cpu")

@@ -27,7 +27,7 @@ from tiny_engine import (
 )
 from verl.utils import tensordict_utils as tu
 
-from contextrl_verl import engine as engine_module
+from contextrl_verl.grpo import engine as engine_module
 
 SHARING = 2
 

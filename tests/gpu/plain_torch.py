@@ -11,8 +11,8 @@ from tiny_qwen2 import VOCABULARY, tiny_qwen2
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import Qwen2ForCausalLM
 
+from contextrl_verl.grpo.option_rows import OptionRows, kept_positions, option_positions
 from contextrl_verl.objective import context_awareness_loss
-from contextrl_verl.option_rows import OptionRows, kept_positions, option_positions
 
 OPTIONS = (11, 12)
 # How the rows are read -> whether the output head sees all positions, and whether the rows pass through it once more.

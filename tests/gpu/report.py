@@ -130,7 +130,7 @@ def script(path: Path, *, device: str, attention: str, precision: str, ranks: in
     environment |= {"CONTEXTRL_TEST_DEVICE": device, "CONTEXTRL_TEST_PRECISION": precision}
     environment["PYTHONPATH"] = os.pathsep.join([str(ENGINE), str(ROOT), os.environ.get("PYTHONPATH", "")])
     if device == "cpu":
-        from contextrl_verl.cpu.environment import cpu_environment
+        from contextrl_verl.patches.cpu.environment import cpu_environment
 
         environment = {**cpu_environment(), **environment}
     with tempfile.TemporaryDirectory() as folder:
@@ -202,7 +202,7 @@ def main() -> int:
     print(summary)
     if given.append:
         from bench.overhead.report import write_into
-        from contextrl_verl.whole_file import whole_file
+        from contextrl_verl.pairs.whole_file import whole_file
 
         text = write_into(given.append, f"{table(lines)}\n\n{summary} Made by `make test-gpu`.", BEGIN, END)
         with whole_file(given.append) as scratch:

@@ -4,7 +4,7 @@ import pytest
 
 from bench.overhead.accounting import EASYR1, SCORED, SKYRL, Passes, Tokens, carrier, filler, filler_rows, ordinary
 from bench.overhead.released import agent_seconds, agent_shares, break_even_length, lines
-from contextrl_verl.option_rows import KEPT
+from contextrl_verl.grpo.option_rows import KEPT
 
 
 def test_an_ordinary_row_is_sampled_and_passes_three_forwards_and_one_backward():

@@ -9,7 +9,7 @@ from bench.overhead.material import ordinary_rows, pairs
 from bench.overhead.sizes import Sizes, job_keys
 from contextrl_verl.demo.tiny_model import make_tokenizer
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.prompting import PromptConfig, PromptRenderer, encode_prompt
+from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, encode_prompt
 
 SHORT = PromptConfig(template="short")
 

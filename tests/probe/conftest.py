@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# The server of the tests of data_prep.remote.
+# The server of the tests of data_prep.models.
 sys.path.append(str(Path(__file__).parent.parent / "data_prep"))
 
 

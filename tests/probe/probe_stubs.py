@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from contextrl_verl.pairs import Context, ContrastivePair
-from contextrl_verl.probe.questions import Answer
+from data_prep.probe.questions import Answer
 
 
 def couple(number: int, length: int = 2, **more) -> list[ContrastivePair]:

@@ -12,7 +12,7 @@ from probe_stubs import couples
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
-from contextrl_verl.pair_files import write_pairs
+from contextrl_verl.pairs.files import write_pairs
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from probe_stubs import couples
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
-from contextrl_verl.pair_files import write_pairs
-from contextrl_verl.probe.comparison import read_result
+from contextrl_verl.pairs.files import write_pairs
+from data_prep.probe.comparison import read_result
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from probe_stubs import Stub, couples, guesser
 
-from contextrl_verl.probe.questions import Questions
-from contextrl_verl.probe.remember import Remembered
-from contextrl_verl.probe.run import probe
-from contextrl_verl.prompting import PromptConfig
-from data_prep.remote.cache import ReplyCache
+from contextrl_verl.pairs.prompting import PromptConfig
+from data_prep.models.cache import ReplyCache
+from data_prep.probe.cached_backend import Remembered
+from data_prep.probe.questions import Questions
+from data_prep.probe.run import probe
 
 PROMPT = PromptConfig(template="short")
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
-from contextrl_verl.probe.comparison import mcnemar, paired_difference
-from contextrl_verl.probe.statistics import (
+from data_prep.probe.comparison import mcnemar, paired_difference
+from data_prep.probe.statistics import (
     bias_of,
     choice_credit,
     effective_number,

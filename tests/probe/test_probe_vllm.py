@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pair_factory import text_pair
 
-from contextrl_verl.probe.questions import Questions
-from contextrl_verl.probe.transformers_backend import TransformersBackend
-from contextrl_verl.prompting import PromptConfig
+from contextrl_verl.pairs.prompting import PromptConfig
+from data_prep.probe.questions import Questions
+from data_prep.probe.transformers_backend import TransformersBackend
 
 pytest.importorskip("vllm", reason="needs vLLM (make setup)")
 
@@ -15,7 +15,7 @@ pytest.importorskip("vllm", reason="needs vLLM (make setup)")
 def test_vllm_agrees_with_transformers(tiny_model, monkeypatch):
     import vllm
 
-    from contextrl_verl.probe.vllm_backend import VllmBackend
+    from data_prep.probe.vllm_backend import VllmBackend
 
     prompt = PromptConfig(labels=("A", "B", "C"))
     pairs = [text_pair(number, confounders=1 + number % 2, length=1 + 4 * number) for number in range(4)]

@@ -14,7 +14,7 @@ FILES = {"ROWS": "rows.parquet", "VAL_ROWS": "val.parquet", "PAIRS": "a.parquet,
 _PYTHON = """#!/bin/bash
 case "$*" in
   *verl.trainer.main_ppo*) printf '%s\\n' "$@" >"$TOLD" ;;
-  *contextrl_verl.sft_job*) printf '%s\\n' "$@" >"$TOLD.sft"; echo "noise"; echo "/trained/by/sft" ;;
+  *contextrl_verl.sft.run*) printf '%s\\n' "$@" >"$TOLD.sft"; echo "noise"; echo "/trained/by/sft" ;;
   *) exec "$REAL_PYTHON" "$@" ;;
 esac
 """

@@ -15,10 +15,10 @@ from job_factory import compose_job
 from omegaconf import OmegaConf
 from tiny_job import write_job
 
-from contextrl_verl.cluster import check
-from contextrl_verl.cluster.check import check_allocation
-from contextrl_verl.cluster.wait import joined, problem
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.slurm import check
+from contextrl_verl.slurm.check import check_allocation
+from contextrl_verl.slurm.wait import joined, problem
 
 RECIPES = SUBMIT.parent.parent
 SMALL = (

@@ -2,7 +2,7 @@
 
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from contextrl_verl.dataset import MixedTaskDataset
+from contextrl_verl.grpo.dataset import MixedTaskDataset
 
 
 class Mine(RLHFDataset):

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_prep.counting import Stage
-from data_prep.draws import draw
+from data_prep.common.funnel import Stage
+from data_prep.common.seeded import draw
 from data_prep.images.item import VqaItem, read_items
 
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.images.edit.plan import EditPlan
 from data_prep.images.edit.remote_images import RemoteEditor, instruction_of
-from data_prep.remote.budget import Budget
-from data_prep.remote.cache import ReplyCache
-from data_prep.remote.errors import RemoteError, Transient
-from data_prep.remote.failures import by_status
-from data_prep.remote.key import read_key, valid_url
-from data_prep.remote.reply import MalformedReply
+from data_prep.models.budget import Budget
+from data_prep.models.cache import ReplyCache
+from data_prep.models.errors import RemoteError, Transient
+from data_prep.models.failures import by_status
+from data_prep.models.key import read_key, valid_url
+from data_prep.models.reply import MalformedReply
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from data_prep.remote.chat import ChatSettings
+    from data_prep.models.chat import ChatSettings
 
 KEY_VARIABLE = "GEMINI_API_KEY"
 _URL = "https://generativelanguage.googleapis.com"

@@ -13,17 +13,17 @@ import numpy as np
 
 from data_prep.images.edit.plan import EditPlan
 from data_prep.images.edit.remote_images import RemoteEditor, instruction_of
-from data_prep.remote.budget import Budget
-from data_prep.remote.cache import ReplyCache
-from data_prep.remote.client import openai_client
-from data_prep.remote.failures import classify
-from data_prep.remote.key import endpoint_url, read_key
-from data_prep.remote.reply import MalformedReply
+from data_prep.models.budget import Budget
+from data_prep.models.cache import ReplyCache
+from data_prep.models.client import openai_client
+from data_prep.models.failures import classify
+from data_prep.models.key import endpoint_url, read_key
+from data_prep.models.reply import MalformedReply
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from data_prep.remote.chat import ChatSettings
+    from data_prep.models.chat import ChatSettings
 
 
 class OpenAIEditor(RemoteEditor):

@@ -10,14 +10,14 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
+from data_prep.images.decode import ImageRejected, open_image
 from data_prep.images.edit.base import NotReached
 from data_prep.images.edit.blend import Frame, changed_region, paste_region, refuse_restyled, same_shape
 from data_prep.images.edit.plan import EditPlan, NotEdited, Operation, seen_region
-from data_prep.images.opening import ImageRejected, open_image
-from data_prep.remote.cache import digest
-from data_prep.remote.endpoint import GuardedEndpoint
-from data_prep.remote.errors import CapReached, Refused, Transient
-from data_prep.remote.reply import MalformedReply
+from data_prep.models.cache import digest
+from data_prep.models.endpoint import GuardedEndpoint
+from data_prep.models.errors import CapReached, Refused, Transient
+from data_prep.models.reply import MalformedReply
 
 if TYPE_CHECKING:
     from PIL import Image

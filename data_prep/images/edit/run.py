@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.counting import SAMPLES_PER_REASON, Funnel, Stage
-from data_prep.images.check_edit import EditCheck, EditLimits, check_edit
+from data_prep.common.funnel import SAMPLES_PER_REASON, Funnel, Stage
 from data_prep.images.edit.base import Editor, NotReached, Proposer
 from data_prep.images.edit.blend import changed_region
+from data_prep.images.edit.check import EditCheck, EditLimits, check_edit
 from data_prep.images.edit.choose import choose_items
+from data_prep.images.edit.model_spec import EditorRole, ProposerRole, make_editor, make_proposer
 from data_prep.images.edit.plan import EditPlan, NotEdited
-from data_prep.images.edit.roles import EditorRole, ProposerRole, make_editor, make_proposer
 from data_prep.images.errors import ImagePairError
 from data_prep.images.item import ImageCouple, VqaItem, write_couples
 from data_prep.images.wording import answer_key
-from data_prep.remote.in_order import AHEAD, in_order
+from data_prep.models.in_order import AHEAD, in_order
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -16,10 +16,10 @@ from data_prep.images.edit.plan import EditPlan, NotEdited, Operation, clipped
 from data_prep.images.edit.remote_images import usage_summary
 from data_prep.images.encode import encode_alike
 from data_prep.images.wording import answer_key, question_key
-from data_prep.remote.budget import Budget
-from data_prep.remote.cache import ReplyCache
-from data_prep.remote.chat import ChatEndpoint, ChatSettings, Reply
-from data_prep.remote.tokens import input_bound, input_guess
+from data_prep.models.budget import Budget
+from data_prep.models.cache import ReplyCache
+from data_prep.models.chat import ChatEndpoint, ChatSettings, Reply
+from data_prep.models.tokens import input_bound, input_guess
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,7 +60,7 @@ class Proposal(BaseModel):
 def proposal_messages(item: VqaItem, image: Image.Image) -> list[dict[str, Any]]:
     """The chat messages that ask for an edit; the picture goes along as a data URL."""
     from contextrl_verl.pairs import ImageRef
-    from data_prep.judge.prompt import data_url
+    from data_prep.verify.prompt import data_url
 
     # The question is data, whatever it says; a fence drawn from it cannot be guessed and closed inside it.
     text = "\0".join([item.question, item.answer]).encode("utf-8", "surrogatepass")
@@ -81,7 +81,7 @@ def proposal_messages(item: VqaItem, image: Image.Image) -> list[dict[str, Any]]
 
 
 class VlmProposer:
-    """See :class:`data_prep.remote.chat.ChatEndpoint` for how failures are met; arguments are its arguments."""
+    """See :class:`data_prep.models.chat.ChatEndpoint` for how failures are met; arguments are its arguments."""
 
     remote = True
 

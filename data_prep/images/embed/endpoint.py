@@ -21,13 +21,13 @@ import numpy as np
 from PIL import Image
 
 from data_prep.images.embed.base import unit_rows
-from data_prep.remote.cache import digest
-from data_prep.remote.client import openai_client
-from data_prep.remote.endpoint import GuardedEndpoint, Usage
-from data_prep.remote.errors import CapReached, Refused, RemoteError, Transient
-from data_prep.remote.failures import classify
-from data_prep.remote.key import Secret, endpoint_url, read_key, shown_url
-from data_prep.remote.role import EndpointRole, read_role
+from data_prep.models.cache import digest
+from data_prep.models.client import openai_client
+from data_prep.models.endpoint import GuardedEndpoint, Usage
+from data_prep.models.errors import CapReached, Refused, RemoteError, Transient
+from data_prep.models.failures import classify
+from data_prep.models.key import Secret, endpoint_url, read_key, shown_url
+from data_prep.models.spec import EndpointRole, read_role
 
 # messages: vLLM; input: a data URI as the text to embed, e.g. Infinity; image: {"image": URI}, e.g. Jina.
 Form = Literal["messages", "input", "image"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from data_prep.pipeline import describe_inputs, fingerprint
+from data_prep.common.pipeline import describe_inputs, fingerprint
 
 
 def model_name(kind: str, model: str) -> str:

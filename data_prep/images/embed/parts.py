@@ -1,4 +1,4 @@
-"""Embedding as work in parts, for :func:`data_prep.pipeline.run_parts`: names of stored pictures in, vectors out."""
+"""Embedding in parts, for :func:`data_prep.common.pipeline.run_parts`: names of stored pictures in, vectors out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.counting import Funnel
+from data_prep.common.funnel import Funnel
 from data_prep.images.embed.likeness import look, perceptual_hash
 from data_prep.images.embed.make import make_embedder, settled
 from data_prep.images.embed.vectors import write_embeddings

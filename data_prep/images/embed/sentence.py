@@ -11,7 +11,7 @@ from PIL import Image
 from data_prep.images.embed.base import unit_rows
 from data_prep.images.embed.folder import model_name
 from data_prep.images.errors import ImagePairError
-from data_prep.sentence_encoder import load_sentence_encoder
+from data_prep.models.sentence_encoder import load_sentence_encoder
 
 
 class SentenceEncoder:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from data_prep.counting import Funnel
+from data_prep.common.funnel import Funnel
 from data_prep.images.item import VqaItem, read_items
 
 Item = TypeVar("Item")

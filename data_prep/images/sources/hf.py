@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from data_prep.common.pipeline import describe_inputs
 from data_prep.images.errors import ImagePairError
 from data_prep.images.sources.options import SourceOptions
 from data_prep.images.sources.types import Found, Lost, Row, RowRejected, Span
-from data_prep.pipeline import describe_inputs
 
 NAME = "hf"
 FORM = "hf:NAME of a Hugging Face data set, or a folder that save_to_disk wrote"

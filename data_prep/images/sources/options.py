@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from data_prep.images.decode import ImageLimits
 from data_prep.images.errors import ImagePairError
-from data_prep.images.opening import ImageLimits
 
 ROLES = ("image", "question", "answer", "domain", "id")
 
@@ -24,7 +24,7 @@ class SourceOptions(BaseModel):
         split, subset: of a data set that has some.
         root: folder that paths of pictures start from and stay in; default the table's own.
         limit: draw so many questions, by ``seed``; 0 takes all.
-        max_bytes, max_pixels, min_side, max_ratio: see :class:`data_prep.images.opening.ImageLimits`.
+        max_bytes, max_pixels, min_side, max_ratio: see :class:`data_prep.images.decode.ImageLimits`.
         max_record_bytes: longest line of a JSONL file.
         part_rows: questions of a part at most, where the source can be cut so finely.
         store: folder of the :class:`data_prep.images.store.ImageStore`; may be put into the payloads later.

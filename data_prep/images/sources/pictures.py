@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from data_prep.images.opening import ImageRejected
+from data_prep.images.decode import ImageRejected
 
 # Base64 of the beginnings of known formats; nothing that long without a dot is the path of a picture.
 _BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD|Qk|SUkq|TU0A)[A-Za-z0-9+/\s]{60,}={0,2}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from data_prep.draws import draw
+from data_prep.common.seeded import draw
 from data_prep.images.errors import ImagePairError
 from data_prep.images.sources import easy_vqa, folder, hf, table
 from data_prep.images.sources.columns import choose_columns
@@ -47,7 +47,7 @@ def plan_source(source: str, options: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def describe_source(source: str, options: Mapping[str, Any]) -> list[Any]:
-    """What tells that a source or its options have changed, for :func:`data_prep.pipeline.fingerprint`.
+    """What tells that a source or its options have changed, for :func:`data_prep.common.pipeline.fingerprint`.
 
     Pictures that a table names by path are not looked at. Raises as :func:`plan_source`.
     """

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.counting import Funnel, Stage
-from data_prep.draws import draw
+from data_prep.common.funnel import Funnel, Stage
+from data_prep.common.seeded import draw
+from data_prep.images.decode import ImageLimits, ImageRejected, open_image
 from data_prep.images.item import VqaItem, write_items
-from data_prep.images.opening import ImageLimits, ImageRejected, open_image
 from data_prep.images.sources.columns import answer_of, label_of, question_of, value_of
 from data_prep.images.sources.pictures import Picture, picture_of
 from data_prep.images.sources.types import Lost, Row, RowRejected

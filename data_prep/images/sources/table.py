@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
+from data_prep.common.pipeline import describe_inputs
 from data_prep.images.errors import ImagePairError
 from data_prep.images.sources.files import ENDINGS, columns_of, file_rows, is_table, keys_of, spans_of
 from data_prep.images.sources.options import SourceOptions
 from data_prep.images.sources.types import Found, Lost, Row, Span
-from data_prep.pipeline import describe_inputs
 
 NAME = "table"
 FORM = f"a table ({', '.join(ENDINGS)}) or a folder of tables"

@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 import contextrl_verl
 from contextrl_verl.errors import ConfigError
-from data_prep.atomic import write_whole
-from data_prep.counting import Funnel
-from data_prep.draws import draw
+from contextrl_verl.pairs.whole_file import write_whole
+from data_prep.common.funnel import Funnel
+from data_prep.common.pipeline import Engine, fingerprint, remove, run_parts, total
+from data_prep.common.seeded import draw
+from data_prep.common.splits import assign_components
 from data_prep.images.sources.distinct import distinct
 from data_prep.images.sources.options import read_options
 from data_prep.images.store import ImageStore
-from data_prep.pipeline import Engine, fingerprint, remove, run_parts, total
-from data_prep.splits import assign_components
 from data_prep.tasks.public.item import PublicItem, read_items
 from data_prep.tasks.public.locate import locate
 from data_prep.tasks.public.record import PublicSet

@@ -51,8 +51,8 @@ def public(
 ) -> None:
     """Questions and issues of the public sets that the paper trains on."""
     from contextrl_verl.errors import ConfigError
+    from data_prep.common.pipeline import PipelineError
     from data_prep.images.errors import ImagePairError
-    from data_prep.pipeline import PipelineError
     from data_prep.tasks.public.build import PublicOptions, public_rows
     from data_prep.tasks.telling import tell, token_counter
     from data_prep.tasks.trace_qa import estimated_tokens

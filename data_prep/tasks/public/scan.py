@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.counting import Funnel
-from data_prep.draws import draw
-from data_prep.images.opening import ImageRejected
+from data_prep.common.funnel import Funnel
+from data_prep.common.seeded import draw
+from data_prep.images.decode import ImageRejected
 from data_prep.images.sources.options import SourceOptions
 from data_prep.images.sources.plan import SOURCES, highest_draw
 from data_prep.images.sources.scan import LEFT_OUT, PictureReader

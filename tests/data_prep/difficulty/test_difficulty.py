@@ -14,11 +14,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
-from contextrl_verl.pair_files import PairFile, write_pairs
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
-from data_prep.conclude import UNJUDGED
+from contextrl_verl.pairs.files import PairFile, write_pairs
 from data_prep.difficulty.attempts import attempts_of
-from data_prep.remote.errors import RemoteError
+from data_prep.models.errors import RemoteError
+from data_prep.verify.write import UNJUDGED
 
 
 @pytest.fixture

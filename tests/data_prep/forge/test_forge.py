@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import pytest
 from typer.testing import CliRunner
 
-from data_prep.counting import Stage
+from data_prep.common.funnel import Stage
 from data_prep.forge.agent import Agent, Habits
 from data_prep.forge.base import build, packed
 from data_prep.forge.bugs import screen
@@ -17,7 +17,7 @@ from data_prep.forge.mutate import functions
 from data_prep.forge.probe import observe
 from data_prep.forge.record import SUBMIT, observation
 from data_prep.forge.sandbox import Finished, Sandbox
-from data_prep.trajectories.places import touched
+from data_prep.trajectories.edited_symbols import touched
 from data_prep.trajectories.readers import open_source
 
 LIBRARY = "sortedcontainers"  # small, and it comes with Hypothesis

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from made_pictures import noisy
 
+from data_prep.common.pipeline import Done, run_parts
 from data_prep.images.embed import embed_part, plan_embed
 from data_prep.images.store import ImageStore
-from data_prep.pipeline import Done, run_parts
 
 COUNT = 36
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from made_pictures import encoded, noisy
 
-from data_prep.counting import Funnel
+from data_prep.common.funnel import Funnel
+from data_prep.common.pipeline import Done, run_parts, total
 from data_prep.images.item import VqaItem, read_items
 from data_prep.images.sources import plan_source, scan_images
 from data_prep.images.store import ImageStore
-from data_prep.pipeline import Done, run_parts, total
 
 
 def scan(source: Path | str, folder: Path, workers: int = 1, **options: Any) -> list[Done]:

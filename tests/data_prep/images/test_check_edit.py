@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter
 from scipy import ndimage
 
-from data_prep.images.check_edit import check_edit
+from data_prep.images.edit.check import check_edit
 from data_prep.images.edit.plan import EditPlan, NotEdited, mask_bytes, region_of, union
 from data_prep.images.edit.procedural import ProceduralEditor
 

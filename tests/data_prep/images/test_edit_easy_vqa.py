@@ -9,7 +9,7 @@ import pytest
 from easy_pictures import drawn
 from measure_shape import right_answer, shapes_in
 
-from data_prep.images.check_edit import check_edit
+from data_prep.images.edit.check import check_edit
 from data_prep.images.edit.plan import NotEdited
 from data_prep.images.edit.procedural import ProceduralEditor
 from data_prep.images.edit.rules import EasyVqaRules

@@ -15,15 +15,15 @@ from chat_server import HANG, KEY, RESET, completion, failure
 from picture_server import BOX, PictureServer, gemini_answer, openai_answer, png, recoloured, scene, sent_picture
 from PIL import Image, ImageFilter
 
-from data_prep.counting import Funnel
+from data_prep.common.funnel import Funnel
 from data_prep.images.edit.base import NotReached
+from data_prep.images.edit.model_spec import EditorRole, ProposerRole, make_editor
 from data_prep.images.edit.plan import EditPlan, NotEdited
-from data_prep.images.edit.roles import EditorRole, ProposerRole, make_editor
 from data_prep.images.edit.run import EditSettings, edit_here, estimate
 from data_prep.images.item import VqaItem
 from data_prep.images.store import ImageStore
-from data_prep.remote.errors import RemoteError
-from data_prep.remote.retry import RetryPolicy
+from data_prep.models.errors import RemoteError
+from data_prep.models.retry import RetryPolicy
 
 REGION = (34, 24, 86, 76)
 PLAN = EditPlan(operation="recolour", new_answer="blue", instruction="Make the red square blue.", region=REGION)

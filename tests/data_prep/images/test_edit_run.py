@@ -13,10 +13,11 @@ from easy_pictures import drawn
 from measure_shape import right_answer, shapes_in
 from PIL import Image, ImageFilter
 
-from data_prep.counting import Funnel
+from data_prep.common.funnel import Funnel
+from data_prep.common.pipeline import run_parts, total
+from data_prep.images.edit.model_spec import EditorRole, ProposerRole, make_editor, make_proposer
 from data_prep.images.edit.plan import EditPlan, NotEdited, mask_bytes
 from data_prep.images.edit.procedural import ProceduralEditor
-from data_prep.images.edit.roles import EditorRole, ProposerRole, make_editor, make_proposer
 from data_prep.images.edit.rules import EasyVqaRules
 from data_prep.images.edit.run import EditSettings, edit_here, edit_items, edit_part, plan_edits
 from data_prep.images.encode import encode_alike
@@ -24,8 +25,7 @@ from data_prep.images.errors import ImagePairError
 from data_prep.images.forensics import image_features
 from data_prep.images.item import VqaItem, read_couples, write_items
 from data_prep.images.store import ImageStore
-from data_prep.pipeline import run_parts, total
-from data_prep.remote.errors import RemoteError
+from data_prep.models.errors import RemoteError
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from embedding_job import COUNT, fill, job
 from embedding_server import picture_of, right
 from made_pictures import noisy
 
+from data_prep.common.pipeline import PipelineError, run_parts, total
 from data_prep.images.embed import embed_part, load_embeddings, make_embedder, plan_embed
 from data_prep.images.embed.likeness import look, perceptual_hash
 from data_prep.images.errors import ImagePairError
 from data_prep.images.store import ImageStore
-from data_prep.pipeline import PipelineError, run_parts, total
 
 
 @pytest.fixture(scope="module")

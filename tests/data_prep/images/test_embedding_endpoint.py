@@ -17,8 +17,8 @@ from made_pictures import noisy
 
 from data_prep.images.embed import in_one_process, make_embedder
 from data_prep.images.embed.endpoint import EndpointEmbedder, read_embedding
-from data_prep.remote.errors import RemoteError
-from data_prep.remote.retry import RetryPolicy
+from data_prep.models.errors import RemoteError
+from data_prep.models.retry import RetryPolicy
 
 PICTURES = [noisy(seed, 20, 14) for seed in range(6)]
 

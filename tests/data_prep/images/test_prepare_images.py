@@ -21,13 +21,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
-from contextrl_verl.pair_files import PairFile
+from contextrl_verl.pairs.files import PairFile
 from data_prep.audit import audit
+from data_prep.common.pipeline import PipelineError
 from data_prep.images.edit.run import EditSettings
 from data_prep.images.errors import ImagePairError
 from data_prep.images.prepare import ImageSettings, prepare_images
 from data_prep.images.retrieve import RetrieveSettings
-from data_prep.pipeline import PipelineError
 
 SMALL = ImageSettings(
     source={"limit": 1500, "seed": 1}, retrieve=RetrieveSettings(low=0.7), edit=EditSettings(edits=60)

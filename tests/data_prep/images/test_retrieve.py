@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.counting import Funnel, Stage
+from data_prep.common.funnel import Funnel, Stage
 from data_prep.images.choose import Candidate, choose
 from data_prep.images.embed import Embeddings
 from data_prep.images.errors import ImagePairError

@@ -20,12 +20,12 @@ import pytest
 from made_pictures import encoded, noisy
 from scanned import lines, picture_folder, read, row, scan
 
-from data_prep.counting import Funnel
+from data_prep.common.funnel import Funnel
+from data_prep.common.pipeline import total
 from data_prep.images.errors import ImagePairError
 from data_prep.images.item import VqaItem, write_items
 from data_prep.images.sources import describe_source, load_items
 from data_prep.images.sources import scan as scan_module
-from data_prep.pipeline import total
 
 
 @pytest.fixture

@@ -18,17 +18,17 @@ from made_pictures import bombs, encoded, noise, noisy
 from PIL import Image
 from scanned import lines, picture_folder, read, row, scan
 
-from data_prep.counting import Funnel
-from data_prep.draws import draw
+from data_prep.common.funnel import Funnel
+from data_prep.common.pipeline import total
+from data_prep.common.seeded import draw
+from data_prep.images.decode import ImageRejected
 from data_prep.images.errors import ImagePairError
 from data_prep.images.item import VqaItem
-from data_prep.images.opening import ImageRejected
 from data_prep.images.sources import load_items, plan_source, read_columns, scan_images
 from data_prep.images.sources.columns import answer_of
 from data_prep.images.sources.pictures import picture_of
 from data_prep.images.sources.types import RowRejected
 from data_prep.images.store import ImageStore
-from data_prep.pipeline import total
 
 
 @pytest.fixture

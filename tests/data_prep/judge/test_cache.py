@@ -6,8 +6,8 @@ import multiprocessing
 
 import pytest
 
-from data_prep.remote.cache import ReplyCache, digest
-from data_prep.remote.errors import RemoteError
+from data_prep.models.cache import ReplyCache, digest
+from data_prep.models.errors import RemoteError
 
 
 def write_and_read(folder: str, process: int) -> int:

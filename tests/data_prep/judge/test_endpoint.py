@@ -15,9 +15,9 @@ from aiohttp import web
 from chat_server import HANG, KEY, RESET, completion, failure, verdict
 from judged_pairs import couple, couples
 
-from data_prep.judge.verify import verify
-from data_prep.remote.errors import RemoteError
-from data_prep.remote.retry import retry_after
+from data_prep.models.errors import RemoteError
+from data_prep.models.retry import retry_after
+from data_prep.verify.verify import verify
 
 
 def ask(judge, pairs):

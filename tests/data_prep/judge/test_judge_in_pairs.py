@@ -10,10 +10,10 @@ from made_runs import made_run, write_runs
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
-from contextrl_verl.pair_files import PairFile
-from data_prep.conclude import UNJUDGED
-from data_prep.remote.errors import RemoteError
-from data_prep.remote.role import read_role
+from contextrl_verl.pairs.files import PairFile
+from data_prep.models.errors import RemoteError
+from data_prep.models.spec import read_role
+from data_prep.verify.write import UNJUDGED
 
 
 @pytest.fixture

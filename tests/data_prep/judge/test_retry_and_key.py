@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from data_prep.remote.errors import RemoteError, Transient
-from data_prep.remote.key import Secret, shown_url
-from data_prep.remote.retry import RetryPolicy, with_retries
+from data_prep.models.errors import RemoteError, Transient
+from data_prep.models.key import Secret, shown_url
+from data_prep.models.retry import RetryPolicy, with_retries
 
 
 def run(failures, policy):

@@ -6,8 +6,8 @@ import pytest
 from judged_pairs import couple
 
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
-from data_prep.counting import Funnel
-from data_prep.judge.rules import (
+from data_prep.common.funnel import Funnel
+from data_prep.verify.rules import (
     RuleSettings,
     broken_rule,
     context_digest,
@@ -16,7 +16,7 @@ from data_prep.judge.rules import (
     facts_of,
     rules_over_all,
 )
-from data_prep.judge.verify import verify
+from data_prep.verify.verify import verify
 
 SETTINGS = RuleSettings()
 PNG = b"\x89PNG\r\n\x1a\n"

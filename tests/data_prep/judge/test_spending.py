@@ -9,9 +9,9 @@ import pytest
 from chat_server import HANG, verdict
 from judged_pairs import couples
 
-from data_prep.judge.verify import incomplete, verify
-from data_prep.remote.budget import Budget, Prices
-from data_prep.remote.errors import CapReached, RemoteError
+from data_prep.models.budget import Budget, Prices
+from data_prep.models.errors import CapReached, RemoteError
+from data_prep.verify.verify import incomplete, verify
 
 
 def billed(server) -> Decimal:
@@ -121,9 +121,9 @@ def test_the_dry_run_asks_nothing_and_knows_the_cache(server, make_judge, monkey
 
 
 def test_the_bound_holds_for_a_real_tokenizer(demo_tokenizer):
-    from data_prep.judge.prompt import judge_messages
-    from data_prep.judge.verdict import Verdict
-    from data_prep.remote.tokens import input_bound
+    from data_prep.models.tokens import input_bound
+    from data_prep.verify.prompt import judge_messages
+    from data_prep.verify.verdict import Verdict
 
     for pair in couples(2, words=400):
         messages = judge_messages(pair)

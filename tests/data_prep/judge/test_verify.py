@@ -13,16 +13,16 @@ from judged_pairs import couple, couples
 from PIL import Image
 from typer.testing import CliRunner
 
-from contextrl_verl.pair_files import PairFile, write_pairs
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef, PairFormatError
-from data_prep.conclude import UNJUDGED
-from data_prep.counting import Funnel
-from data_prep.judge import command
-from data_prep.judge.prompt import judge_messages, shown_order
-from data_prep.judge.review import ReviewError, apply_review, read_review
-from data_prep.judge.rules import content_of
-from data_prep.judge.verify import verify
-from data_prep.remote.errors import RemoteError
+from contextrl_verl.pairs.files import PairFile, write_pairs
+from data_prep.common.funnel import Funnel
+from data_prep.models.errors import RemoteError
+from data_prep.verify import command
+from data_prep.verify.prompt import judge_messages, shown_order
+from data_prep.verify.review import ReviewError, apply_review, read_review
+from data_prep.verify.rules import content_of
+from data_prep.verify.verify import verify
+from data_prep.verify.write import UNJUDGED
 
 
 def by_pair(labels):

@@ -15,9 +15,9 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from contextrl_verl.pair_files import write_pairs
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef, Message
-from data_prep.counting import Funnel
+from contextrl_verl.pairs.files import write_pairs
+from data_prep.common.funnel import Funnel
 from data_prep.report.command import show
 from data_prep.report.page import Example, Histogram, Notice, write_report
 

@@ -15,8 +15,8 @@ from PIL import Image
 from public_examples import EXAMPLES, shown
 from typer.testing import CliRunner
 
-from contextrl_verl.prompting import images_of
-from contextrl_verl.smoke.vision_models import make_processor
+from contextrl_verl.demo.smoke.vision_models import make_processor
+from contextrl_verl.pairs.prompting import images_of
 from data_prep.tasks.command import tasks
 from data_prep.tasks.public.sets import SETS, SHARES
 from data_prep.tasks.rows import EXTRA_INFO

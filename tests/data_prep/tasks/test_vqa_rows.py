@@ -17,9 +17,9 @@ from job_factory import compose_job, verl_loaders
 from PIL import Image
 from typer.testing import CliRunner
 
-from contextrl_verl.pair_files import write_pairs
-from contextrl_verl.prompting import images_of
-from contextrl_verl.smoke.vision_models import make_processor
+from contextrl_verl.demo.smoke.vision_models import make_processor
+from contextrl_verl.pairs.files import write_pairs
+from contextrl_verl.pairs.prompting import images_of
 from data_prep.images.errors import ImagePairError
 from data_prep.tasks.command import tasks
 from data_prep.tasks.rows import COLUMNS

@@ -1,0 +1,314 @@
+"""Reading and writing files of contrastive pairs: Parquet (explicit schema) or JSONL.
+
+Nothing here loads a whole file: writing is streamed into row groups of bounded size, and
+:class:`PairFile` gives random access by reading the one row group that holds a pair.
+"""
+
+from __future__ import annotations
+
+import base64
+import bisect
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contextrl_verl import __version__
+from contextrl_verl.pairs import ARROW_SCHEMA, ContrastivePair, PairFormatError, parse_pair
+from contextrl_verl.pairs.whole_file import whole_file
+
+# Small groups keep random access cheap: one pair of 32k-token runs is some 250 kB.
+_ROWS_PER_GROUP = 64
+_GROUP_BYTES = 16 << 20
+
+
+def write_pairs(pairs: Iterable[ContrastivePair], path: str | os.PathLike[str]) -> int:
+    """Write pairs to ``.parquet`` or ``.jsonl``, atomically.
+
+    Returns:
+        The number of pairs written.
+
+    Raises:
+        PairFormatError: a pair_id occurs twice, or the file ending is neither of the two.
+    """
+    path = Path(path)
+    with whole_file(path) as scratch:
+        if path.suffix == ".parquet":
+            return _write_parquet(_distinct(pairs, path), scratch)
+        if path.suffix == ".jsonl":
+            return _write_jsonl(_distinct(pairs, path), scratch)
+        raise PairFormatError(f"{path}: pairs are written as .parquet or .jsonl. Fix: change the file's ending.")
+
+
+def _distinct(pairs: Iterable[ContrastivePair], path: Path) -> Iterator[ContrastivePair]:
+    seen: set[str] = set()
+    for number, pair in enumerate(pairs):
+        if pair.pair_id in seen:
+            raise PairFormatError(
+                f"{path}: row {number}: field 'pair_id' has value {pair.pair_id!r} for the second time. "
+                "Fix: give every pair its own id."
+            )
+        seen.add(pair.pair_id)
+        yield pair
+
+
+def _write_parquet(pairs: Iterator[ContrastivePair], path: Path) -> int:
+    schema = ARROW_SCHEMA.with_metadata(
+        {**ARROW_SCHEMA.metadata, b"created_by": f"contextrl-verl {__version__}".encode()}
+    )
+    count = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        group: list[dict[str, Any]] = []
+        size = 0
+        for pair in pairs:
+            row = pair.to_row()
+            group.append(row)
+            size += _rough_size(pair)
+            if len(group) == _ROWS_PER_GROUP or size >= _GROUP_BYTES:
+                writer.write_table(pa.Table.from_pylist(group, schema=schema))
+                count += len(group)
+                group, size = [], 0
+        if group:
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            count += len(group)
+    return count
+
+
+def _rough_size(pair: ContrastivePair) -> int:
+    size = 0
+    for context in pair.contexts:
+        size += len(context.text or "")
+        size += sum(len(m.content) for m in context.messages or ())
+        size += sum(len(i.bytes or b"") for i in context.images or ())
+    return size
+
+
+def _write_jsonl(pairs: Iterator[ContrastivePair], path: Path) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8") as stream:
+        for pair in pairs:
+            row = pair.model_dump()
+            for context in (row["supporting"], *row["confounders"]):
+                for image in context["images"] or ():
+                    if image["bytes"] is not None:
+                        image["bytes"] = base64.b64encode(image["bytes"]).decode("ascii")
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+class PairFile:
+    """Random access to one file of pairs without holding it in memory.
+
+    Args:
+        path: ``.parquet`` with the columns of :data:`contextrl_verl.pairs.schema.ARROW_SCHEMA`, or ``.jsonl``
+            with one record a line (image bytes in base64). Paths of images are read from its folder on and
+            must stay inside.
+
+    Raises:
+        PairFormatError: the file is missing, empty, or lacks columns.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if "://" in str(path):
+            raise PairFormatError(f"{path}: pairs are read from local files. Fix: copy it to a local path.")
+        if not self.path.is_file():
+            raise PairFormatError(f"{self.path}: there is no such file of contrastive pairs. Fix: correct the path.")
+        if self.path.suffix == ".parquet":
+            self._source: _Parquet | _Jsonl = _Parquet(self.path)
+        elif self.path.suffix == ".jsonl":
+            self._source = _Jsonl(self.path)
+        else:
+            raise PairFormatError(f"{self.path}: pairs are read from .parquet or .jsonl. Fix: convert the file.")
+        if not len(self):
+            raise PairFormatError(f"{self.path}: the file holds zero pairs. Fix: point to a file with pairs.")
+
+    def __len__(self) -> int:
+        return self._source.rows
+
+    def __getitem__(self, row: int) -> ContrastivePair:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        where = f"{self.path}: row {row}"
+        pair = parse_pair(self._source.read(row), where)
+        for context in pair.contexts:
+            for image in context.images or ():
+                if image.bytes is None:
+                    image.path = self._inside(image.path, where)
+        return pair
+
+    def _inside(self, path: str, where: str) -> str:
+        """An image's path from the file's folder on; a pair file must not make anyone read elsewhere."""
+        folder = self.path.parent.resolve()
+        full = (folder / path).resolve()
+        if not full.is_relative_to(folder):
+            raise PairFormatError(
+                f"{where}: field 'images.path' has value {path!r}, which leads out of the file's folder {folder}. "
+                "Fix: keep the images under that folder and name them relative to it, or store their bytes."
+            )
+        return str(full)
+
+    def __iter__(self) -> Iterator[ContrastivePair]:
+        for row in range(len(self)):
+            yield self[row]
+
+    def without_images(self) -> Iterator[dict[str, Any]]:
+        """Every row's scalar columns and number of confounders, never touching image bytes."""
+        return self._source.scan()
+
+
+_SCALARS = ["schema_version", "pair_id", "domain", "query", "answer", "provenance", "split"]
+
+
+class _Parquet:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: tuple[int, pq.ParquetFile] | None = None
+        self._group: tuple[int, pa.Table] | None = None
+        try:
+            file = self._file()
+        except (pa.ArrowException, OSError) as error:
+            raise PairFormatError(
+                f"{path}: this cannot be read as a Parquet file ({error}). Fix: write it with "
+                "contextrl_verl.pairs.files.write_pairs."
+            ) from None
+        missing = [name for name in ARROW_SCHEMA.names if name not in file.schema_arrow.names]
+        if missing:
+            raise PairFormatError(
+                f"{path}: columns {missing} are missing; found {file.schema_arrow.names}. Fix: write the file with "
+                "contextrl_verl.pairs.files.write_pairs; ordinary verl rows belong under data.train_files instead."
+            )
+        self._starts = [0]
+        for index in range(file.num_row_groups):
+            self._starts.append(self._starts[-1] + file.metadata.row_group(index).num_rows)
+        self.rows = self._starts[-1]
+
+    def _file(self) -> pq.ParquetFile:
+        # A data-loader worker must not share the parent's file position.
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = (os.getpid(), pq.ParquetFile(self._path))
+        return self._opened[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None, "_group": None}
+
+    def read(self, row: int) -> dict[str, Any]:
+        group = bisect.bisect_right(self._starts, row) - 1
+        if self._group is None or self._group[0] != group:
+            with self._damage_named():
+                self._group = (group, self._file().read_row_group(group, columns=ARROW_SCHEMA.names))
+        return self._group[1].slice(row - self._starts[group], 1).to_pylist()[0]
+
+    def scan(self) -> Iterator[dict[str, Any]]:
+        schema = self._file().schema
+        paths = [schema.column(index).path for index in range(len(schema))]
+        # Writers other than ours name the elements of a list differently.
+        kinds = [
+            path for path in paths if path.split(".")[0] in ("supporting", "confounders") and path.endswith(".kind")
+        ]
+        if len(kinds) != 2:
+            raise PairFormatError(
+                f"{self._path}: the columns 'supporting' and 'confounders' are not contexts (a record with 'kind', "
+                "and a list of such). Fix: write the file with contextrl_verl.pairs.files.write_pairs."
+            )
+        with self._damage_named():
+            for batch in self._file().iter_batches(batch_size=4096, columns=[*_SCALARS, *kinds]):
+                for row in batch.to_pylist():
+                    row["kind"] = (row.pop("supporting") or {}).get("kind")
+                    row["options"] = 1 + len(row.pop("confounders") or ())
+                    yield row
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise PairFormatError(
+                f"{self._path}: the file is damaged ({error}). Fix: copy or write it again."
+            ) from None
+
+
+class _Jsonl:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offsets: list[int] = []
+        with path.open("rb") as stream:
+            offset = 0
+            for line in stream:
+                if line.strip():
+                    self._offsets.append(offset)
+                offset += len(line)
+        self.rows = len(self._offsets)
+
+    def read(self, row: int) -> dict[str, Any]:
+        with self._path.open("rb") as stream:
+            stream.seek(self._offsets[row])
+            return self._decode(stream.readline(), row)
+
+    def _decode(self, line: bytes, row: int) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise PairFormatError(
+                f"{self._path}: row {row} is not JSON ({error}). Fix: one JSON object a line."
+            ) from None
+        if not isinstance(record, dict):
+            raise PairFormatError(f"{self._path}: row {row} is {type(record).__name__}. Fix: one JSON object a line.")
+        # Wrong types are left as they are; parse_pair names them.
+        for context in [record.get("supporting"), *_items(record.get("confounders"))]:
+            for image in _items(context.get("images") if isinstance(context, dict) else None):
+                if isinstance(image, dict) and isinstance(image.get("bytes"), str):
+                    try:
+                        image["bytes"] = base64.b64decode(image["bytes"], validate=True)
+                    except ValueError as error:
+                        raise PairFormatError(
+                            f"{self._path}: row {row}: field 'images.bytes' is not base64 ({error}). Fix: encode it."
+                        ) from None
+        return record
+
+    def scan(self) -> Iterator[dict[str, Any]]:
+        for row in range(self.rows):
+            pair = parse_pair(self.read(row), f"{self._path}: row {row}")
+            stored = pair.to_row()
+            yield {name: stored[name] for name in _SCALARS} | {
+                "kind": pair.supporting.kind,
+                "options": len(pair.contexts),
+            }
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+class PairCollection:
+    """Several files of pairs behind one index; pair ids must be distinct across them."""
+
+    def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+        self.files = [PairFile(path) for path in paths]
+        self._rows = [(file, row) for file in self.files for row in range(len(file))]
+        self.ids: list[str] = []
+        self.options: list[int] = []
+        seen: dict[str, Path] = {}
+        for file in self.files:
+            for row in file.without_images():
+                if row["pair_id"] in seen:
+                    raise PairFormatError(
+                        f"{file.path}: field 'pair_id' has value {row['pair_id']!r}, already used in "
+                        f"{seen[row['pair_id']]}. Fix: give every pair its own id, or list each file once."
+                    )
+                seen[row["pair_id"]] = file.path
+                self.ids.append(row["pair_id"])
+                self.options.append(row["options"])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> ContrastivePair:
+        file, row = self._rows[index]
+        return file[row]

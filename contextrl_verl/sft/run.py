@@ -1,0 +1,173 @@
+"""One run of verl's supervised trainer on selections, as a subprocess; the result is a Hugging Face folder for GRPO.
+
+    python -m contextrl_verl.sft.run --out DIR [--cpu] model.path=MODEL contextrl.pairs.train_files=[pairs.parquet] ...
+
+trains, or finds that DIR holds the result of the same job already, and prints the folder as its last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from contextrl_verl.errors import ConfigError
+from contextrl_verl.launch import JobError, OnMetrics, overrides_of, watch
+from contextrl_verl.patches.cpu.environment import cpu_environment, cpu_selected
+
+TRAINER = "verl.trainer.sft_trainer_ray"
+GPU, CPU = "selection_sft", "selection_sft_cpu"
+# Says what made the folder; written last, so its presence means that the run ended well.
+MANIFEST = "selection_sft.json"
+# Set by this module, or of no influence on the weights.
+_OWN = ("hydra.run.dir", "trainer.default_local_dir")
+_FREE = ("trainer.logger", "trainer.project_name", "trainer.experiment_name")
+
+
+def run_selection_sft(
+    keys: Mapping[str, Any],
+    folder: Path,
+    *,
+    config_name: str = CPU,
+    on_metrics: OnMetrics | None = None,
+    timeout: float = float("inf"),
+) -> Path:
+    """Train on selections and return the Hugging Face folder of the result, an absolute path.
+
+    Called again with the same keys and unchanged pair files, it returns the folder without training. A run that was cut
+    short starts again, or resumes if the keys had it save on the way.
+
+    Args:
+        keys: Hydra overrides; paths are relative to the current folder.
+        folder: gets ``trainer.log``, ``metrics.jsonl``, ``.hydra``, ``checkpoints`` and ``selection_sft.json``. On a
+            cluster, on a file system that every node sees.
+        config_name: ``selection_sft_cpu`` or ``selection_sft`` (GPUs).
+        on_metrics: called with (step, metrics) as each step is logged.
+        timeout: seconds.
+
+    Raises:
+        ConfigError: something is wrong with the keys, or the folder holds the result of another job.
+        JobError: the trainer stopped; the message ends with the last lines of its log.
+    """
+    folder = folder.resolve()
+    for key in _OWN:
+        if key in {name.lstrip("+~") for name in keys}:
+            raise ConfigError(f"{key} is {keys.get(key)!r}, and it is set from --out. Fix: leave it out.")
+    job = {"config": config_name, "keys": {key: keys[key] for key in sorted(keys) if key not in _FREE}}
+    job = json.loads(json.dumps(job))
+    if (done := finished(folder, job)) is not None:
+        return done
+    logger = {} if "trainer.logger" in keys else {"trainer.logger": ["console", "file"]}
+    own = {"hydra.run.dir": str(folder), "trainer.default_local_dir": str(folder / "checkpoints")}
+    command = [
+        sys.executable, "-m", TRAINER, "--config-path=pkg://contextrl_verl.config", f"--config-name={config_name}",
+        *overrides_of({**keys, **logger, **own}),
+    ]  # fmt: skip
+    environment = dict(os.environ)
+    if config_name == CPU:
+        # verl's trainer calls ray.init() bare; more CPUs than there are, for a worker asks for ten.
+        ranks = int(keys.get("trainer.n_gpus_per_node", 1))
+        logical = json.dumps({"CPU": 32 * ranks, "GPU": ranks})
+        environment = {"RAY_OVERRIDE_RESOURCES": logical, **cpu_environment()}
+    try:
+        history = watch(command, folder, environment, on_metrics=on_metrics, timeout=timeout)
+    except JobError as error:
+        raise _sentence(folder / "trainer.log") or error from None
+    checkpoints = folder / "checkpoints"
+    step = (checkpoints / "latest_checkpointed_iteration.txt").read_text().strip()
+    model = checkpoints / f"global_step_{step}" / "huggingface"
+    if not list(model.glob("*.safetensors")):
+        raise JobError(f"the trainer ended without weights in {model}; its log is {folder / 'trainer.log'}.")
+    last = [metrics for _, metrics in history if "train/loss" in metrics][-1:]
+    record = {
+        "made_by": "contextrl_verl.sft.run",
+        "job": job,
+        "pairs": _pair_files(folder),
+        "model": str(model.relative_to(folder)),
+        "steps": int(step),
+        "last_loss": last[0]["train/loss"] if last else None,
+    }
+    from contextrl_verl.pairs.whole_file import write_whole
+
+    write_whole(folder / MANIFEST, json.dumps(record, indent=2) + "\n")
+    return model
+
+
+def finished(folder: Path, job: Mapping[str, Any]) -> Path | None:
+    """The result in ``folder`` if this very job has ended there, None if none has.
+
+    Raises:
+        ConfigError: another job has: other keys, or pair files that changed since.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text())
+    differ = [] if record["job"]["config"] == job["config"] else ["--config-name"]
+    old, new = record["job"]["keys"], job["keys"]
+    differ += [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    differ += [row["name"] for row, now in zip(record["pairs"], _pair_files(folder), strict=True) if row != now]
+    if differ:
+        raise ConfigError(
+            f"{folder} holds the result of another supervised job; what differs: {', '.join(differ)}. "
+            "Fix: name another folder, or remove this one."
+        )
+    model = folder / record["model"]
+    if not list(model.glob("*.safetensors")):
+        raise ConfigError(f"{path} names {model}, and its weights are gone. Fix: remove {folder} to train again.")
+    return model
+
+
+def _pair_files(folder: Path) -> list[dict[str, Any]]:
+    """Name, bytes and digest of the pair files of the job that ran in ``folder``."""
+    from omegaconf import OmegaConf
+
+    from contextrl_verl.checkpoint.run_config import data_files
+
+    rows = data_files(OmegaConf.load(folder / ".hydra" / "config.yaml"))
+    return [row for row in rows if row["key"] == "contextrl.pairs.train_files"]
+
+
+def _sentence(log: Path) -> ConfigError | None:
+    """What a job says that cannot be right: one paragraph, or several with numbers."""
+    text = log.read_text(errors="replace")
+    found = re.findall(r"^contextrl: (.*Fix: .*|\d+ things to mend:(?:\n\d+\. .*)+)", text, re.MULTILINE)
+    return ConfigError(*re.sub(r"^\d+ things to mend:\n", "", found[-1]).split("\n")) if found else None
+
+
+def _show(step: int, metrics: dict[str, Any]) -> None:
+    shown = [f"{name} {metrics[f'{name}/loss']:.4f}" for name in ("train", "val") if f"{name}/loss" in metrics]
+    print(f"step {step}: loss in {', '.join(shown)}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m contextrl_verl.sft.run", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run and its result")
+    parser.add_argument("--cpu", action="store_true", help="config selection_sft_cpu, also with VERL_PLATFORM=cpu")
+    parser.add_argument("override", nargs="*", help="Hydra overrides, key=value")
+    given = parser.parse_args(arguments)
+    cpu = given.cpu or cpu_selected()
+    try:
+        keys = {}
+        for override in given.override:
+            key, equals, value = override.partition("=")
+            if not equals:
+                raise ConfigError(f"{override!r} is no Hydra override. Fix: key=value.")
+            keys[key] = value
+        model = run_selection_sft(keys, given.out, config_name=CPU if cpu else GPU, on_metrics=_show)
+    except (ConfigError, JobError) as error:
+        print(f"contextrl sft: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    print(model)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

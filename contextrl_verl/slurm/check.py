@@ -1,0 +1,138 @@
+"""``python -m contextrl_verl.slurm.check config.yaml``: does a resolved configuration fit the nodes it is sent to?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from contextrl_verl.errors import ConfigError, JobRefused
+
+
+def check_allocation(config: Any, nodes: int, gpus: int, requeue: bool) -> None:
+    """Compare the job's configuration with its allocation.
+
+    Raises:
+        ConfigError: the first thing that cannot work, with key, value and fix.
+    """
+    for key, wanted, variable in (("nnodes", nodes, "NODES"), ("n_gpus_per_node", gpus, "GPUS_PER_NODE")):
+        found = config.trainer[key]
+        if found != wanted:
+            raise ConfigError(
+                f"trainer.{key} is {found}, and the job asks Slurm for {variable}={wanted}. Fix: {variable}={found}, "
+                f"or leave trainer.{key} to submit.sh."
+            )
+    for key in ("num_cpus", "num_gpus"):
+        found = (config.get("ray_kwargs") or {}).get("ray_init", {}).get(key)
+        if found is not None:
+            raise ConfigError(
+                f"ray_kwargs.ray_init.{key} is {found}, which Ray refuses of a driver that joins a running cluster. "
+                f"Fix: ++ray_kwargs.ray_init.{key}=null (RAY_START_ARGS and CPUS_PER_NODE say what a node has)."
+            )
+    if requeue:
+        if config.trainer.save_freq <= 0:
+            raise ConfigError(
+                f"trainer.save_freq is {config.trainer.save_freq}, so a requeued job would start at step 0 again. "
+                "Fix: trainer.save_freq=<steps you can afford to lose>, or REQUEUE=0."
+            )
+        if config.trainer.resume_mode != "auto":
+            raise ConfigError(
+                f"trainer.resume_mode is {config.trainer.resume_mode!r}, so a requeued job would not go on from its "
+                "last checkpoint. Fix: trainer.resume_mode=auto, or REQUEUE=0."
+            )
+    actor, rollouts, ranks = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout.n, nodes * gpus
+    rows = actor.ppo_mini_batch_size * rollouts
+    if rows % ranks:
+        raise ConfigError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size is {actor.ppo_mini_batch_size}; with rollout.n={rollouts} "
+            f"that is {rows} rows, and {ranks} GPUs cannot share them evenly. Fix: a ppo_mini_batch_size such that "
+            f"ppo_mini_batch_size * {rollouts} is a multiple of {ranks}."
+        )
+
+
+def check_offline(path: str) -> None:
+    """Where the hub is switched off, a model that is given by its name there must be in the cache.
+
+    Raises:
+        ConfigError: it is not, or not with all of its weights.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if not constants.HF_HUB_OFFLINE or Path(path).exists():
+        return
+    try:
+        found = try_to_load_from_cache(path, "config.json")
+    except HFValidationError:
+        # Not such a name; loading it tells what is wrong.
+        return
+    if not isinstance(found, str) or not _has_weights(Path(found).parent):
+        raise ConfigError(
+            f"actor_rollout_ref.model.path is {path!r}, HF_HUB_OFFLINE is set, and {constants.HF_HUB_CACHE} does not "
+            f"have all of that model. Fix: HF_HUB_OFFLINE=0 hf download {path} with the same HF_HOME where there is "
+            "internet, or MODEL=<its folder>."
+        )
+
+
+def _has_weights(folder: Path) -> bool:
+    # A download that was cut short has the index of the weights and not all of the files.
+    indices = [json.loads(index.read_text()) for index in folder.glob("*.index.json")]
+    if not indices:
+        return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+    return any(all((folder / name).exists() for name in index["weight_map"].values()) for index in indices)
+
+
+def check_verl(config: Any) -> None:
+    """verl's own checks, as one sentence; building its dataclasses also runs contextrl_verl's check of the job.
+
+    Raises:
+        ConfigError: what either says.
+    """
+    import warnings
+
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    # GRPO has no critic, and verl says so at length.
+    warnings.filterwarnings("ignore", message="Disabled critic")
+    try:
+        validate_config(config, need_reference_policy(config), need_critic(config))
+    except JobRefused as error:
+        # How the check of the job ends a trainer; here another sentence goes in front.
+        raise ConfigError(*error.problems) from None
+    except (AssertionError, ValueError, KeyError) as error:
+        raise ConfigError(f"verl refuses the configuration: {error}. Fix: correct the keys it names.") from None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--nodes", type=int, required=True)
+    parser.add_argument("--gpus-per-node", type=int, required=True)
+    parser.add_argument("--requeue", type=int, choices=(0, 1), default=1)
+    options = parser.parse_args()
+
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        config = OmegaConf.load(options.config)
+        if "trainer" not in config or "actor_rollout_ref" not in config:
+            raise ConfigError(
+                f"{options.config} is no configuration of verl's trainer: it has the keys {sorted(config)}. Fix: "
+                "RECIPE must hand all of its arguments to one python -m verl.trainer.main_ppo."
+            )
+        check_allocation(config, options.nodes, options.gpus_per_node, bool(options.requeue))
+        check_offline(config.actor_rollout_ref.model.path)
+        check_verl(config)
+    except (ConfigError, OmegaConfBaseException) as error:
+        print(f"contextrl slurm: {error}", file=sys.stderr)
+        return 1
+    print(f"contextrl slurm: the configuration fits {options.nodes} node(s) with {options.gpus_per_node} GPU(s) each")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

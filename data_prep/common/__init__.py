@@ -1,0 +1,1 @@
+"""What several preparations of data share."""

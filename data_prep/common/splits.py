@@ -1,0 +1,59 @@
+"""Train, validation and probe without a leak: what is connected stays together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from contextrl_verl.errors import ConfigError
+from data_prep.common.seeded import draw
+
+NAMES = ("train", "validation", "probe")
+
+
+def read_shares(text: str) -> dict[str, float]:
+    """``train=0.8,validation=0.1,probe=0.1`` as a dict; raises ConfigError unless the shares are some that sum to 1."""
+    try:
+        shares = {name.strip(): float(value) for name, value in (part.split("=") for part in text.split(","))}
+        if set(shares) <= set(NAMES) and abs(sum(shares.values()) - 1) < 1e-6 and min(shares.values()) >= 0:
+            return shares
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"--splits is {text!r}. Fix: shares of train, validation and probe that sum to 1, e.g. "
+        "train=0.9,validation=0.1."
+    )
+
+
+def assign_components(groups: Sequence[Sequence[str]], shares: Mapping[str, float], *, seed: int = 1) -> list[str]:
+    """A split for every group of names: no name is in two of them.
+
+    Groups that share a name, directly or through others, form a component; components go, in an order drawn from the
+    seed, to the split that is furthest behind its share. A component is never cut, so shares are met as far as it goes.
+
+    Raises:
+        ValueError: the shares do not sum to 1.
+    """
+    if abs(sum(shares.values()) - 1.0) > 1e-6 or min(shares.values()) < 0:
+        raise ValueError(f"the shares of the splits are {dict(shares)}; they must be positive and sum to 1")
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for first, *others in groups:
+        for other in others:
+            low, high = sorted((root(first), root(other)))
+            parent[high] = low
+    sizes = Counter(root(group[0]) for group in groups)
+    filled = dict.fromkeys(shares, 0)
+    where: dict[str, str] = {}
+    for component in sorted(sizes, key=lambda name: draw(seed, name)):
+        behind = max(shares, key=lambda split: shares[split] * len(groups) - filled[split])
+        where[component] = behind
+        filled[behind] += sizes[component]
+    return [where[root(group[0])] for group in groups]

@@ -1,0 +1,66 @@
+"""Answers on disk under a digest of everything that was asked: asking again costs nothing.
+
+One JSON file per answer, written whole, so that any number of processes can share a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from contextrl_verl.pairs.whole_file import write_whole
+from data_prep.models.errors import RemoteError
+
+
+def digest(parts: Any) -> str:
+    """Hex digest of plain JSON values; the same on every machine."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+class ReplyCache:
+    """A folder of answers.
+
+    Attributes:
+        damaged: how many files could not be used; they are asked again and replaced.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.damaged = 0
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RemoteError(
+                f"The cache folder {self.folder} cannot be made ({error.strerror}). Fix: give another with --cache."
+            ) from None
+
+    def path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+    def read(self, key: str) -> dict[str, Any] | None:
+        """The answer, or None if there is none to use."""
+        try:
+            record = json.loads(self.path(key).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            self.damaged += 1
+            return None
+        if not isinstance(record, dict) or record.get("key") != key:
+            self.damaged += 1
+            return None
+        return record
+
+    def write(self, key: str, record: dict[str, Any]) -> None:
+        """Raises RemoteError if the answer, already paid for, cannot be stored."""
+        try:
+            write_whole(self.path(key), json.dumps({"key": key, **record}, ensure_ascii=True, indent=1) + "\n")
+        except OSError as error:
+            raise RemoteError(
+                f"An answer cannot be stored in the cache {self.folder} ({error.strerror}); going on would pay for "
+                "answers twice. Fix: make room there, or give another folder with --cache, and run the command again."
+            ) from None
