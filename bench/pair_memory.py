@@ -2,8 +2,8 @@
 
 Plain torch and transformers with the hook of contextrl_verl.grpo.option_rows, as the engine uses it for packed rows: a
 Qwen2 with a vocabulary of 150,000, the context-awareness loss, and log-probabilities of every position that the head
-saw, as verl computes them; layers are recomputed in the backward pass, as the recipes have it. Every figure is from a process
-of its own; memory is that of weights, gradients, activations and logits at its highest.
+saw, as verl computes them; layers are recomputed in the backward pass, as the recipes have it. Every figure is from a
+process of its own; memory is that of weights, gradients, activations and logits at its highest.
 
 Usage: python -m bench.pair_memory [--device cuda] [--tokens 2048 --tokens 8192]
 """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import click
 import typer
 
 from contextrl_verl.checkpoint.command import export
-from data_prep.audit.command import audit_command
+from contextrl_verl.errors import UserError
+from data_prep.audit.command import BAD_INPUT, audit_command
 from data_prep.difficulty.command import difficulty
 from data_prep.forge.command import forge
 from data_prep.images.command import images
@@ -18,7 +20,47 @@ from data_prep.tasks.command import tasks
 from data_prep.trajectories.command import trajectories
 from data_prep.verify.command import judge
 
-app = typer.Typer(help="ContextRL for verl: contrastive context selection next to GRPO.", no_args_is_help=True)
+# What is not installed, and the extra that brings it.
+_EXTRAS = {
+    "audit": ("sklearn", "matplotlib", "scipy"),
+    "data": ("rapidfuzz", "unidiff", "zstandard", "tree_sitter"),
+    "edit": ("google",),
+    "embed": ("sentence_transformers",),
+    "images": ("cv2", "datasets", "easy_vqa", "faiss", "imagehash", "skimage"),
+    "judge": ("openai", "tenacity"),
+    "verl": ("verl", "torch", "transformers", "tensordict"),
+}
+
+
+class _Commands(typer.core.TyperGroup):
+    """The one place that turns an error which the user can mend into a paragraph and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            said, status = str(error), error.status
+        except ModuleNotFoundError as error:
+            extra = next((name for name, has in _EXTRAS.items() if (error.name or "").partition(".")[0] in has), None)
+            if extra is None:
+                raise
+            said, status = (
+                f"the package {error.name!r} is not installed. Fix: pip install 'contextrl-verl[{extra}]'.",
+                UserError.status,
+            )
+        except OSError as error:
+            if error.filename is None:
+                raise
+            said = f"{error.filename}: {error.strerror}. Fix: name a place that can be read or written."
+            status = UserError.status
+        words = ["contextrl", *ctx.command_path.split()[1:], ctx.invoked_subcommand or ""]
+        typer.echo(f"{' '.join(words)}: {said}", err=True)
+        raise typer.Exit(BAD_INPUT if words[1] == "audit" else status)
+
+
+app = typer.Typer(
+    cls=_Commands, help="ContextRL for verl: contrastive context selection next to GRPO.", no_args_is_help=True
+)
 
 
 @app.callback()
@@ -42,13 +84,9 @@ def demo(
     mass_coef: Annotated[float, typer.Option(min=0, help="Weight of the labels' probability in the loss.")] = 0.0,
 ) -> None:
     """Train a tiny model with GRPO + context awareness through verl's own trainer, on a CPU."""
-    from contextrl_verl.demo.run import DemoError, run_demo
+    from contextrl_verl.demo.run import run_demo
 
-    try:
-        run_demo(out, trajectories, steps=steps, seed=seed, margin=margin, mass_coef=mass_coef)
-    except DemoError as error:
-        typer.echo(f"contextrl demo: {error}", err=True)
-        raise typer.Exit(1) from None
+    run_demo(out, trajectories, steps=steps, seed=seed, margin=margin, mass_coef=mass_coef)
 
 
 @app.command()
@@ -67,11 +105,11 @@ def doctor(
     raise typer.Exit(run_doctor(list(config or []), config_name, config_dir, with_ray=ray))
 
 
-pairs = typer.Typer(help="Make and check files of contrastive pairs.", no_args_is_help=True)
+pairs = typer.Typer(cls=_Commands, help="Make and check files of contrastive pairs.", no_args_is_help=True)
 pairs.command("trajectories")(trajectories)
 pairs.command("images")(images)
 app.add_typer(pairs, name="pairs")
-app.add_typer(tasks, name="tasks")
+app.add_typer(tasks, name="tasks", cls=_Commands)
 app.command("audit")(audit_command)
 app.command("judge")(judge)
 app.command("difficulty")(difficulty)
@@ -88,18 +126,13 @@ def validate(files: Annotated[list[Path], typer.Argument(help="Parquet or JSONL 
 
     from tqdm import tqdm
 
-    from contextrl_verl.pairs import PairFormatError
     from contextrl_verl.pairs.files import PairFile
 
     for path in files:
-        try:
-            file = PairFile(path)
-            counts = Counter()
-            for pair in tqdm(file, total=len(file), desc=str(path), unit="pair", delay=2, leave=False):
-                counts[(pair.split, pair.domain, pair.supporting.kind, len(pair.contexts))] += 1
-        except PairFormatError as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(1) from None
+        file = PairFile(path)
+        counts = Counter()
+        for pair in tqdm(file, total=len(file), desc=str(path), unit="pair", delay=2, leave=False):
+            counts[(pair.split, pair.domain, pair.supporting.kind, len(pair.contexts))] += 1
         typer.echo(f"{path}: {len(file)} valid pairs")
         for (split, domain, kind, options), count in sorted(counts.items()):
             typer.echo(f"  {count:8d}  {split}, {domain}, {kind}, {options} contexts")

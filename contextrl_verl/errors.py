@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 
-class ConfigError(ValueError):
-    """A configuration or data problem that the user can mend, or several of them.
+class UserError(Exception):
+    """The root of everything that a user can mend; the ``contextrl`` command prints it without a traceback.
 
     Args:
-        problems: each one paragraph that names the key or row, the value found there, and the fix.
+        problems: each one paragraph that names the key, option or row, the value found there, and the fix.
+
+    Attributes:
+        status: what the command ends with.
     """
 
+    status = 1
+
     def __init__(self, *problems: str) -> None:
-        self.problems = list(dict.fromkeys(" ".join(problem.split()) for problem in problems))
+        self.problems = list(dict.fromkeys(problems))
         super().__init__(_told(self.problems))
 
     def __reduce__(self) -> tuple:
         return type(self), tuple(self.problems)
 
 
+class ConfigError(UserError, ValueError):
+    """A configuration or data problem."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*(" ".join(problem.split()) for problem in problems))
+
+
 class JobRefused(SystemExit):
     """Ends the driver of a job with what is to be mended, not with thirty lines of Hydra around it."""
 
     def __init__(self, error: Exception) -> None:
-        self.problems = error.problems if isinstance(error, ConfigError) else [" ".join(str(error).split())]
+        self.problems = error.problems if isinstance(error, UserError) else [" ".join(str(error).split())]
         super().__init__(f"contextrl: {_told(self.problems)}")
 
 

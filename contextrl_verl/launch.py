@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from contextrl_verl.errors import UserError
 from contextrl_verl.patches.cpu.environment import cpu_environment
 
 TRAINER = "verl.trainer.main_ppo"
 OnMetrics = Callable[[int, dict[str, Any]], None]
 
 
-class JobError(RuntimeError):
+class JobError(UserError, RuntimeError):
     """The trainer stopped; the message ends with the last lines of its log."""
 
 

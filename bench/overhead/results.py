@@ -14,13 +14,14 @@ from bench.overhead.accounting import Passes, Tokens, carrier, filler, filler_ro
 from bench.overhead.measure import Measured
 from bench.overhead.sizes import ARMS, Sizes
 from bench.overhead.stages import LEFT_OUT, STAGES, median_ratio, seconds
+from contextrl_verl.errors import UserError
 
 # Step time with pairs over step time without that the project promises at 15 % pairs.
 LIMIT = 1.08
 TOKENS = "perf/total_num_tokens"
 
 
-class OverheadError(RuntimeError):
+class OverheadError(UserError, RuntimeError):
     """The run is not the one that the sizes describe; the message says where they part."""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from contextrl_verl.errors import UserError
 from contextrl_verl.pairs import Context, ContrastivePair
 
 # What so small a model sees of each context and of the patch; whole runs are for models that can read.
@@ -14,7 +15,7 @@ CONTEXT_CHARS, ANSWER_CHARS = 400, 200
 FORGED_RUNS = 80
 
 
-class DemoError(RuntimeError):
+class DemoError(UserError, RuntimeError):
     """The demonstration could not run; the message says why."""
 
 

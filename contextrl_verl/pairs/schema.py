@@ -13,6 +13,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from contextrl_verl.errors import UserError
+
 SCHEMA_VERSION = 1
 # ImageRef has a field called bytes, which would hide the type.
 _Bytes = bytes
@@ -186,5 +188,5 @@ def parse_pair(row: dict[str, Any], where: str) -> ContrastivePair:
         ) from None
 
 
-class PairFormatError(ValueError):
+class PairFormatError(UserError, ValueError):
     """A row that is not a valid contrastive pair; the message names row, field, value and fix."""

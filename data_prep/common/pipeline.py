@@ -23,13 +23,14 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from contextrl_verl.errors import UserError
 from data_prep.common.funnel import Funnel
 
 Work = Callable[[dict[str, Any], Path], Funnel]
 Engine = Literal["local", "ray"]
 
 
-class PipelineError(RuntimeError):
+class PipelineError(UserError, RuntimeError):
     """A job that cannot go on; the message says why and what to do."""
 
 

@@ -8,11 +8,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from contextrl_verl.errors import UserError
+
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 _BINARY = (".so", ".pyd", ".dylib", ".dll")
 
 
-class ForgeError(ValueError):
+class ForgeError(UserError, ValueError):
     """Something the user asked for that cannot be done: says what, and what to do."""
 
 

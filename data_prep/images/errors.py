@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextrl_verl.errors import UserError
 
-class ImagePairError(ValueError):
+
+class ImagePairError(UserError, ValueError):
     """A source, option or store that the user can mend; one paragraph that names the place, the value and the fix."""

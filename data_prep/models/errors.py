@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from contextrl_verl.errors import UserError
 
-class RemoteError(RuntimeError):
+
+class RemoteError(UserError, RuntimeError):
     """The whole command has to stop: wrong key, unknown model, endpoint down. One paragraph with the fix."""
 
 

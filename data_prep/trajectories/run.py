@@ -8,10 +8,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from contextrl_verl.errors import UserError
+
 Outcome = Literal["resolved", "unresolved", "unknown"]
 
 
-class TrajectoryError(ValueError):
+class TrajectoryError(UserError, ValueError):
     """A file or record that is not a run: says which, why, and what to do."""
 
 

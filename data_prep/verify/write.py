@@ -26,6 +26,8 @@ UNJUDGED = 3
 class UnjudgedError(RemoteError):
     """A part of the pairs was not judged; nothing was written."""
 
+    status = UNJUDGED
+
 
 @dataclass(frozen=True)
 class Judging:

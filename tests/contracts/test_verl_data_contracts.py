@@ -65,7 +65,7 @@ def test_the_trainer_reads_the_data_set_in_order_and_keeps_its_state():
 def test_rows_of_a_batch_are_stacked_by_column():
     row = {COLUMN: ordinary_row(2), "extra_info": {"index": 1}, "__rollout_n__": 4}
     batch = rl_dataset.collate_fn([row, row])
-    assert torch.equal(batch[COLUMN], torch.stack([row[COLUMN]] * 2)), "carrier.py"
+    assert torch.equal(batch[COLUMN], torch.stack([row[COLUMN]] * 2)), "batch_column.py"
     assert batch["__rollout_n__"].tolist() == [4, 4]
     # A column that some row lacks makes the columns differ in length: why a pair has every column.
     uneven = rl_dataset.collate_fn([row, {COLUMN: ordinary_row(2)}])
@@ -82,7 +82,7 @@ def test_what_a_row_needs_to_reach_an_agent_loop():
     text = source(agent_loop_tq, "dataset.py")
     assert 'batch["index"]' in text, "dataset.py: the column index"
     assert 'if "agent_name" not in batch' in text, "dataset.py: the column agent_name"
-    assert "field.update(kwargs)" in text, "carrier.py: columns of the data set reach the engine"
+    assert "field.update(kwargs)" in text, "batch_column.py: columns of the data set reach the engine"
 
 
 @pytest.mark.parametrize("loop", [agent_loop.AgentLoopBase, contextrl_verl.grpo.register.agent_loop.PairCarrierLoop])
@@ -142,7 +142,7 @@ def test_the_steps_of_a_row_must_be_numbers():
 def test_padding_is_a_clone_of_the_first_row_that_ends_in_eos():
     from verl.trainer.ppo import padding_utils
 
-    text = source(padding_utils.upsample_batch_to_divisible_size, "carrier.py")
+    text = source(padding_utils.upsample_batch_to_divisible_size, "batch_column.py")
     assert "source_idx = 0" in text, "carrier.pair_rows"
     assert parameters(padding_utils.construct_minimal_padding_template) == ["source_td", "source_tag", "eos_token_id"]
 

@@ -79,9 +79,9 @@ def test_a_bad_job_stops_in_validate_config_and_that_is_before_ray(tmp_path):
     config.actor_rollout_ref.actor.use_dynamic_bsz = True
     with pytest.raises(SystemExit, match=r"(?s)contextrl: .*gone\.parquet"):
         validate_config(config, use_reference_policy=False, use_critic=False)
-    driver = source(inspect.unwrap(main_ppo.main), "engine_config.py")
-    assert 0 < driver.find("validate_config(") < driver.find("run_ppo("), "engine_config.py: the check before Ray"
-    assert "ray.init(" in source(main_ppo.run_ppo, "engine_config.py")
+    driver = source(inspect.unwrap(main_ppo.main), "grpo/config.py")
+    assert 0 < driver.find("validate_config(") < driver.find("run_ppo("), "grpo/config.py: the check before Ray"
+    assert "ray.init(" in source(main_ppo.run_ppo, "grpo/config.py")
 
 
 def test_external_lib_is_imported_where_the_models_config_is_built_and_errors_show():
