@@ -11,13 +11,14 @@ QUICK ?=
 GPU_PYTHON ?= python
 APPEND ?=
 
-.PHONY: help setup test test-fast test-gpu demo replication lint wheel clean
+.PHONY: help setup test test-fast test-all test-gpu demo replication lint wheel clean
 help:
 	@echo "make setup      .venv with verl, vLLM and this package, for a CPU"
 	@echo "make demo       train with GRPO + context awareness on this machine (TRAJECTORIES=FILE: with your own agent runs)"
 	@echo "make replication  every arm with several seeds, a night on two cores (QUICK=1: two seeds, about an hour)"
-	@echo "make test       every test that needs no GPU"
-	@echo "make test-fast  the same without the end-to-end runs of the trainer"
+	@echo "make test       the tests, in 20 minutes on two cores; what make test-all adds proves the same again, at length"
+	@echo "make test-fast  make test without the end-to-end runs of the trainer"
+	@echo "make test-all   every test that needs no GPU, an hour"
 	@echo "make test-gpu   a table of what was checked on this machine's GPU (GPU_PYTHON=... names its Python; APPEND=docs/cost.md)"
 
 setup: $(VENV)/.ready
@@ -35,6 +36,8 @@ test: setup
 	$(BIN)/python -m pytest tests -m "not slow" -n $(JOBS) --dist loadfile
 test-fast: setup
 	$(BIN)/python -m pytest tests -m "not slow and not e2e" -n $(JOBS) --dist loadfile
+test-all: setup
+	$(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile
 test-gpu:
 	$(GPU_PYTHON) tests/gpu/report.py $(if $(APPEND),--append "$(APPEND)",)
 
@@ -46,7 +49,7 @@ replication: setup
 	$(BIN)/python -m bench.replication $(if $(QUICK),--quick,)
 
 lint: setup
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 wheel: setup
 	$(BIN)/python -m build --wheel --no-isolation
 clean:

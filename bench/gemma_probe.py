@@ -1,6 +1,6 @@
 """Probe Gemma 3 270M, a real language model that needs no hub, on pairs of real agent runs, on a CPU.
 
-    PYTHONPATH=PACKAGES python bench/gemma_probe.py --runs RUNS.jsonl.xz --folder FOLDER
+    PYTHONPATH=PACKAGES python -m bench.gemma_probe --runs RUNS.jsonl.xz --folder FOLDER
 
 PACKAGES holds what bench/gemma_checkpoint.py names; Gemma's terms of use apply. FOLDER receives the checkpoint, the
 pairs and the result; what is there already is not made again, and a probe that was stopped goes on. It is a base model,
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gemma_checkpoint import checkpoint
+from bench.gemma_checkpoint import checkpoint
 
 
 def main() -> None:
@@ -27,7 +27,8 @@ def main() -> None:
     given = parser.parse_args()
     model, pairs = checkpoint(given.folder / "checkpoint"), given.folder / f"pairs_{given.budget}.parquet"
     if not pairs.is_file():
-        made = ["--commit", "any", "--level", "file", "--splits", "probe=1.0", "--budget", str(given.budget)]
+        made = ["--set", "cascade.commit=any", "--set", "cascade.level=file", "--set", "splits=probe=1.0"]
+        made += ["--max-tokens", str(given.budget)]
         _contextrl("pairs", "trajectories", "--input", str(given.runs), "--out", str(pairs), *made)
     # float32: without bfloat16 units, a CPU is three times slower in bfloat16.
     how = ["--plain", "--device", "cpu", "--dtype", "float32", "--batch-tokens", "3000", "--limit", str(given.limit)]

@@ -3,20 +3,19 @@
 verl loads every ``verl.plugins`` entry point when it is imported, in every process of a job. Fresh interpreters, with
 and without the plugin in turns, so that the file cache and the machine's load are the same for both.
 
-Usage: python bench/import_cost.py [pairs of interpreters, 7]
+Usage: python -m bench.import_cost [pairs of interpreters, 7]
 """
 
 from __future__ import annotations
 
-import json
-import os
-import statistics
-import subprocess
 import sys
+from statistics import median
+
+from bench.common import fresh, median_ratio
 
 # verl finds plugins by entry points; hiding ours leaves everything else in place.
 _CODE = """
-import importlib.metadata, json, sys, time
+import importlib, importlib.metadata, json, sys, time
 if sys.argv[1] == "without":
     real = importlib.metadata.entry_points
     def entry_points(**wanted):
@@ -26,45 +25,36 @@ if sys.argv[1] == "without":
         return found
     importlib.metadata.entry_points = entry_points
 start = time.perf_counter()
-import verl
+importlib.import_module("contextrl_verl.patches.cpu.verl_plugin" if sys.argv[1] == "alone" else "verl")
 whole = time.perf_counter() - start
-assert ("contextrl_verl.patches.cpu.verl_plugin" in sys.modules) == (sys.argv[1] == "with"), sys.argv[1]
+assert ("contextrl_verl.patches.cpu.verl_plugin" in sys.modules) == (sys.argv[1] != "without"), sys.argv[1]
 print(json.dumps(whole * 1e3))
 """
-_ALONE = """
-import json, time
-start = time.perf_counter()
-import contextrl_verl.patches.cpu.verl_plugin
-print(json.dumps((time.perf_counter() - start) * 1e3))
-"""
+_NAMES = {
+    "without": "import verl without the plugin",
+    "with": "import verl with the plugin",
+    "alone": "the plugin alone",
+}
 
 
-def measure(code: str, *arguments: str) -> float:
-    """Milliseconds that a fresh interpreter prints last."""
+def measure(how: str) -> float:
+    """Milliseconds in a fresh interpreter."""
     # Off the CPU platform: there the plugin's shims are wanted, and are no overhead.
-    environment = {key: value for key, value in os.environ.items() if key != "VERL_PLATFORM"}
-    command = [sys.executable, "-c", code, *arguments]
-    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    return json.loads(printed.splitlines()[-1])
+    return fresh("-c", _CODE, how, without=["VERL_PLATFORM"])
 
 
 def main() -> None:
-    """Print medians, their difference, the plugin alone, and the ratio to verl's own import."""
+    """Print medians, and the ratio of the plugin alone to verl's own import."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    measure(_CODE, "with")  # fills the file cache
-    without, with_plugin, alone = [], [], []
+    measure("with")  # fills the file cache
+    times: dict[str, list[float]] = {how: [] for how in _NAMES}
     for _ in range(rounds):
-        without.append(measure(_CODE, "without"))
-        with_plugin.append(measure(_CODE, "with"))
-        alone.append(measure(_ALONE))
-    own, plugin = statistics.median(without), statistics.median(alone)
-    print(f"import verl without the plugin    {own:9.1f} ms  ({min(without):.1f} to {max(without):.1f})")
-    print(
-        f"import verl with the plugin       {statistics.median(with_plugin):9.1f} ms  "
-        f"({min(with_plugin):.1f} to {max(with_plugin):.1f})"
-    )
-    print(f"the plugin alone                  {plugin:9.1f} ms  ({min(alone):.1f} to {max(alone):.1f})")
-    print(f"plugin alone / verl's own import  {plugin / own:9.5f}")
+        for how, found in times.items():
+            found.append(measure(how))
+    for how, name in _NAMES.items():
+        print(f"{name:<32}{median(times[how]):9.1f} ms  ({min(times[how]):.1f} to {max(times[how]):.1f})")
+    ratio = median_ratio(times["without"], times["alone"])
+    print(f"plugin alone / verl's own import  {ratio.value:.5f} ({ratio.low:.5f} to {ratio.high:.5f})")
 
 
 if __name__ == "__main__":

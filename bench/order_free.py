@@ -25,13 +25,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
+from bench.common import picture, table
 from contextrl_verl import objective
 from contextrl_verl.demo import tiny_model
 from contextrl_verl.demo.evidence_pairs import evidence_pairs
@@ -204,87 +205,79 @@ def steps_to_enough(run: Run, key: str) -> str:
     return str(reached[0]) if reached else f">{run['evaluations'][-1]['step']}"
 
 
+def grouped(runs: list[Run]) -> dict[tuple[str, float], dict[str, list[Run]]]:
+    """Runs by model and learning rate, then by form; seeds in order."""
+    found: dict[tuple[str, float], dict[str, list[Run]]] = {}
+    for run in sorted(runs, key=lambda run: run["seed"]):
+        of_rate = found.setdefault((run["model"], run["rate"]), {form: [] for form in FORMS})
+        of_rate[run["form"]].append(run)
+    names = list(dict.fromkeys(run["model"] for run in runs))
+    return dict(sorted(found.items(), key=lambda item: (names.index(item[0][0]), -item[0][1])))
+
+
 def markdown(runs: list[Run]) -> str:
-    """One row a model, learning rate and form; seeds in order."""
-    lines = [
-        "| model | learning rate | form | steps to 90 % plain, by seed | to 90 % order-free | last plain (mean) "
-        "| last order-free (mean) | position logit (mean) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, rate, form in product(
-        dict.fromkeys(run["model"] for run in runs), dict.fromkeys(run["rate"] for run in runs), FORMS
-    ):
-        chosen = _chosen(runs, name, rate, form)
-        if not chosen:
-            continue
-        last = [run["evaluations"][-1] for run in chosen]
-        cells = [name, f"{rate:g}", f"`{form}`"]
-        cells += [", ".join(steps_to_enough(run, key) for run in chosen) for key in ("plain", "order_free")]
-        for key in ("plain", "order_free"):
-            values = [100 * told[key] for told in last]
-            cells.append(f"{', '.join(f'{value:.0f}' for value in values)} ({sum(values) / len(values):.0f} %)")
-        cells.append(f"{sum(told['position_logit'] for told in last) / len(last):+.2f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _chosen(runs: list[Run], name: str, rate: float, form: str) -> list[Run]:
-    key = (name, rate, form)
-    return sorted((r for r in runs if (r["model"], r["rate"], r["form"]) == key), key=lambda run: run["seed"])
+    """One row a model, learning rate and form."""
+    head = ["model", "learning rate", "form", "steps to 90 % plain, by seed", "to 90 % order-free"]
+    head += ["last plain (mean)", "last order-free (mean)", "position logit (mean)"]
+    rows = []
+    for (name, rate), forms in grouped(runs).items():
+        for form, chosen in forms.items():
+            if chosen:
+                row = [name, f"{rate:g}", f"`{form}`"]
+                row += [", ".join(steps_to_enough(run, key) for run in chosen) for key in ("plain", "order_free")]
+                last = {key: [run["evaluations"][-1][key] for run in chosen] for key in chosen[0]["evaluations"][-1]}
+                for key in ("plain", "order_free"):
+                    row.append(f"{', '.join(f'{100 * value:.0f}' for value in last[key])} ({fmean(last[key]):.0%})")
+                rows.append([*row, f"{fmean(last['position_logit']):+.2f}"])
+    return table(head, rows)
 
 
 def draw_curves(runs: list[Run], path: Path) -> None:
     """Held-out accuracy over steps; one row a model, one panel a learning rate."""
-    names = list(dict.fromkeys(run["model"] for run in runs))
-    rates = {name: sorted({run["rate"] for run in runs if run["model"] == name}, reverse=True) for name in names}
-    figure = Figure(figsize=(10, 3.6 * len(names)), layout="constrained")
-    axes = figure.subplots(len(names), max(map(len, rates.values())), sharey=True, squeeze=False)
-    for row, name in zip(axes, names, strict=True):
-        for axis, rate in zip(row, rates[name], strict=False):
-            for form in FORMS:
-                chosen = _chosen(runs, name, rate, form)
-                for key, style in (("plain", "-"), ("order_free", "--")):
-                    lines = [[(told["step"], told[key]) for told in run["evaluations"]] for run in chosen]
-                    for line in lines if key == "plain" else ():
-                        axis.plot(*zip(*line, strict=True), color=COLORS[form], alpha=0.35, linewidth=1)
-                    longest = max(lines, key=len, default=[])
-                    # A run that stopped early keeps its last value.
-                    mean = [
-                        sum(line[min(at, len(line) - 1)][1] for line in lines) / len(lines)
-                        for at in range(len(longest))
-                    ]
-                    label = f"{form}, {'both orders' if key == 'plain' else 'order-free'}"
-                    steps, width = [step for step, _ in longest], 3 if key == "plain" else 1.8
-                    axis.plot(steps, mean, style, color=COLORS[form], linewidth=width, label=label)
-            axis.axhline(0.5, color="0.6", linestyle=":")
-            axis.axhline(ENOUGH, color="0.8", linewidth=1)
-            axis.set(title=f"{NAMES[name]}, learning rate {rate:g}", xlabel="step", ylim=(0.2, 1.03))
-            axis.title.set_size(11)
-        row[0].set_ylabel("held-out pairs right")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
-    figure.savefig(path, dpi=130)
+    groups = grouped(runs)
+    panels = {name: [rate for model, rate in groups if model == name] for name, _ in groups}
+    size, columns = (10, 3.6 * len(panels)), max(map(len, panels.values()))
+    with picture(path, columns, len(panels), size=size, sharey=True, squeeze=False) as (figure, axes):
+        for row, (name, rates) in zip(axes, panels.items(), strict=True):
+            for axis, rate in zip(row, rates, strict=False):
+                for form, chosen in groups[name, rate].items():
+                    _curves(axis, form, chosen)
+                axis.axhline(0.5, color="0.6", linestyle=":")
+                axis.axhline(ENOUGH, color="0.8", linewidth=1)
+                axis.set(title=f"{NAMES[name]}, learning rate {rate:g}", xlabel="step", ylim=(0.2, 1.03))
+                axis.title.set_size(11)
+            row[0].set_ylabel("held-out pairs right")
+        figure.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
+
+
+def _curves(axis: Any, form: str, runs: list[Run]) -> None:
+    for key, style, width in (("plain", "-", 3), ("order_free", "--", 1.8)):
+        lines = pd.DataFrame({run["seed"]: {told["step"]: told[key] for told in run["evaluations"]} for run in runs})
+        if key == "plain":
+            axis.plot(lines, color=COLORS[form], alpha=0.35, linewidth=1)
+        label = f"{form}, {'both orders' if key == 'plain' else 'order-free'}"
+        # A run that stopped early keeps its last value.
+        axis.plot(lines.sort_index().ffill().mean(axis=1), style, color=COLORS[form], linewidth=width, label=label)
 
 
 def draw_margins(runs: list[Run], path: Path) -> None:
     """The mean margin of a step's pairs in either order and their average, `each` beside `averaged`."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    axes = figure.subplots(1, len(FORMS), sharey=True, sharex=True)
-    for axis, run in zip(axes, runs, strict=True):
-        steps = [told["step"] for told in run["steps"]]
-        ab, ba = ([told[key] for told in run["steps"]] for key in ("margin_ab", "margin_ba"))
-        average = [(one + other) / 2 for one, other in zip(ab, ba, strict=True)]
-        axis.fill_between(steps, ab, ba, color="0.9")
-        axis.plot(steps, ab, "o-", markersize=3, color="tab:orange", label="supporting context first: m + b")
-        axis.plot(steps, ba, "o-", markersize=3, color="tab:purple", label="supporting context second: m − b")
-        axis.plot(steps, average, color="black", linewidth=3, label="average of both orders: m")
-        for side in (-CLIP, CLIP):
-            axis.axhline(side, color="0.6", linestyle=":")
-        axis.axhline(0, color="0.6", linewidth=1)
-        axis.set(title=f"loss: {run['form']}", xlabel="step")
-    axes[0].set_ylabel("margin of the step's pairs, in logits")
-    axes[0].text(0.01, CLIP, "clip", transform=axes[0].get_yaxis_transform(), va="bottom", color="0.4")
-    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
-    figure.savefig(path, dpi=130)
+    with picture(path, len(FORMS), size=(10, 4.2), sharey=True, sharex=True) as (figure, axes):
+        for axis, run in zip(axes, runs, strict=True):
+            steps = pd.DataFrame(run["steps"]).set_index("step")[["margin_ab", "margin_ba"]]
+            axis.fill_between(steps.index, *steps.T.values, color="0.9")
+            for key, color, label in (
+                ("margin_ab", "tab:orange", "supporting context first: m + b"),
+                ("margin_ba", "tab:purple", "supporting context second: m − b"),
+            ):
+                axis.plot(steps[key], "o-", markersize=3, color=color, label=label)
+            axis.plot(steps.mean(axis=1), color="black", linewidth=3, label="average of both orders: m")
+            for height, style in ((-CLIP, ":"), (0, "-"), (CLIP, ":")):
+                axis.axhline(height, color="0.6", linestyle=style, linewidth=1)
+            axis.set(title=f"loss: {run['form']}", xlabel="step")
+        axes[0].set_ylabel("margin of the step's pairs, in logits")
+        axes[0].text(0.01, CLIP, "clip", transform=axes[0].get_yaxis_transform(), va="bottom", color="0.4")
+        figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
 
 
 def main() -> None:
@@ -306,8 +299,8 @@ def main() -> None:
         runs = [run for file in files for run in json.loads(file.read_text())["runs"]]
         draw_curves(runs, out / "order_free.png")
         model, rate, seed = arguments.margins_of.split()
-        chosen = [r for form in FORMS for r in _chosen(runs, model, float(rate), form) if r["seed"] == int(seed)]
-        draw_margins(chosen, out / "margins.png")
+        forms = grouped(runs)[model, float(rate)]
+        draw_margins([run for form in FORMS for run in forms[form] if run["seed"] == int(seed)], out / "margins.png")
         return
     changed = {"rates": tuple(arguments.rates or ()), "steps": arguments.steps}
     setting = Setting(**{**asdict(SETTINGS[name]), **{key: value for key, value in changed.items() if value}})

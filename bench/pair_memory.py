@@ -12,65 +12,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import threading
 import time
-from pathlib import Path
 from typing import Any
+
+from bench.common import Peak, fresh
 
 VOCABULARY = 150_000
 # Device -> width, precision: small where one core computes, the width of an 8B model on a GPU.
 SIZES = {"cpu": (64, "float32"), "cuda": (4096, "bfloat16")}
-KINDS = ("all", "read")
-
-
-class _Peak:
-    """Highest memory while it is entered, in bytes above that when it was made."""
-
-    def __init__(self, device: str) -> None:
-        self.device, self.bytes = device, 0
-        self._before = 0 if device == "cuda" else self._now()
-
-    @staticmethod
-    def _now() -> int:
-        import psutil
-
-        return psutil.Process().memory_info().rss
-
-    def __enter__(self) -> _Peak:
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            return self
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.002):
-            self.bytes = max(self.bytes, self._now() - self._before)
-
-    def __exit__(self, *raised: Any) -> None:
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
-            self.bytes = torch.cuda.max_memory_allocated()
-        else:
-            self._ended.set()
-            self._thread.join()
+# Which positions go through the output head: all of them, or those that are read.
+KINDS = {"all": "all logits", "read": "those read"}
 
 
 def measure(kind: str, tokens: int, device: str = "cpu") -> dict[str, float]:
-    """One pair of ``tokens`` in this process: bytes, seconds, the loss and the norm of the gradient.
-
-    Args:
-        kind: ``all`` positions go through the output head, or those that are ``read``.
-    """
+    """One pair of ``tokens`` in this process: bytes, seconds, the loss and the norm of the gradient."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -78,7 +33,7 @@ def measure(kind: str, tokens: int, device: str = "cpu") -> dict[str, float]:
     from contextrl_verl.objective import context_awareness_loss
 
     width, precision = SIZES[device]
-    peak = _Peak(device)
+    peak = Peak(device)
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=VOCABULARY,
@@ -123,27 +78,20 @@ def measure(kind: str, tokens: int, device: str = "cpu") -> dict[str, float]:
     return {"bytes": peak.bytes, "seconds": seconds, "loss": loss, "gradient": norm}
 
 
-def measure_apart(kind: str, tokens: int, device: str = "cpu") -> dict[str, float] | None:
-    """:func:`measure` in a process of its own; None where it ran out of memory."""
-    command = [sys.executable, "-m", "bench.pair_memory", "--one", kind, "--tokens", str(tokens), "--device", device]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    if done.returncode != 0 and ("out of memory" in done.stderr.lower() or done.returncode == -9):
-        return None
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr[-2000:])
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def compare(lengths: list[int], device: str) -> list[dict[str, Any]]:
-    """Both kinds at every length: [{"tokens", "all", "read"}]; prints each as it is measured."""
+    """Both kinds at every length: [{"tokens", "all", "read"}], None for out of memory; prints each when measured."""
     found = []
     for tokens in lengths:
-        row = {"tokens": tokens, **{kind: measure_apart(kind, tokens, device) for kind in KINDS}}
+        row: dict[str, Any] = {"tokens": tokens}
+        for kind, name in KINDS.items():
+            asked = ["--one", kind, "--tokens", str(tokens), "--device", device]
+            try:
+                row[kind] = one = fresh("-m", "bench.pair_memory", *asked)
+                said = f"{one['bytes'] / 2**20:,.0f} MiB, {one['seconds']:.2f} s"
+            except MemoryError:
+                row[kind], said = None, "out of memory"
+            print(f"{tokens:>6,} tokens, {name}: {said}", flush=True)
         found.append(row)
-        for kind in KINDS:
-            one = row[kind]
-            said = f"{one['bytes'] / 2**20:,.0f} MiB, {one['seconds']:.2f} s" if one else "out of memory"
-            print(f"{tokens:>6,} tokens, {'all logits' if kind == 'all' else 'those read'}: {said}", flush=True)
         if row["all"] and row["read"]:
             less = {name: row["all"][name] / row["read"][name] for name in row["all"]}
             off = max(abs(less[name] - 1) for name in ("loss", "gradient"))
@@ -167,10 +115,9 @@ def main() -> None:
         print(json.dumps(measure(given.one, lengths[0], given.device)))
         return
     found = compare(lengths, given.device)
-    for kind in KINDS:
+    for kind, name in KINDS.items():
         first, last = found[0][kind], found[-1][kind]
         if len(found) > 1 and first and last:
-            name = "all logits" if kind == "all" else "those read"
             print(f"{name}: {last['bytes'] / first['bytes']:.2f} times the memory at {lengths[-1]:,} tokens")
 
 

@@ -53,18 +53,8 @@ def main() -> None:
         direct = rate(lambda t: score_selection("contextrl/selection", t, "A"), text, seconds)
         naive = rate(last_letter, text, seconds)
         print(f"{name:<20}{through:>12,.0f}{direct:>12,.0f}{naive:>15,.0f}{direct / naive:>14.4f}")
-    for piece in (
-        " ",
-        "answer is ",
-        "answer is A ",
-        "I will ",
-        "(",
-        "\\boxed{",
-        "<answer>",
-        "not A, ",
-        "<think>",
-        "A or ",
-    ):
+    pieces = ["answer is ", "answer is A ", "I will ", "\\boxed{", "<answer>", "not A, ", "<think>", "A or ", " ", "("]
+    for piece in pieces:
         start = time.perf_counter()
         parse_choice(piece * (1_000_000 // len(piece)) + ".")
         print(f"1 MB of {piece!r:<16}{time.perf_counter() - start:>8.3f} s")

@@ -35,7 +35,7 @@ def multiply(source: Path, target: Path, runs: int) -> None:
 def measure(source: Path, out: Path, arguments: list[str]) -> tuple[float, float, str]:
     """Seconds, peak MiB of all processes together (shared pages once), and the command's last line."""
     command = [sys.executable, "-m", "contextrl_verl.cli", "pairs", "trajectories", "--input", str(source)]
-    command += ["--out", str(out), "--commit", "any", *arguments]
+    command += ["--out", str(out), "--set", "cascade.commit=any", *arguments]
     started, peak = time.monotonic(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
         watched = psutil.Process(job.pid)

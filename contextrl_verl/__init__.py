@@ -1,3 +1,3 @@
 """ContextRL for verl: contrastive context selection as an auxiliary objective next to GRPO."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

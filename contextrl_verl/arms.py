@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 from contextrl_verl.errors import ConfigError
@@ -96,21 +97,30 @@ def arm_keys(arm: str, size: StepSize) -> dict[str, Any]:
     }
 
 
-def check_ranks(keys: dict[str, Any], ranks: int) -> None:
-    """verl shares the rows of a step, and of a mini-batch, equally among its ranks, and says late that it cannot.
+def check_shared(key: str, items: int, ranks: int, *, rows: int = 1, together: int = 1, together_key: str = "") -> None:
+    """verl shares the rows of a step and of a mini-batch equally among data-parallel ranks, and says late if it cannot.
+
+    Args:
+        key: names ``items``, of ``rows`` rows each.
+        together: ranks that share a sequence (Ulysses), set by ``together_key``.
 
     Raises:
         ConfigError: they cannot be shared.
     """
-    rollouts = keys["actor_rollout_ref.rollout.n"]
-    parts = {"a step": "data.train_batch_size", "a mini-batch": "actor_rollout_ref.actor.ppo_mini_batch_size"}
-    for name, key in parts.items():
-        rows = keys[key] * rollouts
-        if rows % ranks:
-            raise ConfigError(
-                f"{key} is {keys[key]}, with n={rollouts} {rows} rows of {name}, which {ranks} GPUs cannot share "
-                f"equally. Fix: a number of items whose rows are a multiple of {ranks}, or other GPUs."
-            )
+    if ranks % together:
+        raise ConfigError(
+            f"{together_key} is {together}, and trainer.nnodes * trainer.n_gpus_per_node = {ranks} ranks cannot be "
+            f"divided into groups of {together}. Fix: a divisor of {ranks}, or another number of GPUs."
+        )
+    groups = ranks // together
+    if items * rows % groups:
+        with_n = f", with n={rows} {items * rows} rows" if rows > 1 else ""
+        shared = f", {together} GPUs each," if together > 1 else ""
+        raise ConfigError(
+            f"{key} is {items}{with_n}, which {groups} data-parallel ranks{shared} cannot share equally "
+            "(trainer.nnodes * trainer.n_gpus_per_node). "
+            f"Fix: a multiple of {groups // gcd(groups, rows)}, or another number of GPUs."
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -126,7 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         pairs = given.pairs if given.pairs is not None else pairs_of(given.items, given.ratio or 0.0)
         keys = arm_keys(given.arm, StepSize(given.items, pairs, given.rollouts, given.updates))
-        check_ranks(keys, given.ranks)
+        for key in ("data.train_batch_size", "actor_rollout_ref.actor.ppo_mini_batch_size"):
+            check_shared(key, keys[key], given.ranks, rows=given.rollouts)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

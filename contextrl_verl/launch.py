@@ -54,11 +54,14 @@ def run_trainer(
     Raises:
         JobError: a non-zero exit, or the timeout.
     """
-    command = [
-        sys.executable, "-m", TRAINER, "--config-path=pkg://contextrl_verl.config", f"--config-name={config_name}",
-        *overrides_of(keys),
-    ]  # fmt: skip
+    command = command_of(TRAINER, config_name, keys)
     return watch(command, folder, cpu_environment(), cwd=folder, on_metrics=on_metrics, stop=stop, timeout=timeout)
+
+
+def command_of(trainer: str, config_name: str, keys: Mapping[str, Any]) -> list[str]:
+    """One of verl's trainers with one of our configs and Hydra overrides."""
+    where = ["--config-path=pkg://contextrl_verl.config", f"--config-name={config_name}"]
+    return [sys.executable, "-m", trainer, *where, *overrides_of(keys)]
 
 
 def watch(

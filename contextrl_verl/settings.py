@@ -6,14 +6,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.prompting import Orders, PromptConfig
 
 Objective = Literal["context_awareness", "selection_reward", "question_answering", "none"]
+
+
+def listed(value: Any) -> list[str]:
+    """A key of one path or several as a list."""
+    return [value] if isinstance(value, str) else [str(each) for each in value or ()]
+
+
+# As data.train_files: one name or a list of them.
+Names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
 class _Strict(BaseModel):
@@ -23,17 +32,11 @@ class _Strict(BaseModel):
 class PairSettings(_Strict):
     """``contextrl.pairs``: files of contrastive pairs and how many go into a batch."""
 
-    train_files: list[str] = Field(default_factory=list)
-    val_files: list[str] = Field(default_factory=list)
+    train_files: Names = Field(default_factory=list)
+    val_files: Names = Field(default_factory=list)
     per_batch: int = Field(default=0, ge=0)
     orders: Orders = "random"
     val_by: Literal["choice", "reply"] = "choice"
-
-    @field_validator("train_files", "val_files", mode="before")
-    @classmethod
-    def _one_file(cls, value: Any) -> Any:
-        # As data.train_files: one path or a list of them.
-        return [value] if isinstance(value, str) else value
 
 
 class LossSettings(_Strict):
@@ -48,22 +51,99 @@ class LossSettings(_Strict):
     warmup_steps: int = Field(default=0, ge=0)
 
 
-class RunView(BaseModel):
-    """``contextrl.run``: what the rest of the job's config says, by interpolation; never set by hand."""
+class RunView(_Strict):
+    """``contextrl.run``: what the rest of the job's config says, by interpolation; never set by hand.
 
-    model_config = ConfigDict(extra="allow")
-    train_files: Any = None
-    val_files: Any = None
+    Each yaml (``contextrl_base``, ``selection_sft_base``) fills in what its trainer has; what nobody fills in is verl's
+    default, or None.
+    """
+
+    # data
+    train_files: Names | None = None
+    val_files: Names | None = None
+    prompt_key: str = "prompt"
+    reward_fn_key: str = "data_source"
+    apply_chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    dataset_path: str | None = None
+    dataset_name: str | None = None
+    data_sampler: str | None = None
+    train_max_samples: int | None = None
     train_batch_size: int | None = None
     gen_batch_size: int | None = None
     shuffle: bool = False
     max_prompt_length: int = 1024
-    apply_chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    rollout_n: int = 1
+    max_response_length: int = 1
+    max_length: int | None = None
+    pad_mode: str | None = None
+    # rewards, and verl's older keys of them
+    reward_path: str | None = None
+    reward_name: str | None = None
+    reward_kwargs: dict[str, Any] | None = None
+    manager_source: str | None = None
+    manager_name: str | None = None
+    manager_path: str | None = None
+    reward_model: bool = False
+    sandbox_url: str | None = None
+    older_reward_path: str | None = None
+    older_manager: str | None = None
+    older_sandbox_url: str | None = None
+    # model and engine
+    model_path: str | None = None
+    tokenizer_path: str | None = None
+    trust_remote_code: bool = False
+    custom_chat_template: str | None = None
+    external_lib: Names | None = None
+    model_type: str | None = None
+    use_fused_kernels: bool = False
+    use_remove_padding: bool = True
+    attention: str | None = None
+    lora_rank: int = 0
+    lora_adapter_path: str | None = None
+    target_modules: Names | None = None
+    strategy: str = "fsdp2"
+    ulysses: int | None = None
+    fsdp_ulysses: int | None = None
+    # actor and algorithm
+    loss_mode: str | None = None
+    adv_estimator: str | None = None
+    use_kl_in_reward: bool = False
+    kl_ctrl: str | None = None
+    distillation: bool | None = None
     ppo_epochs: int = 1
+    ppo_mini_batch_size: int | None = None
+    use_dynamic_bsz: bool = False
+    ppo_max_token_len_per_gpu: int | None = None
+    max_token_len_per_gpu: int = 0
+    # rollout
+    rollout_n: int = 1
+    rollout_name: str | None = None
     default_agent_loop: str = "single_turn_agent"
+    max_model_len: int | None = None
+    limit_images: int | None = None
+    tensor_model_parallel_size: int | None = None
+    pipeline_model_parallel_size: int | None = None
+    data_parallel_size: int | None = None
+    bucket_megabytes: int = 0
+    # trainer
+    nnodes: int | None = None
+    n_gpus_per_node: int | None = None
     total_epochs: int = 1
     total_training_steps: int | None = None
+    trainer_mode: str = "sync"
+    use_v1: bool = True
+    resume_mode: str | None = None
+    resume_from_path: str | None = None
+    default_local_dir: str | None = None
+    save_freq: int = -1
+    save_contents: Names | None = None
+    sampler: str | None = None
+    replaces_groups: bool | None = None
+    replaces_failed: bool | None = None
+
+    @property
+    def ranks(self) -> int:
+        """GPUs of the job; 0 where nobody says."""
+        return (self.nnodes or 0) * (self.n_gpus_per_node or 0)
 
 
 class Settings(_Strict):

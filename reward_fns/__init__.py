@@ -5,14 +5,8 @@ Set ``path: pkg://reward_fns.dispatch`` and ``name: compute_score``. Add a score
 ``reward_kwargs.sandbox_fusion`` to ``${reward.sandbox_fusion}``.
 """
 
-from reward_fns import (  # noqa: F401  (importing registers them)
-    exact_match,
-    math_answer,
-    multiple_choice,
-    question_answering,
-    selection,
-    vqa,
-)
+# Importing registers them.
+from reward_fns import exact_match, math_answer, question_answering, selection, vqa  # noqa: F401
 from reward_fns.choice import parse_choice
 from reward_fns.dispatch import check_sources, compute_score
 from reward_fns.registry import RewardConfigError, register, resolve, reward

@@ -55,21 +55,18 @@ def compute_score(
     Looks in the registry (exact name, then longest prefix; the yaml ``registry`` wins over registered names of equal
     rank), then among verl's own data sources. ``sandbox_fusion`` is verl's block of that name: with a ``url`` in it,
     scorers get ``sandbox_fusion_url``, ``concurrent_semaphore`` (one a process) and ``memory_limit_mb``, so verl's
-    scorers of code run it there and never here. These and ``kwargs`` (the rest of the yaml reward_kwargs, and what
-    verl's reward manager adds) are handed on as far as the scorer accepts them.
+    scorers of code run it there and never here. These and ``kwargs`` are handed on as far as the scorer accepts them.
 
     Returns ``{"score": float, "acc": float, "parsed": str, "reward_fn": str, "reward_error": str}`` and whatever else
-    the scorer's dict holds, unchanged (numpy and tensor scalars as Python's own). ``parsed`` is what was read from the
-    response, ``""`` if nothing was; ``reward_fn`` the registered name, or ``"verl"``; ``reward_error`` is ``""``, or
-    why a scorer failed on the response (``"NameError: name 'x' is not defined"``), which then scores 0. A response
-    that is not a string scores 0.
+    the scorer's dict holds (numpy and tensor scalars as Python's own). ``parsed`` is what was read from the response,
+    ``""`` if nothing was; ``reward_fn`` the registered name, or ``"verl"``; ``reward_error`` is ``""``, or why a scorer
+    failed on the response, which then scores 0. A response that is not a string scores 0.
 
     Keys that earlier responses of the data source had in this process, and this one has not, are None. verl's
     validation leaves None out and averages the rest of a key unless its first value is a string; a dict or a list of
-    strings there is an error of verl's, and so is a number missing for ``filter_groups.metric``. Only verl's older
-    trainer (``trainer.use_v1=false``) gives the keys to the advantage estimator gdpo. It takes them from the first row
-    of a batch, so a row without one is a KeyError, and it turns None into NaN, which spoils the whole batch: a
-    scorer for gdpo must return its keys for every response, and not fail.
+    strings there is an error of verl's, and so is a number missing for ``filter_groups.metric``. A scorer for the
+    estimator gdpo (``trainer.use_v1=false`` alone) must return its keys for every response, and not fail: verl takes
+    the keys from a batch's first row and turns None into NaN, which spoils the whole batch.
 
     Raises LookupError for a data source that nothing serves, ImportError for a missing dependency, and
     RewardConfigError (a ValueError) for a wrong ground truth, registry or sandbox, and for a data source whose first

@@ -38,21 +38,25 @@ def extract_answer(response: str) -> str:
     return visible if boxed is None else boxed
 
 
+def accepted_answers(ground_truth: Any, name: str) -> tuple[str, ...]:
+    """The accepted answer, or a list of them, as a tuple.
+
+    Raises RewardConfigError, which names the reward, when it is anything else or an answer is only punctuation.
+    """
+    if isinstance(ground_truth, list | tuple) or hasattr(ground_truth, "tolist"):
+        accepted = as_strings(ground_truth, f"The {name} reward's ground_truth")
+    else:
+        accepted = (require_str(ground_truth, name),)
+    if not all(map(normalise, accepted)):
+        raise RewardConfigError(f"The {name} reward's ground_truth {ground_truth!r} holds an answer of no words.")
+    return accepted
+
+
 @reward("contextrl/exact_match*")
 def score_exact_match(
     data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any] | None = None, **_: Any
 ) -> dict[str, Any]:
-    """Score one response in {0.0, 1.0}.
-
-    ``ground_truth`` is the accepted answer or a list of them. Raises RewardConfigError when it is anything else, or
-    when an accepted answer is only punctuation.
-    """
-    if isinstance(ground_truth, list | tuple) or hasattr(ground_truth, "tolist"):
-        accepted = as_strings(ground_truth, "The exact-match reward's ground_truth")
-    else:
-        accepted = (require_str(ground_truth, "exact-match"),)
-    wanted = {normalise(answer) for answer in accepted}
-    if "" in wanted:
-        raise RewardConfigError(f"The exact-match reward's ground_truth {ground_truth!r} holds an answer of no words.")
+    """Score one response in {0.0, 1.0} by the :func:`accepted_answers` of ``ground_truth``."""
+    wanted = set(map(normalise, accepted_answers(ground_truth, "exact-match")))
     answer = normalise(extract_answer(solution_str))
     return {"score": float(answer in wanted), "parsed": answer[:_PARSED_CHARS]}

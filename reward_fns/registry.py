@@ -46,8 +46,8 @@ class Registry:
 
     def __init__(self, parent: Registry | None = None) -> None:
         self._parent = parent
-        self._exact: dict[str, Scorer | str] = {}
-        self._prefix: dict[str, Scorer | str] = {}
+        # By (text, whether it is a prefix).
+        self._table: dict[tuple[str, bool], Scorer | str] = {}
         self._loaded: dict[str, Scorer] = {}
 
     def register(self, name: str, fn: Scorer | str, match: Match = "auto") -> None:
@@ -57,13 +57,12 @@ class Registry:
         different scorer, the place is not of a form that the module's docstring lists, or the scorer is not a plain
         function of verl's four arguments.
         """
-        key, is_prefix = _read_name(name, match)
+        key = _read_name(name, match)
         if isinstance(fn, str):
             _split(name, fn)
         else:
             _check_scorer(name, fn)
-        table = self._prefix if is_prefix else self._exact
-        known = table.setdefault(key, fn)
+        known = self._table.setdefault(key, fn)
         if known is not fn and _identity(known) != _identity(fn):
             raise RewardConfigError(
                 f"The data source {name!r} is already served by {describe(known)}; refusing to replace it with "
@@ -76,24 +75,20 @@ class Registry:
 
         Raises RewardConfigError when the matching entry names a function that cannot be loaded or called.
         """
-        layers = [self] if self._parent is None else [self, self._parent]
-        for layer in layers:
-            if data_source in layer._exact:
-                return data_source, layer._scorer(data_source, layer._exact[data_source])
-        best: tuple[str, Registry] | None = None
-        for layer in layers:
-            for prefix in layer._prefix:
-                if data_source.startswith(prefix) and (best is None or len(prefix) > len(best[0])):
-                    best = (prefix, layer)
-        if best is None:
+        found: list[tuple[bool, int, str, Registry, Scorer | str]] = []
+        for layer in (self, self._parent):
+            for (text, is_prefix), fn in list(layer._table.items()) if layer else ():
+                if data_source.startswith(text) if is_prefix else data_source == text:
+                    found.append((not is_prefix, len(text), _shown(text, is_prefix), layer, fn))
+        if not found:
             return None
-        name = _prefix_name(best[0])
-        return name, best[1]._scorer(name, best[1]._prefix[best[0]])
+        # The first of equals is this table's.
+        *_, name, layer, fn = max(found, key=lambda one: one[:2])
+        return name, layer._scorer(name, fn)
 
     def names(self) -> list[str]:
         """Sorted names served, prefixes written with their ``*`` (or trailing ``/``)."""
-        own = {*self._exact, *map(_prefix_name, self._prefix)}
-        return sorted(own | set(self._parent.names() if self._parent else ()))
+        return sorted({_shown(*key) for key in self._table} | set(self._parent.names() if self._parent else ()))
 
     def _scorer(self, name: str, fn: Scorer | str) -> Scorer:
         if not isinstance(fn, str):
@@ -113,8 +108,8 @@ def _read_name(name: str, match: Match) -> tuple[str, bool]:
     return name.removesuffix("*"), True
 
 
-def _prefix_name(prefix: str) -> str:
-    return prefix if prefix.endswith("/") else prefix + "*"
+def _shown(text: str, is_prefix: bool) -> str:
+    return text + "*" if is_prefix and not text.endswith("/") else text
 
 
 def _identity(fn: Scorer | str) -> tuple[str, str]:
@@ -244,8 +239,13 @@ def from_mapping(entries: Mapping[str, Scorer | str]) -> Registry:
 
     Raises RewardConfigError when it is no mapping, or an entry cannot be registered.
     """
+    if not isinstance(entries, Mapping):
+        raise RewardConfigError(
+            f"{_YAML} is {entries!r}, not a mapping. Fix: map data sources to scorers in it, as in "
+            "{'my/data': '/path/my_reward.py:compute_score'}."
+        )
     overlay = Registry(parent=DEFAULT)
-    for name, fn in _items(entries):
+    for name, fn in entries.items():
         overlay.register(name, fn)
     return overlay
 
@@ -257,10 +257,10 @@ def check_mapping(entries: Mapping[str, Scorer | str]) -> tuple[Registry, list[s
     """
     overlay, problems = Registry(parent=DEFAULT), []
     try:
-        items = _items(entries)
+        from_mapping({} if isinstance(entries, Mapping) else entries)
     except RewardConfigError as error:
         return overlay, [str(error)]
-    for name, fn in items:
+    for name, fn in entries.items():
         try:
             overlay.register(name, load(name, fn))
         except RewardConfigError as error:
@@ -272,12 +272,3 @@ def check_mapping(entries: Mapping[str, Scorer | str]) -> tuple[Registry, list[s
 
 def _serve_nothing(data_source: str, solution_str: str, ground_truth: Any, extra_info: Any) -> float:
     raise RewardConfigError(f"The reward registry entry that serves {data_source!r} is wrong.")
-
-
-def _items(entries: Mapping[str, Scorer | str]) -> list[tuple[str, Scorer | str]]:
-    if isinstance(entries, Mapping):
-        return list(entries.items())
-    raise RewardConfigError(
-        f"{_YAML} is {entries!r}, not a mapping. Fix: map data sources to scorers in it, as in "
-        "{'my/data': '/path/my_reward.py:compute_score'}."
-    )

@@ -11,9 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from reward_fns.exact_match import extract_answer, normalise
+from reward_fns.exact_match import accepted_answers, extract_answer, normalise
 from reward_fns.registry import RewardConfigError, reward
-from reward_fns.text import as_strings, require_str
 
 _PARSED_CHARS = 200
 _POLAR = {"yes": "no", "no": "yes"}
@@ -33,16 +32,12 @@ def score_vqa(
 ) -> dict[str, Any]:
     """Score one response in {0.0, 1.0}.
 
-    ``ground_truth`` is the accepted answer or a list of them. Numbers are equal when they differ by no more than
-    ``extra_info["tolerance"]`` (0 to 1, default 0) of the reference; a whole number that can be a year must be exact.
-    Raises RewardConfigError when either is anything else, or an accepted answer is only punctuation.
+    ``ground_truth``: see :func:`reward_fns.exact_match.accepted_answers`. Numbers are equal when they differ by no more
+    than ``extra_info["tolerance"]`` (0 to 1, default 0) of the reference; a whole number that can be a year must be
+    exact.
+    Raises RewardConfigError when either is anything else.
     """
-    if isinstance(ground_truth, list | tuple) or hasattr(ground_truth, "tolist"):
-        accepted = as_strings(ground_truth, "The vqa reward's ground_truth")
-    else:
-        accepted = (require_str(ground_truth, "vqa"),)
-    if not all(normalise(answer) for answer in accepted):
-        raise RewardConfigError(f"The vqa reward's ground_truth {ground_truth!r} holds an answer of no words.")
+    accepted = accepted_answers(ground_truth, "vqa")
     tolerance = _tolerance(extra_info)
     answer = extract_answer(solution_str)
     score = any(_equal(answer, reference, tolerance) for reference in accepted)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 # Before anything imports verl: the suite runs on the CPU platform unless a GPU run says otherwise.
+from contextrl_verl.patches.cpu import torchvision_ops
 from contextrl_verl.patches.cpu.environment import cpu_environment
+
+if "CONTEXTRL_CACHE" not in os.environ:
+    # Of this process and those that it starts.
+    _cache = tempfile.TemporaryDirectory(prefix="contextrl-tests-")
+    os.environ["CONTEXTRL_CACHE"] = _cache.name
 
 if "CONTEXTRL_TEST_DEVICE" not in os.environ:
     os.environ.update(cpu_environment())
+    torchvision_ops.install()
 
 import pytest
 from hypothesis import settings

@@ -16,7 +16,7 @@ ISSUE = "Adding a number to itself gives one too many.\nIt should not."
 PATCH = """diff --git a/pkg/calc.py b/pkg/calc.py
 --- a/pkg/calc.py
 +++ b/pkg/calc.py
- -1,5 +1,5 @@
+@@ -1,5 +1,5 @@
  class Calc:
      def twice(self, value):
 -        return value + value + 1

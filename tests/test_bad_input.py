@@ -17,9 +17,9 @@ from pair_factory import text_pair
 from PIL import Image
 from tiny_job import as_overrides, write_job
 
-from contextrl_verl.demo.smoke.vision_models import make_model as make_vision_model
-from contextrl_verl.demo.smoke.vision_models import make_processor
 from contextrl_verl.demo.tiny_model import make_model, make_tokenizer
+from contextrl_verl.demo.tiny_vision import make_model as make_vision_model
+from contextrl_verl.demo.tiny_vision import make_processor
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import write_pairs
 
@@ -248,7 +248,7 @@ CASES = {
     ),
     "ranks that do not share a mini-batch": (
         {"trainer.n_gpus_per_node": "5"},
-        ["ppo_mini_batch_size is 4", "8 rows", "5 ranks"],
+        ["ppo_mini_batch_size is 4", "8 rows", "5 data-parallel ranks"],
         "a multiple of 5",
     ),
 }

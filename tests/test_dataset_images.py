@@ -9,7 +9,7 @@ from loop_factory import OneAnswer, model_inputs, run_loop
 from omegaconf import OmegaConf
 from pair_factory import text_pair
 
-from contextrl_verl.demo.smoke.vision_models import FAMILIES, make_processor, token_side
+from contextrl_verl.demo.tiny_vision import FAMILIES, make_processor, token_side
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.grpo.batch_column import ANSWER, CARRIER
 from contextrl_verl.pairs.prompting import images_of

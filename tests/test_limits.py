@@ -13,8 +13,10 @@ from contextrl_verl.errors import ConfigError
 from contextrl_verl.grpo.engine import refuse_unsupported
 from contextrl_verl.grpo.fused_head import LOGIT_FIELDS, fused_kernels_problem
 from contextrl_verl.grpo.limits import REFUSED, REGISTRIES, check_joint_loss, check_model
+from contextrl_verl.settings import RunView, parse_settings
 
 OURS = {"model_type": "contextrl_language_model"}
+run_of = RunView.model_construct  # unchecked: values that no yaml can hold are tried too
 NAMED = [(key, name, value, reason) for key, name, known in REGISTRIES for value, reason in known.items()]
 
 
@@ -48,17 +50,17 @@ def test_the_table_names_every_loss_and_estimator_that_was_compared(table, key, 
 @pytest.mark.parametrize(("key", "name", "good"), REFUSED, ids=[key for key, _, _ in REFUSED])
 def test_every_refused_value_names_its_key_and_a_fix_that_is_taken(key, name, good):
     with pytest.raises(ConfigError, match="which context awareness does not support") as refused:
-        check_joint_loss({name: "something else", **OURS})
+        check_joint_loss(run_of(**{name: "something else", **OURS}))
     assert str(refused.value).startswith(f"{key} is 'something else'")
     assert f"Fix: {key}=" in str(refused.value)
     for value in good:
-        check_joint_loss({name: value, **OURS})
+        check_joint_loss(run_of(**{name: value, **OURS}))
 
 
 def test_another_engine_and_none_are_refused():
     for run in ({}, {"model_type": None}, {"model_type": "language_model"}):
         with pytest.raises(ConfigError, match=r"model\.model_type is .* Fix: .*model_type=contextrl_language_model"):
-            check_joint_loss(run)
+            check_joint_loss(run_of(**run))
 
 
 @pytest.mark.parametrize(
@@ -66,31 +68,31 @@ def test_another_engine_and_none_are_refused():
 )
 def test_losses_and_estimators_that_pairs_distort_are_refused_by_name(key, name, value, reason, capsys):
     if reason is None:
-        check_joint_loss({name: value, **OURS})
+        check_joint_loss(run_of(**{name: value, **OURS}))
         assert capsys.readouterr().out == ""
         return
     with pytest.raises(ConfigError) as refused:
-        check_joint_loss({name: value, **OURS})
+        check_joint_loss(run_of(**{name: value, **OURS}))
     told, fix = str(refused.value).split(" Fix: ")
     assert told == f"{key} is {value!r}: {reason}."
     assert "\n" not in fix
-    check_joint_loss({name: re.match(rf"{re.escape(key)}=(\w+)", fix)[1], **OURS})
+    check_joint_loss(run_of(**{name: re.match(rf"{re.escape(key)}=(\w+)", fix)[1], **OURS}))
 
 
 @pytest.mark.parametrize(("key", "name"), [(key, name) for key, name, _ in REGISTRIES])
 def test_of_a_loss_or_estimator_of_the_users_own_one_sentence_is_said(key, name, capsys):
-    check_joint_loss({name: "mine", **OURS})
+    check_joint_loss(run_of(**{name: "mine", **OURS}))
     assert capsys.readouterr().out.startswith(f"contextrl: {key}=mine is not one of verl 0.9.1's own")
 
 
 def test_an_adaptive_kl_coefficient_is_refused_where_verl_uses_it():
     adaptive = {"kl_ctrl": "adaptive", **OURS}
-    check_joint_loss(adaptive)
-    check_joint_loss({"use_kl_in_reward": True, "kl_ctrl": "fixed", **OURS})
+    check_joint_loss(run_of(**adaptive))
+    check_joint_loss(run_of(**{"use_kl_in_reward": True, "kl_ctrl": "fixed", **OURS}))
     with pytest.raises(
         ConfigError, match=r"^algorithm\.kl_ctrl\.type is 'adaptive'.* Fix: algorithm\.kl_ctrl\.type=fixed"
     ):
-        check_joint_loss({"use_kl_in_reward": True, **adaptive})
+        check_joint_loss(run_of(use_kl_in_reward=True, **adaptive))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_an_adaptive_kl_coefficient_is_refused_where_verl_uses_it():
 )
 def test_the_jobs_own_keys_reach_the_check(overrides):
     with pytest.raises(ConfigError, match=re.escape(overrides[-1].split("=")[0])):
-        check_joint_loss(dict(compose_job(*overrides).contextrl.run))
+        check_joint_loss(parse_settings(compose_job(*overrides).contextrl).run)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def test_the_jobs_own_keys_reach_the_check(overrides):
     ],
 )
 def test_engine_and_check_refuse_the_same_models(config, said):
-    run = {"use_fused_kernels": True}
+    run = RunView(use_fused_kernels=True)
     model = SimpleNamespace(use_fused_kernels=True, hf_config=config, lora_rank=0, target_modules="all-linear")
     if said is None:
         check_model(run, config)
@@ -126,7 +128,7 @@ def test_engine_and_check_refuse_the_same_models(config, said):
     for refuse in (lambda: check_model(run, config), lambda: refuse_unsupported(model)):
         with pytest.raises(ConfigError, match=re.escape(said)):
             refuse()
-    check_model({}, config)  # without fused kernels the model's own forward pass is used
+    check_model(RunView(), config)  # without fused kernels the model's own forward pass is used
 
 
 def test_adapters_of_the_head_are_refused_however_they_are_named():

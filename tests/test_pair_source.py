@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from itertools import permutations
 
 import pytest
 
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.grpo.pair_source import PairSource
 from contextrl_verl.pairs import Context, ContrastivePair
 from contextrl_verl.pairs.files import write_pairs
 from contextrl_verl.pairs.prompting import PromptRenderer, encode_prompt
-from contextrl_verl.pairs.source import PairSource
 from contextrl_verl.settings import Settings
 
 
@@ -66,6 +67,40 @@ def test_every_order_that_is_drawn_is_within_the_limit(source, demo_tokenizer):
             for rotation in range(3):
                 messages, _ = opened.messages(opened[index], epoch, rotation)
                 assert len(encode_prompt(messages, demo_tokenizer, opened.prompt)) <= 14
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONTEXTRL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_second_opening_counts_nothing_and_finds_the_same(source, demo_tokenizer, cache, monkeypatch):
+    pairs = [pair_of(f"p{number}", "con" * number, "text", "st") for number in range(1, 12)]
+    first = source(pairs, 14)
+    demo_tokenizer(["a", "b c"], padding=True)  # leaves its padding behind
+    state = (cache.parent / "pairs.parquet").stat()
+    with monkeypatch.context() as patch:
+        patch.setattr("contextrl_verl.grpo.pair_source.encode_prompt", None)
+        again = PairSource([str(cache.parent / "pairs.parquet")], first.settings, demo_tokenizer, None, "key")
+    for name in ("usable", "dropped", "longest", "most_images"):
+        assert getattr(again, name) == getattr(first, name)
+    # Another limit, template or file is counted anew, and so is what somebody has spoilt.
+    (kept,) = cache.iterdir()
+    assert source(pairs, 1000).usable == list(range(11))
+    assert source(pairs[:5], 14).collection.ids == [f"p{number}" for number in range(1, 6)]
+    assert len(list(cache.iterdir())) == 3
+    write_pairs(pairs, cache.parent / "pairs.parquet")
+    os.utime(cache.parent / "pairs.parquet", ns=(state.st_atime_ns, state.st_mtime_ns))
+    for spoilt in ("{", "[[1, 0]]", "[" + ", ".join(["[-1, 0]"] * 11) + "]", "null"):
+        kept.write_text(spoilt)
+        opened = PairSource([str(cache.parent / "pairs.parquet")], first.settings, demo_tokenizer, None, "key")
+        assert opened.usable == first.usable
+
+
+def test_without_a_place_to_keep_counts_they_are_counted(source, cache):
+    cache.write_text("a file, not a folder")
+    assert len(source([pair_of("one", "con", "text")], 100)) == 1
 
 
 def test_no_pair_left_is_an_error(source):

@@ -35,11 +35,11 @@ def test_the_shipped_yaml_passes(name):
     ("overrides", "said"),
     [
         (["model.path=/no/such"], "model.path is '/no/such'.*Fix: correct the path"),
-        (["contextrl.pairs.train_files=[]"], "contextrl.pairs.train_files is empty"),
         (["contextrl.pairs.val_files=[a.parquet]"], "are the same list"),
         (["+contextrl.pairs.per_batch=16"], "per_batch is 16.*Fix: data.train_batch_size=16"),
-        (["trainer.n_gpus_per_node=3"], "train_batch_size is 64.*among 3 data-parallel ranks.*Fix: a multiple of 3"),
-        (["trainer.nnodes=3", "trainer.n_gpus_per_node=2", "engine.ulysses_sequence_parallel_size=2"], "among 3 data"),
+        (["trainer.n_gpus_per_node=3"], "train_batch_size is 64, which 3 data-parallel ranks.*Fix: a multiple of 3"),
+        (["trainer.nnodes=3", "trainer.n_gpus_per_node=2", "engine.ulysses_sequence_parallel_size=2"], "3 data-par"),
+        (["trainer.total_training_steps=0"], "trainer.total_training_steps is 0. Fix: at least 1"),
         (["data.max_prompt_length=20000"], "max_token_len_per_gpu is 16384.*Fix: data.max_token_len_per_gpu=20002"),
         (["data.max_length=100"], "data.max_length is 100.*Fix: data.max_length=null"),
         (["data.pad_mode=right"], "data.pad_mode is 'right'.*Fix: data.pad_mode=no_padding"),
@@ -53,7 +53,7 @@ def test_the_shipped_yaml_passes(name):
     ],
 )
 def test_what_is_wrong_is_one_sentence_with_a_fix(monkeypatch, overrides, said):
-    monkeypatch.setattr("contextrl_verl.sft.config.cpu_selected", lambda: True)
+    monkeypatch.setattr("contextrl_verl.grpo.job_checks.cpu_selected", lambda: True)
     with pytest.raises(ConfigError, match=said):
         check_selection_job(parse_settings(job(*overrides).contextrl))
 

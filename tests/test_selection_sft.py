@@ -12,12 +12,11 @@ from pair_factory import text_pair
 from tokenizer_families import FAMILIES
 from torch.utils.data import DistributedSampler
 
-from contextrl_verl.demo.smoke.vision_models import make_model, make_processor
+from contextrl_verl.demo.tiny_vision import make_model, make_processor
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.files import write_pairs
 from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, encode_prompt, option_order
-from contextrl_verl.sft.dataset import SelectionDataset, end_of_turn
-from contextrl_verl.sft.plan import before_sampler, selection_order
+from contextrl_verl.sft.dataset import SelectionDataset, before_sampler, end_of_turn, selection_order
 
 PROMPT = PromptConfig(template="short")
 
@@ -113,7 +112,7 @@ def test_both_orders_of_a_pair_stand_in_the_same_batch(tmp_path, verl_tokenizer)
 
 
 def test_the_order_holds_on_several_ranks():
-    order = selection_order(24, batch_size=8, seed=5)
+    order = selection_order(24, batch_size=8, steps=3, seed=5)
     laid = before_sampler(order)
     # torchrun's trainer: every rank reads its own share, and a batch is one chunk of each.
     shares = [list(DistributedSampler(laid, num_replicas=4, rank=rank, shuffle=True)) for rank in range(4)]
@@ -122,11 +121,10 @@ def test_the_order_holds_on_several_ranks():
         assert sorted(read) == sorted(order[8 * batch : 8 * batch + 8])
 
 
-def test_steps_override_epochs_and_an_incomplete_batch_is_left_out():
-    assert len(selection_order(10, batch_size=4)) == 8
-    long = selection_order(10, batch_size=4, steps=6)
-    assert len(long) == 24
-    assert [item.epoch for item in long] == [0] * 10 + [1] * 10 + [2] * 4
+@pytest.mark.parametrize(("run", "passes"), [({}, [8]), ({"total_training_steps": 6}, [10, 10, 4])])
+def test_steps_override_epochs_and_an_incomplete_batch_is_left_out(tmp_path, verl_tokenizer, run, passes):
+    items = open_dataset(tmp_path, [text_pair(number) for number in range(10)], verl_tokenizer, run=run).items
+    assert sorted(Counter(item.epoch for item in items).items()) == list(enumerate(passes))
 
 
 def test_held_out_pairs_are_asked_in_every_order_and_fill_whole_batches(tmp_path, verl_tokenizer):
@@ -201,7 +199,6 @@ def test_images_are_encoded_as_verls_agent_loop_encodes_them(tmp_path, demo_toke
         (3, {}, r"needs 4 different pairs, and contextrl.pairs.train_files holds 3 .*Fix: give more pairs"),
         (4, {"pairs": {"train_files": []}}, r"contextrl.pairs.train_files is empty.*Fix: contextrl.pairs.train_files="),
         (4, {"pairs": {"orders": "both"}, "run": {"train_batch_size": 3}}, r"Fix: make it a multiple of 2"),
-        (4, {"run": {"total_training_steps": 0}}, r"trainer.total_training_steps is 0. Fix: at least 1"),
         (4, {"run": {"max_prompt_length": 5}}, r"all 4 pairs are longer than data.max_prompt_length=5"),
         (4, {"prompts": {}}, r"contextrl.prompts is .*no such key.*Fix: rename it to prompt"),
     ],

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.prompting import PromptConfig
-from contextrl_verl.settings import Settings, parse_settings
+from contextrl_verl.settings import RunView, Settings, parse_settings
 
 
 def refusal(block) -> str:
@@ -161,14 +161,17 @@ def test_what_users_write_is_read():
     assert settings.pairs.per_batch == 8
     assert settings.prompt_config.labels == ("1", "2")
     assert settings.prompt_config.chat_template_kwargs == {"enable_thinking": False}
-    assert settings.run.model_extra["model_path"] == "m"
+    assert settings.run.model_path == "m"
 
 
-def test_the_shipped_yaml_says_the_defaults():
+def test_the_shipped_yamls_say_the_defaults_and_fill_in_what_is_checked():
     from hydra import compose, initialize_config_module
 
-    with initialize_config_module("contextrl_verl.config", version_base=None):
-        shipped = OmegaConf.to_container(compose("contextrl_trainer").contextrl, resolve=True)
-    run = shipped.pop("run")
-    assert parse_settings(shipped) == Settings()
-    assert {name: type(parse_settings({"run": run}).run)(**run).model_dump()[name] for name in run} == run
+    filled = set()
+    for name, overrides in (("contextrl_trainer", []), ("selection_sft", ["model.path=m"])):
+        with initialize_config_module("contextrl_verl.config", version_base=None):
+            shipped = OmegaConf.to_container(compose(name, overrides=overrides).contextrl, resolve=True)
+        parse_settings(shipped)
+        filled |= set(shipped.pop("run"))
+        assert parse_settings({**shipped, "objective": Settings().objective}) == Settings()
+    assert filled == set(RunView.model_fields)

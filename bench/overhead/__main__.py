@@ -14,33 +14,18 @@ import os
 import shlex
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from bench.common import BEGIN, END, write_into
+from bench.overhead.jobs import ARMS, Sizes
 from bench.overhead.measure import measure
-from bench.overhead.picture import draw
-from bench.overhead.report import BEGIN, END, markdown, released_markdown, verdict, write_into
-from bench.overhead.results import OverheadError, summarise
-from bench.overhead.sizes import ARMS, Sizes
-from contextrl_verl.errors import ConfigError
-from contextrl_verl.launch import JobError
-from contextrl_verl.pairs.whole_file import whole_file
-
-_SIZES = {
-    "rows": "ordinary rows of a step, in both jobs",
-    "ratio": "share of the items that are pairs, in the job with pairs",
-    "rollouts": "samples of an ordinary row",
-    "prompt": "tokens of an ordinary prompt",
-    "response": "tokens of a response",
-    "pair_prompt": "tokens of a pair's prompt; with its label as long as an ordinary row by default",
-    "steps": "steps of each job",
-    "hidden": "width of the model",
-    "layers": "layers of the model",
-    "micro_batch": "rows of a micro-batch",
-    "seed": "of the model, the rows and their order",
-}
+from bench.overhead.report import draw, markdown, released_markdown, summarise, verdict
+from contextrl_verl.errors import UserError
+from contextrl_verl.pairs.whole_file import write_whole
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,14 +34,17 @@ def main(arguments: list[str] | None = None) -> int:
     # Without it a terminated benchmark would leave two Ray clusters behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        sizes = Sizes(**{name: getattr(given, name) for name in _SIZES})
+        sizes = Sizes(**{one.name: getattr(given, one.name) for one in fields(Sizes)})
         if given.document:
             write_into(given.document, "")
         found = _run(sizes, given.out, shlex.join(["python", "-m", "bench.overhead", *(arguments or sys.argv[1:])]))
-        _write(given.out, found)
+        write_whole(given.out / "results.json", json.dumps(found, indent=2) + "\n")
+        told = f"# What pairs cost\n\n{markdown(found)}\n{released_markdown(found['released'])}"
+        write_whole(given.out / "results.md", told)
+        draw(given.out / "results.png", found)
         if given.document:
-            _put(given.document, write_into(given.document, markdown(found)))
-    except (ConfigError, JobError, OverheadError) as error:
+            write_whole(given.document, write_into(given.document, markdown(found)))
+    except UserError as error:
         print(f"overhead: {error}", file=sys.stderr)
         return 2
     print(f"{verdict(found)}\n{given.out}/results.md, results.json, results.png")
@@ -66,17 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.overhead",
-        description=__doc__,
+        description=f"{__doc__}\nWhat the sizes mean:\n{Sizes.__doc__.partition('Attributes:')[2]}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("outputs/overhead"), help="folder of the results")
     parser.add_argument("--document", type=Path, help=f"a page to put the figures into, between {BEGIN} and {END}")
-    defaults = Sizes()
-    for name, text in _SIZES.items():
-        value = getattr(defaults, name)
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"{text} (default {value})"
-        )
+    for one in fields(Sizes):
+        name, value = one.name.replace("_", "-"), one.default
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=f"default {value}")
     return parser
 
 
@@ -95,18 +80,6 @@ def _run(sizes: Sizes, out: Path, command: str) -> dict[str, Any]:
         plain, paired = measure(sizes, out, on_step)
     load.append(os.getloadavg()[0])
     return summarise(sizes, plain, paired, command, load)
-
-
-def _write(out: Path, found: dict[str, Any]) -> None:
-    _put(out / "results.json", json.dumps(found, indent=2) + "\n")
-    _put(out / "results.md", f"# What pairs cost\n\n{markdown(found)}\n{released_markdown(found['released'])}")
-    with whole_file(out / "results.png") as scratch:
-        draw(scratch, found)
-
-
-def _put(path: Path, text: str) -> None:
-    with whole_file(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

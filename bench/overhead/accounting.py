@@ -6,7 +6,8 @@ computed. Tokens are summed over all ranks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 # verl fills a step up to a multiple of its mini-batch with rows of this many tokens.
 FILLER = 128
@@ -23,9 +24,6 @@ class Tokens:
     sampled: int = 0
     forward: int = 0
     backward: int = 0
-
-    def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(self.sampled + other.sampled, self.forward + other.forward, self.backward + other.backward)
 
     @property
     def work(self) -> int:
@@ -58,13 +56,17 @@ class Passes:
         return Tokens(sampled, positions * (self.scoring + self.epochs), positions * self.epochs)
 
 
-def ordinary(rows: int, rollouts: int, prompt: int, response: int, passes: Passes = Passes()) -> Tokens:
+ALL = Passes()
+UPDATE = Passes(old_log_prob=False, reference=False)
+
+
+def ordinary(rows: int, rollouts: int, prompt: int, response: int, passes: Passes = ALL) -> Tokens:
     """Ordinary rows, each sampled ``rollouts`` times; lengths are means."""
     sequences = rows * rollouts
     return passes.of(sequences * (prompt + response), sequences * response)
 
 
-def carrier(pairs: int, prompt: int, passes: Passes = Passes()) -> Tokens:
+def carrier(pairs: int, prompt: int, passes: Passes = ALL) -> Tokens:
     """Pairs as this project trains on them: one row each, a prompt and one label; nothing is sampled."""
     update = pairs * (prompt + 1) * passes.epochs
     return Tokens(0, update + pairs * SCORED * passes.scoring, update)
@@ -75,7 +77,7 @@ def filler_rows(rows: int, mini_batch: int) -> int:
     return -rows % mini_batch
 
 
-def filler(rows: int, mini_batch: int, passes: Passes = Passes()) -> Tokens:
+def filler(rows: int, mini_batch: int, passes: Passes = ALL) -> Tokens:
     """Tokens of those rows."""
     return passes.of(filler_rows(rows, mini_batch) * FILLER)
 
@@ -86,45 +88,68 @@ class ReleasedSchedule:
 
     Attributes:
         name: of the trainer.
-        pairs: in a batch of pairs.
-        updates: optimizer updates of a step.
-        fresh: a new batch of pairs for every update; else one batch a step, used in every update.
-        ranks: data-parallel ranks.
-        sharded: every rank runs its share of the pairs; else every rank runs all of them.
-        positions: of a pair in one pass, padding included.
+        drawn: different pairs of a step.
+        uses: updates that a drawn pair takes part in.
+        copies: ranks that run the same pair, each a whole forward and backward.
+        positions: of a pair in one pass, padding included; where none is published, the longest that is allowed.
     """
 
     name: str
-    pairs: int
-    updates: int
-    fresh: bool
-    ranks: int
-    sharded: bool
+    drawn: int
+    uses: int
+    copies: int
     positions: int
-
-    @property
-    def drawn(self) -> int:
-        """Different pairs of a step."""
-        return self.pairs * (self.updates if self.fresh else 1)
-
-    @property
-    def uses(self) -> int:
-        """Updates that a drawn pair takes part in."""
-        return 1 if self.fresh else self.updates
-
-    @property
-    def runs(self) -> int:
-        """Forward and backward passes of single pairs in a step, over all ranks."""
-        return self.drawn * self.uses * (1 if self.sharded else self.ranks)
 
     def tokens(self) -> Tokens:
         """Of a step, over all ranks."""
-        return Tokens(0, self.runs * self.positions, self.runs * self.positions)
+        positions = self.drawn * self.uses * self.copies * self.positions
+        return Tokens(0, positions, positions)
 
 
 # Paper, sections 3.2 and 4.2 of our notes: batch of 256 items in mini-batches of 64, four GPUs, one batch of 32 pairs
 # a step for all four updates, on every rank, padded to the longest prompt allowed.
-EASYR1 = ReleasedSchedule("EasyR1 (images)", 32, 4, fresh=False, ranks=4, sharded=False, positions=16384)
+EASYR1 = ReleasedSchedule("EasyR1 (images)", drawn=32, uses=4, copies=4, positions=16384)
 # Sections 3.1 and 4.1: batch of 16 in mini-batches of 8, four GPUs, 8 new pairs an update, shared among the ranks,
 # padded to the longest of the 8; the longest allowed is 32768, and no length of a pair is published.
-SKYRL = ReleasedSchedule("SkyRL (agents)", 8, 2, fresh=True, ranks=4, sharded=True, positions=32768)
+SKYRL = ReleasedSchedule("SkyRL (agents)", drawn=8 * 2, uses=1, copies=1, positions=32768)
+# One step of the released Qwen3-8B settings on four GPUs, as its reproduction logged it: 16 tasks sampled 8 times,
+# 30,910 tokens a response on average, 304 s of policy training in a batch of 56 min 59 s.
+AGENT_ROWS = (16, 8, 0, 30_910)
+POLICY_TRAINING_SECONDS, BATCH_SECONDS = 304, 56 * 60 + 59
+# The image settings: 256 items sampled 8 times; no mean length is published.
+IMAGE_SEQUENCES = 256 * 8
+
+
+def released() -> dict[str, Any]:
+    """The released schedules next to this project's carrier rows, ready for JSON.
+
+    Returns:
+        ``lines``: each schedule, then its pairs as carrier rows, and as many new pairs as it has uses if that differs
+        (packed rows have no padding: an upper bound unless every pair is as long as allowed);
+        ``break_even_length``: mean tokens of an ordinary image row at which EasyR1's pairs cost as much as all rows;
+        ``agent_shares``: what the pairs of an agent step add at most to the work on its rows, counted as responses;
+        ``agent_seconds``: the same in seconds of the logged step, if the 304 s hold the pairs and time follows tokens:
+        the update makes one forward and one backward pass of rows and pairs, and what verl's scoring passes read of a
+        carrier row comes on top.
+    """
+    lines = []
+    for one in (EASYR1, SKYRL):
+        lines.append((one.name, one.drawn, one.uses, one.tokens()))
+        lines.append(("the same pairs as carrier rows", one.drawn, 1, carrier(one.drawn, one.positions)))
+        if one.uses > 1:
+            many = one.drawn * one.uses
+            lines.append(("as many new pairs as it has uses", many, 1, carrier(many, one.positions)))
+    theirs, ours = SKYRL.tokens().work, carrier(SKYRL.drawn, SKYRL.positions).work
+    rows, updated = ordinary(*AGENT_ROWS).work, ordinary(*AGENT_ROWS, UPDATE).work
+    seconds = POLICY_TRAINING_SECONDS * theirs / (updated + theirs)
+    return {
+        "lines": [
+            {"name": name, "pairs": pairs, "uses": uses, **asdict(tokens), "work": tokens.work}
+            | {"forward_per_pair": tokens.forward // pairs, "backward_per_pair": tokens.backward // pairs}
+            for name, pairs, uses, tokens in lines
+        ],
+        "break_even_length": EASYR1.tokens().work / ALL.of(IMAGE_SEQUENCES).work,
+        "agent_shares": {"released": theirs / rows, "carrier": ours / rows},
+        "agent_seconds": {"released": seconds, "carrier": seconds * ours / theirs},
+        "agent_batch_seconds": BATCH_SECONDS,
+    }

@@ -12,12 +12,7 @@ from pathlib import Path
 
 from contextrl_verl.grpo.dataset import MixedTaskDataset
 
-_ORDER = (0, 1, 1, 0)
-
-
-def whose_turn(done: int) -> int:
-    """The job that makes the next step when ``done`` steps of both together are made."""
-    return _ORDER[done % 4]
+ORDER = (0, 1, 1, 0)
 
 
 class Turns:
@@ -53,10 +48,9 @@ class Turns:
     def _may_go(self) -> bool:
         # Both must be ready; after its last step a job waits too, and does not disturb the other's with its ending.
         made = [len(list(self.folder.glob(f"{job}-*"))) - 1 for job in (0, 1)]
-        if min(made) < 0:
-            return False
         done = sum(made)
-        return done >= 2 * self.steps or (self._made < self.steps and whose_turn(done) == self.job)
+        mine = self._made < self.steps and ORDER[done % 4] == self.job
+        return min(made) >= 0 and (done >= 2 * self.steps or mine)
 
 
 class TurnTakingDataset(MixedTaskDataset):

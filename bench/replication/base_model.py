@@ -2,7 +2,7 @@
 
 From random weights no arm would get a reward. The warm-up teaches, by cross entropy on the replies:
 
-- every task of :mod:`bench.replication.tasks`, each to a partial skill: at ``rest_at`` it leaves the mixture;
+- every task of :mod:`bench.replication.material`, each to a partial skill: at ``rest_at`` it leaves the mixture;
 - ``pointing``: two contexts as in a selection, and "which? 1 or 2" instead of "which? A or B": the base can tell which
   context supports an answer, and does not when it is asked for a label;
 - ``reading both``: in the same place, the digits of the two contexts;
@@ -18,8 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.replication.pairs import pairs
-from bench.replication.tasks import TASKS, items
+from bench.replication.material import TASKS, items, pairs
 from contextrl_verl.pairs import ContrastivePair
 from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer
 
@@ -43,21 +42,26 @@ def selection_prompt(pair: ContrastivePair, order: list[int]) -> str:
     return _renderer.messages(pair, order)[0]["content"]
 
 
+def _other_question(pair: ContrastivePair, order: list[int], question: str) -> str:
+    text, _, ends = selection_prompt(pair, order).rpartition("\n")
+    if ends != "which? A or B":
+        raise AssertionError(
+            f"the template {TEMPLATE} ends with {ends!r}, and a selection's question is expected there"
+        )
+    return f"{text}\n{question}"
+
+
 def pointing_example(pair: ContrastivePair, rng: random.Random) -> list[Turn]:
     """Asks which of a pair's contexts supports the answer, for its number and not its label."""
     order = rng.choice(([0, 1], [1, 0]))
-    text, _, question = selection_prompt(pair, order).rpartition("\n")
-    if question != "which? A or B":
-        raise AssertionError(f"the template {TEMPLATE} ends with {question!r}; pointing_example expects another end")
-    return [(f"{text}\nwhich? 1 or 2", "12"[order.index(0)])]
+    return [(_other_question(pair, order, "which? 1 or 2"), "12"[order.index(0)])]
 
 
 def reading_example(pair: ContrastivePair, rng: random.Random) -> list[Turn]:
     """Asks for the digits of both contexts, in their order; it stands where a selection's question stands."""
     order = rng.choice(([0, 1], [1, 0]))
-    text, _, _ = selection_prompt(pair, order).rpartition("\n")
     digits = [" ".join(filter(str.isdigit, pair.contexts[at].text)) for at in order]
-    return [(f"{text}\nwhat do they say?", " ".join(digits))]
+    return [(_other_question(pair, order, "what do they say?"), " ".join(digits))]
 
 
 def selecting_example(pair: ContrastivePair, rng: random.Random, first_habit: float) -> list[Turn]:
@@ -104,13 +108,11 @@ def make_base(
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # for so small a model a second thread waits more than it works
     tokenizer = tiny_model.make_tokenizer()
-    model = tiny_model.make_model(
-        None, tokenizer, hidden_size=tiny.hidden_size, layers=tiny.layers, heads=tiny.heads, seed=seed
-    )
+    sizes = {"hidden_size": tiny.hidden_size, "layers": tiny.layers, "heads": tiny.heads}
+    model = tiny_model.make_model(None, tokenizer, **sizes, seed=seed)
     rng = random.Random(f"replication/base/{seed}")
     rows = {name: _encoded(tokenizer, found) for name, found in examples_of(base, seed).items()}
-    asked = _asked(seed)
-    drawn = shares(base, {})
+    asked, drawn = _asked(seed), shares(base, {})
     optimizer = torch.optim.AdamW(model.parameters(), lr=base.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 50))
     for step in range(1, base.steps + 1):
@@ -143,22 +145,16 @@ def accuracy(model: Any, tokenizer: Any, turns: Sequence[Turn]) -> float:
 
 def _asked(seed: int) -> dict[str, list[Turn]]:
     """Single questions to follow the warm-up by: of the train split, so that nothing held out is looked at."""
-    rng = random.Random(f"replication/base/check/{seed}")
-    other = seed + 10**6
+    rng, other = random.Random(f"replication/base/check/{seed}"), seed + 10**6
     asked = {name: [(item.prompt, item.answer) for item in items(name, _CHECK_ITEMS, other, "train")] for name in TASKS}
-    asked[POINTING] = [pointing_example(pair, rng)[0] for pair in pairs(_CHECK_ITEMS, other, "train")]
-    return asked
+    return asked | {POINTING: [pointing_example(pair, rng)[0] for pair in pairs(_CHECK_ITEMS, other, "train")]}
 
 
 def _encoded(tokenizer: Any, examples: Sequence[Sequence[Turn]]) -> list[tuple[list[int], list[int]]]:
     """Of each example the token ids, and the positions whose next token belongs to a reply or ends it."""
     # Written out, and held against the tokenizer's template once: 40,000 renderings of that take most of a minute.
-    texts = [
-        "".join(
-            f"<|im_start|>user\n{ask}<|im_end|>\n<|im_start|>assistant\n{reply}<|im_end|>\n" for ask, reply in turns
-        )
-        for turns in examples
-    ]
+    form = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n"
+    texts = ["".join(form.format(*turn) for turn in turns) for turns in examples]
     messages = [
         {"role": role, "content": text}
         for turn in examples[0]
@@ -187,13 +183,11 @@ def _backward(model: Any, tokenizer: Any, rows: Sequence[tuple[list[int], list[i
     # In two halves of similar length: padding would be half of the work.
     rows = sorted(rows, key=lambda row: len(row[0]))
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
-        ids = torch.full((len(half), max(len(row) for row, _ in half)), tokenizer.pad_token_id)
-        at, where = [], []
-        for number, (row, positions) in enumerate(half):
-            ids[number, : len(row)] = torch.tensor(row)
-            at += [number] * len(positions)
-            where += positions
+        ids = tokenizer.pad({"input_ids": [row for row, _ in half]}, padding_side="right", return_tensors="pt")
+        ids = ids["input_ids"]
+        at = [number for number, (_, where) in enumerate(half) for _ in where]
+        where = torch.tensor([position for _, positions in half for position in positions])
         # No mask: the padding stands to the right, where a causal model does not look.
         hidden = model.model(input_ids=ids).last_hidden_state[at, where]
-        gold = ids[at, [position + 1 for position in where]]
-        (torch.nn.functional.cross_entropy(model.lm_head(hidden).float(), gold, reduction="sum") / total).backward()
+        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden).float(), ids[at, where + 1], reduction="sum")
+        (loss / total).backward()

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.replication.base_model import TEMPLATE
-from bench.replication.data import HELD_OUT_PAIRS, HELD_OUT_ROWS, PAIRS, ROWS
 from bench.replication.evaluate import evaluate
+from bench.replication.material import HELD_OUT_PAIRS, HELD_OUT_ROWS, PAIRS, ROWS
 from contextrl_verl.arms import arm_keys
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.launch import TRAINER, overrides_of, run_trainer, watch
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
 RESULT = "cell.json"
 SELECTION = "val-core/contextrl/selection/acc/mean@1"
-MAIN_TASK = "val-core/contextrl/exact_match/replication/acc/mean@1"
 # Metric in verl's log -> name of the curve in the result.
 CURVES = {
     SELECTION: "held_out_selection",
-    MAIN_TASK: "held_out_main_task",
+    "val-core/contextrl/exact_match/replication/acc/mean@1": "held_out_main_task",
     "critic/score/mean": "reward",
     "actor/contextrl/loss": "loss",
     "actor/contextrl/option_mass": "option_mass",
@@ -36,6 +35,7 @@ CURVES = {
 _PROMPT_TOKENS, _REPLY_TOKENS = 160, 4
 
 Watch = Callable[[int, dict[str, Any]], None]
+Logged = list[tuple[int, dict[str, Any]]]
 
 
 def finished(out: Path, plan: Plan, cell: Cell) -> dict[str, Any] | None:
@@ -68,25 +68,30 @@ def run_cell(
     folder = out / cell.folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    started = time.monotonic()
-    selects_first = cell.arm == "da_sft"
-    start_from = _after_sft(folder / "sft", plan, cell, base, data) if selects_first else base
-    trained_at = time.monotonic()
-    logged = _train(job_keys(plan, cell, folder, start_from, data), folder, plan, on_step)
-    evaluated_at = time.monotonic()
+    seconds, since = {"sft_seconds": 0.0}, time.monotonic()
+
+    def took(name: str) -> None:
+        nonlocal since
+        seconds[name], since = time.monotonic() - since, time.monotonic()
+
+    if cell.arm == "da_sft":
+        from contextrl_verl.sft.run import CPU, GPU, run_selection_sft
+
+        keys = sft_keys(plan, cell, base, data)
+        base = run_selection_sft(keys, folder / "sft", config_name=GPU if plan.gpu else CPU)
+        took("sft_seconds")
+    logged = _train(job_keys(plan, cell, folder, base, data), folder, plan, on_step)
+    took("trainer_seconds")
     model = folder / "checkpoints" / f"global_step_{plan.training.steps}" / "actor" / "huggingface"
+    evaluation = evaluate(model, plan.evaluation, cell.seed)
+    took("evaluation_seconds")
     result = {
         "arm": cell.arm,
         "seed": cell.seed,
         "fingerprint": plan.fingerprint(cell),
         "curves": curves_of(logged),
-        "evaluation": evaluate(model, plan.evaluation, cell.seed),
-        "cost": cost_of(logged)
-        | {
-            "sft_seconds": trained_at - started if selects_first else 0.0,
-            "trainer_seconds": evaluated_at - trained_at,
-            "evaluation_seconds": time.monotonic() - evaluated_at,
-        },
+        "evaluation": evaluation,
+        "cost": cost_of(logged) | seconds,
     }
     model.rename(folder / "model")
     for left in ("checkpoints", "sft/checkpoints"):
@@ -95,13 +100,11 @@ def run_cell(
     return result
 
 
-def _train(keys: dict[str, Any], folder: Path, plan: Plan, on_step: Watch | None) -> list[tuple[int, dict[str, Any]]]:
+def _train(keys: dict[str, Any], folder: Path, plan: Plan, on_step: Watch | None) -> Logged:
     if not plan.gpu:
         return run_trainer(keys, folder, on_metrics=on_step)
-    command = [
-        sys.executable, "-m", TRAINER, "--config-path=pkg://contextrl_verl.config", "--config-name=contextrl_trainer",
-        *overrides_of(keys),
-    ]  # fmt: skip
+    configured = ["--config-path=pkg://contextrl_verl.config", "--config-name=contextrl_trainer"]
+    command = [sys.executable, "-m", TRAINER, *configured, *overrides_of(keys)]
     return watch(command, folder, os.environ, cwd=folder, on_metrics=on_step, timeout=float("inf"))
 
 
@@ -110,37 +113,36 @@ def job_keys(plan: Plan, cell: Cell, folder: Path, model: Path | str, data: Path
     step, training = plan.step, plan.training
     of_arm = arm_keys(cell.arm, step.size)
     micro = micro_batch(of_arm["actor_rollout_ref.actor.ppo_mini_batch_size"] * step.rollouts)
-    return (
-        of_arm
-        | {
-            "data.train_files": [str(data / ROWS)],
-            "data.val_files": [str(data / HELD_OUT_ROWS)],
-            "data.max_prompt_length": _PROMPT_TOKENS,
-            "data.max_response_length": _REPLY_TOKENS,
-            "contextrl.pairs.train_files": [str(data / PAIRS)],
-            "contextrl.pairs.val_files": [str(data / HELD_OUT_PAIRS)],
-            "contextrl.prompt.template": TEMPLATE,
-            "contextrl.prompt.question_template": str(Path(__file__).with_name("question.jinja")),
-            "contextrl.loss.coef": training.coef,
-            "contextrl.seed": cell.seed,
-            "actor_rollout_ref.model.path": str(model),
-            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": micro,
-            "actor_rollout_ref.actor.optim.lr": training.learning_rate,
-            "actor_rollout_ref.actor.checkpoint.save_contents": ["model", "hf_model"],
-            "actor_rollout_ref.rollout.max_model_len": _PROMPT_TOKENS + 2 * _REPLY_TOKENS,
-            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro,
-            "actor_rollout_ref.rollout.seed": cell.seed,
-            "trainer.total_training_steps": training.steps,
-            "trainer.test_freq": training.test_every,
-            "trainer.val_before_train": True,
-            "trainer.save_freq": training.steps,
-            "trainer.resume_mode": "disable",
-            "trainer.default_local_dir": str(folder / "checkpoints"),
-            "trainer.project_name": "replication",
-            "trainer.experiment_name": cell.folder,
-        }
-        | ({"trainer.n_gpus_per_node": 1, "trainer.logger": ["console", "file"]} if plan.gpu else {})
-    )
+    on_gpu = {"trainer.n_gpus_per_node": 1, "trainer.logger": ["console", "file"]} if plan.gpu else {}
+    return {
+        **of_arm,
+        "data.train_files": [str(data / ROWS)],
+        "data.val_files": [str(data / HELD_OUT_ROWS)],
+        "data.max_prompt_length": _PROMPT_TOKENS,
+        "data.max_response_length": _REPLY_TOKENS,
+        "contextrl.pairs.train_files": [str(data / PAIRS)],
+        "contextrl.pairs.val_files": [str(data / HELD_OUT_PAIRS)],
+        "contextrl.prompt.template": TEMPLATE,
+        "contextrl.prompt.question_template": str(Path(__file__).with_name("question.jinja")),
+        "contextrl.loss.coef": training.coef,
+        "contextrl.seed": cell.seed,
+        "actor_rollout_ref.model.path": str(model),
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": micro,
+        "actor_rollout_ref.actor.optim.lr": training.learning_rate,
+        "actor_rollout_ref.actor.checkpoint.save_contents": ["model", "hf_model"],
+        "actor_rollout_ref.rollout.max_model_len": _PROMPT_TOKENS + 2 * _REPLY_TOKENS,
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro,
+        "actor_rollout_ref.rollout.seed": cell.seed,
+        "trainer.total_training_steps": training.steps,
+        "trainer.test_freq": training.test_every,
+        "trainer.val_before_train": True,
+        "trainer.save_freq": training.steps,
+        "trainer.resume_mode": "disable",
+        "trainer.default_local_dir": str(folder / "checkpoints"),
+        "trainer.project_name": "replication",
+        "trainer.experiment_name": cell.folder,
+        **on_gpu,
+    }
 
 
 def micro_batch(rows: int, most: int = 64) -> int:
@@ -165,13 +167,7 @@ def sft_keys(plan: Plan, cell: Cell, model: Path | str, data: Path) -> dict[str,
     }
 
 
-def _after_sft(folder: Path, plan: Plan, cell: Cell, base: Path | str, data: Path) -> Path:
-    from contextrl_verl.sft.run import CPU, GPU, run_selection_sft
-
-    return run_selection_sft(sft_keys(plan, cell, base, data), folder, config_name=GPU if plan.gpu else CPU)
-
-
-def curves_of(logged: list[tuple[int, dict[str, Any]]]) -> dict[str, list[tuple[int, float]]]:
+def curves_of(logged: Logged) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of every metric that is kept."""
     return {
         name: [(step, float(metrics[key])) for step, metrics in logged if key in metrics]
@@ -179,7 +175,7 @@ def curves_of(logged: list[tuple[int, dict[str, Any]]]) -> dict[str, list[tuple[
     }
 
 
-def cost_of(logged: list[tuple[int, dict[str, Any]]]) -> dict[str, float]:
+def cost_of(logged: Logged) -> dict[str, float]:
     """What training steps cost: seconds (verl leaves validation out of them), and tokens that verl counts."""
     steps = [metrics for _, metrics in logged if "timing_s/step" in metrics]
     return {

@@ -1,33 +1,45 @@
-"""The report in Markdown from ``results.json``: for a run's folder, and as the page docs/replication.md."""
+"""The report in Markdown and as a picture, from ``results.json``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from bench.replication.results import BASELINE, OTHERS_MEAN, ROWS, SELECTION
-from bench.replication.statistics import MARK
-from bench.replication.tasks import MAIN
+from bench.common import picture, table
+from bench.replication.material import MAIN
+from bench.replication.results import BASELINE, MARK, OTHERS_MEAN, ROWS, SELECTION, told_steps
 from contextrl_verl.arms import MEANING
 
 _NAMES = {MAIN: f"{MAIN} (trained)", OTHERS_MEAN: "**five untrained tasks**", SELECTION: "held-out selection"}
-# Mean difference to grpo over the paper's benchmarks (Table 4 and the abstract; Table 3 for da_sft's agents).
+# Mean difference to grpo over the paper's benchmarks (Table 4 and the abstract; Table 3 for da_sft's agents), and the
+# sign it has on untrained tasks: above, about the same, below.
 PAPER = {
-    "contextrl": "better than grpo: +2.2 points over five agentic, +1.8 over twelve visual benchmarks",
-    "da_rl": "about grpo (+0.4 visual, between -0.6 and +0.3 agentic); selection accuracy stays near the base",
-    "da_sft": "selection accuracy 85 to 93 %, but agents collapse (28.0 to 6.4 and 6.2 to 0.0 on SWE-bench Verified)",
-    "da_qca": "little or no gain over grpo",
+    "contextrl": (1, "better than grpo: +2.2 points over five agentic, +1.8 over twelve visual benchmarks"),
+    "da_rl": (0, "about grpo (+0.4 visual, between -0.6 and +0.3 agentic); selection accuracy stays near the base"),
+    "da_sft": (
+        -1,
+        "selection accuracy 85 to 93 %, but agents collapse (28.0 to 6.4 and 6.2 to 0.0 on SWE-bench Verified)",
+    ),
+    "da_qca": (0, "little or no gain over grpo"),
 }
-# The paper's sign of the difference on untrained tasks: above, about the same, below.
-_SIGN = {"contextrl": 1, "da_rl": 0, "da_sft": -1, "da_qca": 0}
+COLOURS = {
+    "grpo": "0.45", "contextrl": "tab:red", "da_rl": "tab:blue", "da_qca": "tab:green", "da_sft": "tab:orange",
+}  # fmt: skip
 
 
-def markdown(results: dict[str, Any], picture: str) -> str:
-    """The figures of a run: claim, differences, scores, cost, comparison with the paper, Gemma, how it was made."""
+def markdown(results: dict[str, Any], shown: str, other: dict[str, Any] | None = None) -> str:
+    """The figures of a run: claim, differences, scores, cost, comparison with the paper, Gemma, how it was made.
+
+    Args:
+        shown: path of the picture.
+        other: results of a run from another start, told in short: it belongs next to the first, because the start
+            decides how da_rl does.
+    """
     parts = [
         f"**Selection.** {results['claim']['told']}",
         differences_table(results),
         scores_table(results),
-        f"![Learning curves of all arms]({picture})",
+        f"![Learning curves of all arms]({shown})",
         "**Cost**, means over seeds; seconds are those of the machine that ran it.",
         cost_table(results),
         "**Next to the paper**",
@@ -37,78 +49,79 @@ def markdown(results: dict[str, Any], picture: str) -> str:
     ]
     if results["missing"]:
         parts.insert(0, f"**Not complete.** Cells that are missing: {', '.join(results['missing'])}.")
+    if other:
+        plan = other["plan"]
+        parts += [
+            "## From another start",
+            f"{start_text(other)} Seeds {_list(plan['seeds'])}, {plan['training']['steps']} steps, arms "
+            f"{_list(other['arms'])}; all else as above.",
+            other["claim"]["told"],
+            scores_table(other),
+            cost_table(other),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
 def differences_table(results: dict[str, Any]) -> str:
-    arms = [arm for arm in results["arms"] if arm != BASELINE and results["arms"][arm]["to_grpo"]]
+    arms = {arm: found["to_grpo"] for arm, found in results["arms"].items() if arm != BASELINE and found["to_grpo"]}
     if not arms:
         return "No arm ran on a seed that grpo has, so there is no difference to tell."
-    lines = [
+    rows = [[_NAMES.get(name, name), *(_difference(found[name]) for found in arms.values())] for name in ROWS]
+    return (
         "Difference to grpo in points of accuracy, with its 95 % interval over seeds and items; in brackets the "
-        "interval over items alone, for these very models.",
-        "",
-        f"| | {' | '.join(arms)} |",
-        "|---|" + "---|" * len(arms),
-    ]
-    for name in ROWS:
-        cells = [_difference(results["arms"][arm]["to_grpo"][name]) for arm in arms]
-        lines.append(f"| {_NAMES.get(name, name)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        f"interval over items alone, for these very models.\n\n{table(['', *arms], rows)}"
+    )
 
 
 def scores_table(results: dict[str, Any]) -> str:
     columns = {"base": results["base"]["scores"]} | {arm: found["scores"] for arm, found in results["arms"].items()}
-    lines = ["Accuracy, mean over seeds:", "", f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
-    for name in ROWS:
-        cells = [_percent(scores.get(name)) for scores in columns.values()]
-        lines.append(f"| {_NAMES.get(name, name)} | {' | '.join(cells)} |")
-    cells = [_percent(scores.get("option_mass")) for scores in columns.values()]
-    lines.append(f"| probability on the labels | {' | '.join(cells)} |")
-    cells = [_number(scores.get("position_bias"), "+.2f") for scores in columns.values()]
-    lines.append(f"| position bias | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    formats = {name: (_NAMES.get(name, name), ".1%") for name in ROWS}
+    formats |= {"option_mass": ("probability on the labels", ".1%"), "position_bias": ("position bias", "+.2f")}
+    rows = [
+        [told, *(format(scores[name], how) if name in scores else "" for scores in columns.values())]
+        for name, (told, how) in formats.items()
+    ]
+    return f"Accuracy, mean over seeds:\n\n{table(['', *columns], rows, 'lr')}"
 
 
 def cost_table(results: dict[str, Any]) -> str:
     """Cost per arm; da_sft's steps to the mark are those after its supervised stage, and the table says so."""
-    lines = [
-        f"| arm | steps to {MARK:.0%} selection, by seed | seconds a step | all steps, s | whole cell, s | tokens |",
-        "|---|---|---:|---:|---:|---:|",
+    head = [
+        "arm",
+        f"steps to {MARK:.0%} selection, by seed",
+        "seconds a step",
+        "all steps, s",
+        "whole cell, s",
+        "tokens",
     ]
+    rows = []
     for arm, found in results["arms"].items():
         cost = found["cost"]
         whole = cost["sft_seconds"] + cost["trainer_seconds"] + cost["evaluation_seconds"]
-        marks = ", ".join("never" if step is None else str(step) for step in found["steps_to_mark"].values())
-        lines.append(
-            f"| {arm} | {marks} | {cost['step_seconds'] / cost['steps']:.2f} | {cost['step_seconds']:.0f} | "
-            f"{whole:.0f} | {cost['tokens']:,.0f} |"
-        )
-    if "da_sft" in results["arms"]:
-        lines += ["", "da_sft's steps are counted after its supervised stage of as many steps."]
-    return "\n".join(lines)
+        marks, step = told_steps(found["steps_to_mark"].values()), cost["step_seconds"] / cost["steps"]
+        numbers = [f"{step:.2f}", f"{cost['step_seconds']:.0f}", f"{whole:.0f}", f"{cost['tokens']:,.0f}"]
+        rows.append([arm, marks, *numbers])
+    told = "\n\nda_sft's steps are counted after its supervised stage of as many steps."
+    return table(head, rows, "llr") + (told if "da_sft" in results["arms"] else "")
 
 
 def paper_table(results: dict[str, Any]) -> str:
     """What the paper reports, what came out, and whether the two agree as far as the interval can tell."""
-    lines = ["| arm | paper | here, untrained tasks | agree? |", "|---|---|---|---|"]
-    for arm, paper in PAPER.items():
-        found = results["arms"].get(arm, {}).get("to_grpo")
-        if not found:
-            lines.append(f"| {arm} | {paper} | not run | |")
-            continue
-        lines.append(f"| {arm} | {paper} | {_difference(found[OTHERS_MEAN])} | {agreement(arm, found[OTHERS_MEAN])} |")
-    return "\n".join(lines)
+    rows = []
+    for arm, (_, paper) in PAPER.items():
+        found = results["arms"].get(arm, {}).get("to_grpo", {}).get(OTHERS_MEAN)
+        rows.append([arm, paper, *((_difference(found), agreement(arm, found)) if found else ("not run", ""))])
+    return table(["arm", "paper", "here, untrained tasks", "agree?"], rows)
 
 
 def agreement(arm: str, found: dict[str, Any]) -> str:
     """Whether a difference on untrained tasks has the paper's sign, as far as its interval tells."""
     if found["low"] is None:
         return "one seed: cannot be told"
-    sign = 1 if found["low"] > 0 else -1 if found["high"] < 0 else 0
+    sign, papers = (1 if found["low"] > 0 else -1 if found["high"] < 0 else 0), PAPER[arm][0]
     if sign == 0:
-        return "no difference found, as in the paper" if _SIGN[arm] == 0 else "not found: the interval holds 0"
-    return "yes" if sign == _SIGN[arm] else "**no**"
+        return "no difference found, as in the paper" if papers == 0 else "not found: the interval holds 0"
+    return "yes" if sign == papers else "**no**"
 
 
 def gemma_text(gemma: dict[str, Any] | None) -> str:
@@ -134,18 +147,21 @@ def start_text(results: dict[str, Any]) -> str:
 
 
 def made_text(results: dict[str, Any]) -> str:
-    plan, made = results["plan"], results["made_with"]
+    plan = results["plan"]
     step, training = plan["step"], plan["training"]
-    versions = ", ".join(f"{name} {version}" for name, version in made.items())
-    arms = "; ".join(f"{arm}: {MEANING[arm]}" for arm in results["arms"])
     return (
-        f"{start_text(results)} Plan {plan['name']}, seeds {', '.join(map(str, plan['seeds']))}: "
+        f"{start_text(results)} Plan {plan['name']}, seeds {_list(plan['seeds'])}: "
         f"{training['steps']} steps of {step['items']} items ({step['pairs']} of them pairs where an arm has pairs), "
         f"{step['rollouts']} rollouts, "
         f"{step['updates']} update a step, learning rate {training['learning_rate']:g}, lambda {training['coef']:g}; "
         f"{plan['evaluation']['items']} items a task and {plan['evaluation']['pairs']} pairs a seed are asked at the "
-        f"end. {arms}. Made with {versions}."
+        f"end. {'; '.join(f'{arm}: {MEANING[arm]}' for arm in results['arms'])}. "
+        f"Made with {', '.join(f'{name} {version}' for name, version in results['made_with'].items())}."
     )
+
+
+def _list(values: Any) -> str:
+    return ", ".join(map(str, values))
 
 
 def _difference(found: dict[str, Any]) -> str:
@@ -153,9 +169,38 @@ def _difference(found: dict[str, Any]) -> str:
     return f"{found['mean'] * 100:+.1f}: {whole} ({found['item_low'] * 100:+.1f} to {found['item_high'] * 100:+.1f})"
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
-
-
-def _number(value: float | None, how: str) -> str:
-    return "" if value is None else format(value, how)
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Learning curves of all arms (thin lines are seeds, a thick one is their mean), and differences to GRPO."""
+    plan = results["plan"]
+    title = (
+        f"contextrl-verl {results['made_with']['contextrl-verl']}, plan {plan['name']}, seeds {_list(plan['seeds'])}"
+    )
+    with picture(path, 3, size=(14, 4.2), title=title) as (_, axes):
+        for axis, name, told in (
+            (axes[0], "held_out_selection", "Selection accuracy, held-out pairs, both orders"),
+            (axes[1], "held_out_main_task", "Main task, held-out accuracy"),
+        ):
+            for arm, found in results["arms"].items():
+                curves = [dict(map(tuple, curves[name])) for curves in found["curves"].values()]
+                for curve in curves:
+                    axis.plot(list(curve), list(curve.values()), color=COLOURS[arm], alpha=0.3, linewidth=0.8)
+                steps = sorted(set.intersection(*map(set, curves)))
+                means = [sum(curve[step] for curve in curves) / len(curves) for step in steps]
+                axis.plot(steps, means, color=COLOURS[arm], linewidth=2, label=arm)
+            axis.set(title=told, xlabel="step", ylim=(0, 1.03))
+        axes[0].axhline(MARK, color="0.6", linestyle="--", linewidth=0.8)
+        axes[0].axhline(0.5, color="0.6", linestyle=":", linewidth=0.8)
+        axes[0].legend(frameon=False, fontsize=8, loc="lower right", ncols=2)
+        shown = [arm for arm, found in results["arms"].items() if arm != BASELINE and found["to_grpo"]]
+        for at, arm in enumerate(shown):
+            found, colour = results["arms"][arm]["to_grpo"][OTHERS_MEAN], COLOURS[arm]
+            axes[2].plot(found["mean"], at, "o", color=colour)
+            if found["low"] is not None:
+                axes[2].plot([found["low"], found["high"]], [at, at], color=colour, linewidth=1)
+            axes[2].plot([found["item_low"], found["item_high"]], [at, at], color=colour, linewidth=4, alpha=0.5)
+        axes[2].axvline(0, color="0.6", linewidth=0.8)
+        axes[2].set_yticks(range(len(shown)), shown)
+        axes[2].invert_yaxis()
+        axes[2].set(
+            title="Five untrained tasks: difference to grpo", xlabel="accuracy (thin: seeds and items; thick: items)"
+        )

@@ -2,60 +2,55 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-
+from contextrl_verl.demo.progress import StageProgress
 from contextrl_verl.errors import UserError
 from contextrl_verl.pairs import Context, ContrastivePair
+from contextrl_verl.pairs.files import PairFile
 
 # What so small a model sees of each context and of the patch; whole runs are for models that can read.
 CONTEXT_CHARS, ANSWER_CHARS = 400, 200
 FORGED_RUNS = 80
 
 
-class DemoError(UserError, RuntimeError):
-    """The demonstration could not run; the message says why."""
-
-
 def real_pairs(
-    folder: Path, trajectories: Path | None, seed: int, progress: Progress
+    folder: Path, trajectories: Path | None, seed: int, progress: StageProgress
 ) -> tuple[list[dict[str, Any]], str]:
     """Rows of pairs from the given runs, or from runs that the forge makes, and where they come from.
 
-    Writes the prepared pairs, their report and, if they were forged, the runs under ``folder``.
+    Calls ``contextrl forge`` and ``contextrl pairs trajectories`` as a user would; pairs, report and forged runs lie
+    under ``folder``.
 
     Raises:
-        DemoError: the runs cannot be read or give no pair.
+        UserError: the runs cannot be read or give no pair.
     """
-    from contextrl_verl.pairs.files import PairFile
-    from data_prep.common.pipeline import PipelineError
-    from data_prep.forge.forge import forge
-    from data_prep.forge.library import ForgeError
-    from data_prep.trajectories.candidates import CascadeSettings
-    from data_prep.trajectories.prepare import PrepareSettings, prepare
-    from data_prep.trajectories.run import TrajectoryError
-
     task = progress.add_task("act 2: pairs from real agent runs", total=None, note="")
-    try:
-        source, origin, commit = trajectories, trajectories.name if trajectories else "", "any"
-        if source is None:
-            progress.update(task, note=f"the forge makes {FORGED_RUNS} runs (about a minute)")
-            source, origin, commit = folder / "forged.jsonl", f"{FORGED_RUNS} runs of the forge", "same"
-            forge("rich", FORGED_RUNS, source, seed, progress=False)
-        progress.update(task, note="from runs to pairs")
-        settings = PrepareSettings(cascade=CascadeSettings(commit=commit, seed=seed), seed=seed)
-        prepared = folder / "prepared.parquet"
-        prepare(source, prepared, settings, report=folder / "report", progress=False)
-    except (TrajectoryError, PipelineError, ForgeError) as error:
-        raise DemoError(str(error)) from None
+    source, origin, commit = trajectories, trajectories.name if trajectories else "", "any"
+    if source is None:
+        progress.update(task, note=f"the forge makes {FORGED_RUNS} runs (about a minute)")
+        source, origin, commit = folder / "forged.jsonl", f"{FORGED_RUNS} runs of the forge", "same"
+        _contextrl("forge", "--out", source, "--runs", FORGED_RUNS, "--seed", seed)
+    progress.update(task, note="from runs to pairs")
+    prepared = folder / "prepared.parquet"
+    into = ("--input", source, "--out", prepared, "--report", folder / "report")
+    _contextrl("pairs", "trajectories", *into, "--seed", seed, "--set", f"cascade.commit={commit}")
     whole = [_glimpse(pair) for pair in PairFile(prepared)]
     # Two runs may begin alike; such a pair cannot be shown by its beginnings.
     rows = [row for row in whole if row["supporting"] not in row["confounders"]]
     alike = f", {len(whole) - len(rows)} that begin alike left out" if len(rows) < len(whole) else ""
     progress.update(task, total=1, completed=1, note=f"{len(rows)} pairs{alike}")
     return rows, origin
+
+
+def _contextrl(*arguments: Any) -> None:
+    command = [sys.executable, "-m", "contextrl_verl.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        raise UserError((done.stderr.strip() or done.stdout.strip())[-2000:])
 
 
 def _glimpse(pair: ContrastivePair) -> dict[str, Any]:

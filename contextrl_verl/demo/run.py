@@ -11,14 +11,15 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from contextrl_verl import __version__
-from contextrl_verl.demo.act_two import DemoError, real_pairs
+from contextrl_verl.demo.act_two import real_pairs
 from contextrl_verl.demo.evidence_pairs import evidence_pairs, rl_rows
 from contextrl_verl.demo.picture import HELD_OUT, History, draw, series
-from contextrl_verl.launch import TRAINER, JobError, run_trainer
+from contextrl_verl.demo.progress import StageProgress
+from contextrl_verl.errors import UserError
+from contextrl_verl.launch import TRAINER, run_trainer
 from contextrl_verl.pairs import Context, ContrastivePair
 from contextrl_verl.pairs.files import write_pairs
 from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer
@@ -33,10 +34,10 @@ def run_demo(
     out: Path,
     trajectories: Path | None,
     *,
-    steps: int = 60,
-    seed: int = 1,
-    margin: str = "each",
-    mass_coef: float = 0.0,
+    steps: int,
+    seed: int,
+    margin: str,
+    mass_coef: float,
 ) -> dict[str, Any]:
     """Run both acts and write ``summary.json``, ``demo.png`` and the trainer's logs under ``out``.
 
@@ -48,19 +49,18 @@ def run_demo(
         margin, mass_coef: ``contextrl.loss.margin`` and ``contextrl.loss.mass_coef`` of both acts.
 
     Raises:
-        DemoError: the trajectory file is missing or gives too few pairs, or the trainer stopped.
+        UserError: the trajectory file is missing or gives too few pairs, or the trainer stopped.
     """
     started = time.monotonic()
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
     if trajectories is not None and not trajectories.exists():
-        raise DemoError(
+        raise UserError(
             f"--trajectories names {trajectories}, and there is no such file or folder. Correct the path or leave it "
             "out."
         )
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+    with StageProgress(console) as progress:
         model = _make_model(out, seed, progress)
         loss = {"contextrl.loss.margin": margin, "contextrl.loss.mass_coef": mass_coef}
         learned = _act_one(out, model, steps, seed, loss, progress)
@@ -79,7 +79,7 @@ def run_demo(
     return summary
 
 
-def _make_model(out: Path, seed: int, progress: Progress) -> Path:
+def _make_model(out: Path, seed: int, progress: StageProgress) -> Path:
     import torch
 
     from contextrl_verl.demo import tiny_model
@@ -111,7 +111,7 @@ def render_short(query: str, answer: str, a: str, b: str) -> str:
     return _short().messages(pair, [0, 1])[0]["content"]
 
 
-def _act_one(out: Path, model: Path, steps: int, seed: int, loss: dict[str, Any], progress: Progress) -> History:
+def _act_one(out: Path, model: Path, steps: int, seed: int, loss: dict[str, Any], progress: StageProgress) -> History:
     folder = out / "act1"
     folder.mkdir(exist_ok=True)
     _write_pairs(evidence_pairs(4000, seed, "train"), folder / "pairs.parquet", "train")
@@ -138,13 +138,13 @@ def _act_one(out: Path, model: Path, steps: int, seed: int, loss: dict[str, Any]
 
 
 def _act_two(
-    out: Path, model: Path, trajectories: Path | None, seed: int, loss: dict[str, Any], progress: Progress
+    out: Path, model: Path, trajectories: Path | None, seed: int, loss: dict[str, Any], progress: StageProgress
 ) -> tuple[History, int, str]:
     folder = out / "act2"
     folder.mkdir(exist_ok=True)
     rows, origin = real_pairs(folder, trajectories, seed, progress)
     if len(rows) < REAL_PAIRS_PER_BATCH:
-        raise DemoError(
+        raise UserError(
             f"{origin} gives {len(rows)} pairs, a batch needs {REAL_PAIRS_PER_BATCH}; "
             f"{folder / 'report' / 'index.html'} shows where the others were lost."
         )
@@ -203,7 +203,7 @@ def _write_pairs(rows: Any, path: Path, split: str) -> int:
     return write_pairs((ContrastivePair.model_validate({**row, "split": split}) for row in rows), path)
 
 
-def _watched(keys: dict[str, Any], folder: Path, steps: int, title: str, progress: Progress) -> History:
+def _watched(keys: dict[str, Any], folder: Path, steps: int, title: str, progress: StageProgress) -> History:
     task = progress.add_task(title, total=steps, note="starting Ray, FSDP and vLLM (about two minutes)")
 
     def on_metrics(step: int, metrics: dict[str, Any]) -> None:
@@ -211,10 +211,7 @@ def _watched(keys: dict[str, Any], folder: Path, steps: int, title: str, progres
         note = f"loss {loss:.3f}" if loss is not None else ""
         progress.update(task, completed=step, note=f"{note} held-out {held_out:.2f}" if held_out is not None else note)
 
-    try:
-        return run_trainer(keys, folder, on_metrics=on_metrics)
-    except JobError as error:
-        raise DemoError(str(error)) from None
+    return run_trainer(keys, folder, on_metrics=on_metrics)
 
 
 def _summary(

@@ -25,6 +25,7 @@ CHAT_TEMPLATE = (
 )
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LABELS = ("A", "B")
+FAMILIES = ("qwen2", "qwen3")
 # What the warm-up's reading task asks in the place of a pair's query.
 READ = "what do they say?"
 # The share of right selections at which the warm-up stops, and above which it steps back.
@@ -78,6 +79,7 @@ def make_model(
     folder: str | Path | None,
     tokenizer,
     *,
+    family: str = "qwen2",
     hidden_size: int = 64,
     layers: int = 2,
     heads: int = 2,
@@ -85,31 +87,33 @@ def make_model(
     dtype: str = "float32",
     seed: int = 0,
 ):
-    """A Qwen2 with random weights; with a folder, also written there together with its tokenizer."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    """A Qwen2 (or Qwen3) with random weights; with a folder, also written there together with its tokenizer."""
+    from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
     if hidden_size != 32 * heads:
         raise ValueError(
             f"hidden_size {hidden_size} over {heads} heads is not 32 a head, the size vLLM's CPU attention needs; "
             f"use hidden_size={32 * heads}"
         )
-    config = Qwen2Config(
+    kind, own = (Qwen2Config, {}) if family == "qwen2" else (Qwen3Config, {"head_dim": 32})
+    config = kind(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
         intermediate_size=2 * hidden_size,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        num_key_value_heads=heads,
+        num_key_value_heads=heads if family == "qwen2" else 1,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
         initializer_range=init,  # transformers' 0.02 is for wide models; this narrow one hardly starts to learn with it
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **own,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if folder is not None:
         save(model, tokenizer, folder, dtype=dtype)
     return model

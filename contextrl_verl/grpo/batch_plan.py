@@ -7,17 +7,16 @@ state and a resumed run continues exactly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from contextrl_verl.errors import ConfigError
 
 
-@dataclass(frozen=True)
-class Slot:
-    """One item of the plan.
+class Slot(NamedTuple):
+    """One item of a plan.
 
     Attributes:
         kind: ``rl`` or ``pair``.
@@ -30,6 +29,37 @@ class Slot:
     index: int
     epoch: int
     rotation: int = 0
+
+
+def drawn(kind: str, number: int, size: int, seed: tuple[int, ...] | None, rotations: int = 1) -> Slot:
+    """The ``number``-th item of a source of ``size`` that is passed through again and again.
+
+    Args:
+        seed: begins the seed of each pass's own order, (seed, epoch) or (seed, epoch, ...); None: as the source stands.
+        rotations: how many items in a row are the same pair, in another order of its options each.
+    """
+    passed, rotation = divmod(number, rotations)
+    epoch, at = divmod(passed, size)
+    return Slot(kind, at if seed is None else int(_permutation(size, seed[0], epoch, *seed[1:])[at]), epoch, rotation)
+
+
+@lru_cache(maxsize=8)
+def _permutation(size: int, *seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(size)
+
+
+def check_pairs_of_a_batch(key: str, per_batch: int, pairs: int, rotations: int) -> None:
+    """Raises ConfigError unless ``per_batch`` items (``key`` names them) are different pairs in all their rotations."""
+    if per_batch % rotations:
+        raise ConfigError(
+            f"{key} is {per_batch}, and contextrl.pairs.orders=both asks every pair {rotations} times in its batch. "
+            f"Fix: make it a multiple of {rotations}."
+        )
+    if pairs < per_batch // rotations:
+        raise ConfigError(
+            f"a batch needs {per_batch // rotations} different pairs, and contextrl.pairs.train_files holds {pairs} "
+            f"usable ones. Fix: give more pairs or lower {key}."
+        )
 
 
 class BatchPlan:
@@ -74,16 +104,7 @@ class BatchPlan:
                     f"contextrl.pairs.per_batch is {pairs_per_batch}, but data.train_batch_size is {batch_size} and "
                     "counts pairs and ordinary rows together. Fix: make it larger than contextrl.pairs.per_batch."
                 )
-            if pairs_per_batch % rotations:
-                raise ConfigError(
-                    f"contextrl.pairs.per_batch is {pairs_per_batch}, and contextrl.pairs.orders=both asks every pair "
-                    f"{rotations} times in its batch. Fix: make it a multiple of {rotations}."
-                )
-            if pairs < pairs_per_batch // rotations:
-                raise ConfigError(
-                    f"a batch needs {pairs_per_batch // rotations} different pairs, and contextrl.pairs.train_files "
-                    f"holds {pairs} usable ones. Fix: give more pairs or lower contextrl.pairs.per_batch."
-                )
+            check_pairs_of_a_batch("contextrl.pairs.per_batch", pairs_per_batch, pairs, rotations)
         if rl_rows < rl_per_batch:
             raise ConfigError(
                 f"a batch needs {rl_per_batch} ordinary rows, and data.train_files holds {rl_rows} usable ones. "
@@ -105,16 +126,7 @@ class BatchPlan:
         # Pairs are spread evenly over a batch, so that chunks of it for several agent loop workers are alike.
         before = position * self.pairs_per_batch // self.batch_size
         if (position + 1) * self.pairs_per_batch // self.batch_size > before:
-            drawn, rotation = divmod(batch * self.pairs_per_batch + before, self.rotations)
-            epoch, at = divmod(drawn, self.pairs)
-            return Slot("pair", self._at("pair", self.pairs, epoch, at), epoch, rotation)
-        epoch, at = divmod(batch * self.rl_per_batch + position - before, self.rl_rows)
-        return Slot("rl", self._at("rl", self.rl_rows, epoch, at), epoch)
-
-    def _at(self, kind: str, size: int, epoch: int, at: int) -> int:
-        return int(_permutation(kind, size, epoch, self.seed)[at]) if self.shuffle else at
-
-
-@lru_cache(maxsize=8)
-def _permutation(kind: str, size: int, epoch: int, seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch, 0 if kind == "rl" else 1]).permutation(size)
+            number = batch * self.pairs_per_batch + before
+            return drawn("pair", number, self.pairs, (self.seed, 1) if self.shuffle else None, self.rotations)
+        number = batch * self.rl_per_batch + position - before
+        return drawn("rl", number, self.rl_rows, (self.seed, 0) if self.shuffle else None)

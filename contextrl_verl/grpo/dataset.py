@@ -6,16 +6,16 @@ import hashlib
 from typing import Any
 
 import torch
-from omegaconf import ListConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.grpo.batch_column import ANSWER, CARRIER, COLUMN, OTHER_ORDERS, ordinary_row, pair_row
 from contextrl_verl.grpo.batch_plan import BatchPlan
+from contextrl_verl.grpo.pair_source import PairSource, held_out_pairs, training_pairs
 from contextrl_verl.grpo.resume import STATE
 from contextrl_verl.pairs.prompting import images_of
-from contextrl_verl.pairs.source import PairSource, held_out_pairs, training_pairs
-from contextrl_verl.settings import Settings, parse_settings
+from contextrl_verl.settings import Settings, listed, parse_settings
 
 DATA_SOURCE = "contextrl/selection"
 QUESTION_SOURCE = "contextrl/question_answering"
@@ -183,9 +183,6 @@ def _content(rows: Any, pairs: PairSource | None) -> str:
 
 
 def _is_train(data_files: Any, config: Any) -> bool:
-    def listed(value: Any) -> list[str]:
-        return [str(v) for v in value] if isinstance(value, list | tuple | ListConfig) else [str(value)]
-
     files, train, val = listed(data_files), listed(config.get("train_files")), listed(config.get("val_files"))
     if train == val:
         raise ConfigError(

@@ -29,7 +29,6 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.grpo.batch_column import COLUMN, dense, option_logits, pair_rows
-from contextrl_verl.grpo.failing_rewards import FailingRewards, told_of_rewards
 from contextrl_verl.grpo.fused_head import fused_kernels_problem, head_in_root_unit
 from contextrl_verl.grpo.log_prob_batch import without_contexts
 from contextrl_verl.grpo.option_rows import (
@@ -42,7 +41,7 @@ from contextrl_verl.grpo.option_rows import (
     with_lengths,
 )
 from contextrl_verl.grpo.rotations import taken_apart
-from contextrl_verl.grpo.stuck_pairs import StuckPairs
+from contextrl_verl.grpo.watch import FailingRewards, StuckPairs, told_of_rewards
 from contextrl_verl.objective import (
     averaged_margins,
     coefficient,

@@ -1,16 +1,18 @@
 """Keys of a job that cannot be right together, told from its config alone.
 
-A check is a function of the settings that yields one paragraph a problem. :data:`CHECKS` lists them.
+A check is a function of the settings that yields one paragraph a problem, or raises. :data:`CHECKS` lists them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from contextrl_verl.arms import check_shared
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.grpo.limits import check_joint_loss, ranks_of_a_sequence
 from contextrl_verl.patches.cpu.environment import cpu_selected
@@ -19,13 +21,24 @@ from contextrl_verl.settings import Settings
 REGISTER, MANAGERS = "contextrl_verl.grpo.register", "contextrl_verl.grpo.reward_managers"
 SAMPLER = "contextrl_verl.grpo.replay_buffer"
 DISPATCH = "pkg://reward_fns.dispatch"
+Found = TypeVar("Found")
 
 
-def listed(value: Any) -> list[str]:
-    """A key of one path or several as a list."""
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else [str(v) for v in value]
+def check_path(key: str, path: str | None) -> None:
+    """Raises ConfigError for a local path where nothing is."""
+    # What starts like a path, or has more than the one slash of owner/name, is no name on the hub.
+    if path and "://" not in path and (path[0] in "/.~" or path.count("/") > 1) and not Path(path).exists():
+        home = " and write the home folder out" if path.startswith("~") else ""
+        raise ConfigError(f"{key} is {path!r}, and there is no such folder. Fix: correct the path{home}.")
+
+
+def check_platform(key: str, strategy: str) -> None:
+    """Raises ConfigError for FSDP1 on a CPU."""
+    if cpu_selected() and strategy == "fsdp":
+        raise ConfigError(
+            f"{key} is 'fsdp' and VERL_PLATFORM is cpu: verl loads FSDP1 by a device index, which a CPU has not. "
+            f"Fix: {key}=fsdp2."
+        )
 
 
 def load_named(path: str | None, name: str | None, key: str) -> Any:
@@ -58,11 +71,11 @@ def _order_of_rows(settings: Settings) -> Iterator[str]:
             f"trainer.total_epochs is {run.total_epochs} and contextrl.epochs is {settings.epochs}: both say how often "
             f"data.train_files are passed through. Fix: contextrl.epochs={run.total_epochs}, or leave one of them out."
         )
-    train, val = listed(run.train_files), listed(run.val_files)
-    if train == val:
+    if run.train_files == run.val_files:
         yield (
-            f"data.train_files and data.val_files are the same list {train}; verl does not tell a data set which of "
-            "the two it serves. Fix: give validation its own file, data.val_files=[...] (a copy will do)."
+            f"data.train_files and data.val_files are the same list {run.train_files}; verl does not tell a "
+            "data set which of the two it serves. Fix: give validation its own file, data.val_files=[...] (a copy will "
+            "do)."
         )
     if settings.uses_pairs and run.gen_batch_size not in (None, run.train_batch_size):
         yield (
@@ -73,49 +86,35 @@ def _order_of_rows(settings: Settings) -> Iterator[str]:
 
 def _ranks(settings: Settings) -> Iterator[str]:
     """verl notices in the workers, when models are loaded."""
-    extra = settings.run.model_extra or {}
-    gpus, nodes, mini = extra.get("n_gpus_per_node"), extra.get("nnodes"), extra.get("ppo_mini_batch_size")
-    if not gpus or not nodes:
+    run = settings.run
+    if not run.ranks:
         return
-    ranks = int(gpus) * int(nodes)
-    served = 1
-    for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size"):
-        served *= int(extra.get(name) or 1)
-    if ranks % served:
+    sizes = (run.tensor_model_parallel_size, run.pipeline_model_parallel_size, run.data_parallel_size)
+    served = prod(size or 1 for size in sizes)
+    if run.ranks % served:
         yield (
-            f"actor_rollout_ref.rollout.tensor_model_parallel_size is {extra.get('tensor_model_parallel_size')}: a "
-            f"rollout server takes {served} GPUs (tensor * pipeline * data parallel), and trainer.nnodes * "
-            f"trainer.n_gpus_per_node = {ranks} are not a multiple of that. Fix: a divisor of {ranks}, or another "
-            "number of GPUs."
+            f"actor_rollout_ref.rollout.tensor_model_parallel_size is {run.tensor_model_parallel_size}: a rollout "
+            f"server takes {served} GPUs (tensor * pipeline * data parallel), and trainer.nnodes * "
+            f"trainer.n_gpus_per_node = {run.ranks} are not a multiple of that. Fix: a divisor of {run.ranks}, or "
+            "another number of GPUs."
         )
-    key, together = ranks_of_a_sequence(extra)
-    if ranks % together:
-        yield (
-            f"{key} is {together}, and trainer.nnodes * trainer.n_gpus_per_node = {ranks} ranks cannot be divided into "
-            f"groups of {together}. Fix: a divisor of {ranks}, or another number of GPUs."
-        )
-        return
-    groups = ranks // together
-    if mini and int(mini) * settings.run.rollout_n % groups:
-        shared = f", {together} to a sequence" if together > 1 else ""
-        yield (
-            f"actor_rollout_ref.actor.ppo_mini_batch_size is {mini}, with rollout.n={settings.run.rollout_n} "
-            f"{int(mini) * settings.run.rollout_n} rows, which trainer.nnodes * trainer.n_gpus_per_node = {ranks} "
-            f"ranks{shared} cannot share equally. Fix: a mini-batch whose rows are a multiple of {groups}, or another "
-            "number of GPUs."
-        )
+    key, together = ranks_of_a_sequence(run)
+    check_shared(
+        "actor_rollout_ref.actor.ppo_mini_batch_size",
+        run.ppo_mini_batch_size or 0,
+        run.ranks,
+        rows=run.rollout_n,
+        together=together,
+        together_key=key,
+    )
 
 
-def _platform(settings: Settings) -> Iterator[str]:
-    if cpu_selected() and (settings.run.model_extra or {}).get("strategy") == "fsdp":
-        yield (
-            "actor_rollout_ref.actor.strategy is 'fsdp' and VERL_PLATFORM is cpu: verl loads FSDP1 by a device index, "
-            "which a CPU has not. Fix: actor_rollout_ref.actor.strategy=fsdp2."
-        )
+def _platform(settings: Settings) -> None:
+    check_platform("actor_rollout_ref.actor.strategy", settings.run.strategy)
 
 
 def _rollout(settings: Settings) -> Iterator[str]:
-    name = (settings.run.model_extra or {}).get("rollout_name")
+    name = settings.run.rollout_name
     if settings.pairs.val_files and settings.pairs.val_by == "choice" and name not in ("vllm", "sglang"):
         yield (
             f"actor_rollout_ref.rollout.name is {name!r}, and contextrl.pairs.val_files are asked with sampling "
@@ -125,11 +124,11 @@ def _rollout(settings: Settings) -> Iterator[str]:
 
 def _sampler(settings: Settings) -> Iterator[str]:
     """Where verl replaces groups of rows, another sampler than ours would put pairs in their place."""
-    extra = settings.run.model_extra or {}
-    replaces = extra.get("replaces_groups") or extra.get("replaces_failed")
-    if settings.objective == "context_awareness" and replaces and SAMPLER not in str(extra.get("sampler")):
+    run = settings.run
+    replaces = run.replaces_groups or run.replaces_failed
+    if settings.objective == "context_awareness" and replaces and SAMPLER not in str(run.sampler):
         yield (
-            f"trainer.v1.sampler.custom_sampler.path is {extra.get('sampler')!r}, and verl replaces groups of rows "
+            f"trainer.v1.sampler.custom_sampler.path is {run.sampler!r}, and verl replaces groups of rows "
             "(algorithm.filter_groups or trainer.v1.sampler.sync_refill_failed_groups), so a batch would hold another "
             f"number of pairs. Fix: trainer.v1.sampler.custom_sampler.path=pkg://{SAMPLER} "
             "trainer.v1.sampler.custom_sampler.name=replay_buffer."
@@ -138,7 +137,7 @@ def _sampler(settings: Settings) -> Iterator[str]:
 
 def _registration(settings: Settings) -> Iterator[str]:
     """Without it the workers know neither the engine nor the agent loops."""
-    named = listed((settings.run.model_extra or {}).get("external_lib"))
+    named = settings.run.external_lib or []
     if not any(name == REGISTER or _imports_ours(name) for name in named):
         yield (
             f"actor_rollout_ref.model.external_lib is {named or None}, and it must name {REGISTER}, which registers "
@@ -155,15 +154,17 @@ def _imports_ours(module: str) -> bool:
         spec = None
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return False
-    return re.search(r"contextrl_verl(\.register\b| import .*\bregister\b)", Path(spec.origin).read_text()) is not None
+    return (
+        re.search(r"contextrl_verl\.grpo(\.register\b| import .*\bregister\b)", Path(spec.origin).read_text())
+        is not None
+    )
 
 
 def _data_set(settings: Settings) -> Iterator[str]:
     """A user's own class would train without a pair and without a word."""
     from contextrl_verl.grpo.dataset import MixedTaskDataset
 
-    extra = settings.run.model_extra or {}
-    path, name, key = extra.get("dataset_path"), extra.get("dataset_name"), "data.custom_cls"
+    path, name, key = settings.run.dataset_path, settings.run.dataset_name, "data.custom_cls"
     if path is None:
         yield (
             f"{key}.path is null, so verl's own data set would train without a pair. "
@@ -191,16 +192,16 @@ _OLDER_KEYS = (
 def _rewards(settings: Settings) -> Iterator[str]:
     from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
 
-    extra = settings.run.model_extra or {}
-    path, module = extra.get("reward_path"), extra.get("manager_path")
+    run = settings.run
+    path, module, name = run.reward_path, run.manager_path, run.manager_name
     for older, key, now in _OLDER_KEYS:
-        if extra.get(older) is not None:
-            yield f"{key} is {extra[older]!r}, a key that verl 0.9.1 does not read any more. Fix: {now}={extra[older]}."
+        if (value := getattr(run, older)) is not None:
+            yield f"{key} is {value!r}, a key that verl 0.9.1 does not read any more. Fix: {now}={value}."
     if path is not None:
-        load_named(path, extra.get("reward_name"), "reward.custom_reward_function")
-    registered = extra.get("manager_source") == "register"
+        load_named(path, run.reward_name, "reward.custom_reward_function")
+    registered = run.manager_source == "register"
     ours = not registered and MANAGERS in str(module).replace("/", ".")
-    by_name, name = registered or ours, extra.get("manager_name")
+    by_name = registered or ours
     if by_name and name not in REWARD_MANAGER:
         yield (
             f"reward.reward_manager.name is {name!r}, and verl 0.9.1 knows {', '.join(sorted(REWARD_MANAGER))}. "
@@ -208,15 +209,14 @@ def _rewards(settings: Settings) -> Iterator[str]:
         )
     elif not by_name:
         load_named(module, name, "reward.reward_manager.module")
-    if extra.get("sandbox_url") and path == DISPATCH and not ours:
-        if not (extra.get("reward_kwargs") or {}).get("sandbox_fusion"):
-            yield (
-                f"reward.sandbox_fusion.url is {extra['sandbox_url']!r} and reward.reward_manager is not ours, so the "
-                "sandbox would not reach the reward functions and code would run on this machine. Fix: "
-                "+reward.custom_reward_function.reward_kwargs.sandbox_fusion='${reward.sandbox_fusion}', or leave "
-                "reward.reward_manager.source and .module as in our yaml."
-            )
-    if extra.get("reward_model") and path is None and settings.pairs.val_files:
+    if run.sandbox_url and path == DISPATCH and not ours and not (run.reward_kwargs or {}).get("sandbox_fusion"):
+        yield (
+            f"reward.sandbox_fusion.url is {run.sandbox_url!r} and reward.reward_manager is not ours, so the sandbox "
+            "would not reach the reward functions and code would run on this machine. Fix: "
+            "+reward.custom_reward_function.reward_kwargs.sandbox_fusion='${reward.sandbox_fusion}', or leave "
+            "reward.reward_manager.source and .module as in our yaml."
+        )
+    if run.reward_model and path is None and settings.pairs.val_files:
         yield (
             "reward.reward_model.enable is True and reward.custom_reward_function.path is null, so the reward model "
             f"would judge the held-out pairs too. Fix: reward.custom_reward_function.path={DISPATCH} with a function "
@@ -232,21 +232,29 @@ def _rewards(settings: Settings) -> Iterator[str]:
         )
 
 
-def _joint_loss(settings: Settings) -> tuple[()]:
+def _joint_loss(settings: Settings) -> None:
     if settings.objective == "context_awareness":
-        check_joint_loss(settings.run.model_extra or {})
-    return ()
+        check_joint_loss(settings.run)
 
 
 CHECKS = (_order_of_rows, _ranks, _platform, _rollout, _sampler, _registration, _data_set, _rewards, _joint_loss)
 
 
-def key_problems(settings: Settings) -> list[str]:
-    """What :data:`CHECKS` find, a paragraph each."""
-    problems: list[str] = []
-    for check in CHECKS:
+class Findings:
+    """Runs checks one after another and keeps what they say."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def of(self, check: Callable[..., Found], *arguments: Any) -> Found | None:
+        """What the check returns; None if it found a problem."""
         try:
-            problems += check(settings)
+            return check(*arguments)
         except ConfigError as error:
-            problems += error.problems
-    return problems
+            self.problems += error.problems
+            return None
+
+    def of_keys(self, settings: Settings) -> None:
+        """What :data:`CHECKS` yield or raise."""
+        for check in CHECKS:
+            self.of(lambda check=check: self.problems.extend(check(settings) or ()))

@@ -7,6 +7,7 @@ from typing import Any
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.grpo.fused_head import fused_kernels_problem
+from contextrl_verl.settings import RunView
 
 _ULYSSES = "ulysses_sequence_parallel_size"
 # All that verl registers, and why pairs forbid it. None: ordinary rows train as in a batch without pairs, to 1e-6
@@ -43,31 +44,26 @@ REFUSED: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
 )
 
 
-def check_joint_loss(run: dict[str, Any]) -> None:
-    """Raises ConfigError for an option under which pairs would be lost, or their loss or verl's distorted.
-
-    Args:
-        run: what the job's config says, by the names of the block ``contextrl.run``; of the refused keys, one that it
-            lacks has its default.
-    """
-    problems = [problem for key, name, known in REGISTRIES for problem in _registered(key, run.get(name), known)]
+def check_joint_loss(run: RunView) -> None:
+    """Raises ConfigError for an option under which pairs would be lost, or their loss or verl's distorted."""
+    problems = [problem for key, name, known in REGISTRIES for problem in _registered(key, getattr(run, name), known)]
     for key, name, good in REFUSED:
-        value = run.get(name, good[0])
+        value = getattr(run, name)
         if value not in good:
             problems.append(
                 f"{key} is {value!r}, which context awareness does not support (with verl 0.9.1 it needs the "
                 "synchronous V1 trainer, FSDP1 or FSDP2, every row of a batch, and the data set's own order). "
                 f"Fix: {key}={'null' if good[0] is None else good[0]}."
             )
-    if run.get("use_kl_in_reward") and run.get("kl_ctrl") == "adaptive":
+    if run.use_kl_in_reward and run.kl_ctrl == "adaptive":
         problems.append(
             "algorithm.kl_ctrl.type is 'adaptive' and algorithm.use_kl_in_reward is True: verl adapts the coefficient "
             "to the KL averaged over rows, pairs among them with a KL of 0, so pairs would change it. Fix: "
             "algorithm.kl_ctrl.type=fixed, or a KL loss instead, actor_rollout_ref.actor.use_kl_loss=True."
         )
-    if run.get("model_type") != "contextrl_language_model":
+    if run.model_type != "contextrl_language_model":
         problems.append(
-            f"actor_rollout_ref.model.model_type is {run.get('model_type')!r}, so verl would not use the engine "
+            f"actor_rollout_ref.model.model_type is {run.model_type!r}, so verl would not use the engine "
             "with the joint loss. Fix: actor_rollout_ref.model.model_type=contextrl_language_model."
         )
     if problems:
@@ -87,34 +83,32 @@ def _registered(key: str, value: str | None, known: dict[str, str | None]) -> It
         yield f"{key} is {value!r}: {known[value]}. Fix: {key}={first}, or one of {', '.join(others)}."
 
 
-def ranks_of_a_sequence(run: dict[str, Any]) -> tuple[str, int]:
+def ranks_of_a_sequence(run: RunView) -> tuple[str, int]:
     """Ulysses: the key that sets it, and the number of ranks that share a sequence. verl's older key wins."""
-    older = int(run.get("ulysses") or 1)
-    if older > 1:
-        return f"actor_rollout_ref.actor.{_ULYSSES}", older
-    return f"actor_rollout_ref.actor.fsdp_config.{_ULYSSES}", int(run.get("fsdp_ulysses") or 1)
+    if (run.ulysses or 1) > 1:
+        return f"actor_rollout_ref.actor.{_ULYSSES}", run.ulysses
+    return f"actor_rollout_ref.actor.fsdp_config.{_ULYSSES}", run.fsdp_ulysses or 1
 
 
-def check_model(run: dict[str, Any], config: Any) -> None:
+def check_model(run: RunView, config: Any) -> None:
     """Raises ConfigError where fused kernels or Ulysses would compute something else than the model.
 
     Args:
-        run: as for :func:`check_joint_loss`.
         config: the model's own, from transformers.
     """
-    if run.get("use_fused_kernels"):
-        problem = fused_kernels_problem(config, int(run.get("lora_rank") or 0), run.get("target_modules"))
+    if run.use_fused_kernels:
+        problem = fused_kernels_problem(config, run.lora_rank, run.target_modules)
         if problem is not None:
             raise ConfigError(problem)
     key, ranks = ranks_of_a_sequence(run)
     if ranks == 1:
         return
-    if not run.get("use_remove_padding", True):
+    if not run.use_remove_padding:
         raise ConfigError(
             f"{key} is {ranks} and actor_rollout_ref.model.use_remove_padding is False: ranks share a packed row. "
             "Fix: actor_rollout_ref.model.use_remove_padding=True."
         )
-    attention = run.get("attention") or "flash_attention_2"
+    attention = run.attention or "flash_attention_2"
     if not attention.startswith("flash_attention"):
         raise ConfigError(
             f"{key} is {ranks} and actor_rollout_ref.model.override_config.attn_implementation is {attention!r}: verl "

@@ -10,7 +10,7 @@ from typing import Any
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.grpo.batch_plan import BatchPlan
-from contextrl_verl.settings import Settings
+from contextrl_verl.settings import RunView, Settings
 
 STATE = "contextrl_plan"
 _ANEW = "trainer.resume_mode=disable, or another trainer.default_local_dir, to start anew"
@@ -22,7 +22,7 @@ def check_resume(settings: Settings, plan: BatchPlan) -> None:
     That is one whose data loader knows nothing of our plan (written without this package: verl would go on at a
     position that means other rows), or one at or behind the plan's last step (the job would end without training).
     """
-    folder, key = _folder(settings.run.model_extra or {})
+    folder, key = _folder(settings.run)
     if folder is None:
         return
     step = int(folder.rstrip("/").split("global_step_")[-1])
@@ -43,22 +43,21 @@ def check_resume(settings: Settings, plan: BatchPlan) -> None:
         )
 
 
-def _folder(run: Mapping[str, Any]) -> tuple[str | None, str]:
+def _folder(run: RunView) -> tuple[str | None, str]:
     """The checkpoint that verl would load, and the key that leads there."""
     from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
-    mode = run.get("resume_mode")
-    if mode == "resume_path":
-        folder = run.get("resume_from_path")
-        if not isinstance(folder, str) or "global_step_" not in folder or not os.path.isdir(folder):
+    if run.resume_mode == "resume_path":
+        folder = run.resume_from_path
+        if not folder or "global_step_" not in folder or not os.path.isdir(folder):
             raise ConfigError(
                 f"trainer.resume_mode is 'resume_path' and trainer.resume_from_path is {folder!r}, which is no folder "
                 "of a checkpoint. Fix: a folder global_step_N, or trainer.resume_mode=auto."
             )
         return folder, "trainer.resume_from_path"
-    if mode == "auto" and run.get("default_local_dir"):
+    if run.resume_mode == "auto" and run.default_local_dir:
         with contextlib.redirect_stdout(io.StringIO()):  # verl will say it again
-            return find_latest_ckpt_path(os.path.abspath(run["default_local_dir"])), "trainer.default_local_dir"
+            return find_latest_ckpt_path(os.path.abspath(run.default_local_dir)), "trainer.default_local_dir"
     return None, ""
 
 

@@ -83,8 +83,8 @@ def option_order(pair_id: str, options: int, epoch: int, seed: int, rotation: in
     return order[rotation:] + order[:rotation]
 
 
-def load_template(name: str):
-    """Compile a template by name or path; unknown variables are errors. Raises ConfigError."""
+def template_text(name: str) -> str:
+    """A template by name or path. Raises ConfigError."""
     path = Path(name) if name.endswith(".jinja") else TEMPLATES / f"{name}.jinja"
     if not path.is_file():
         known = sorted(p.stem for p in TEMPLATES.glob("*.jinja"))
@@ -92,12 +92,18 @@ def load_template(name: str):
             f"contextrl.prompt.template is {name!r}, and there is no file {path}. "
             f"Fix: use one of {known} or the path of a .jinja file."
         )
+    return path.read_text(encoding="utf-8")
+
+
+def load_template(name: str):
+    """Compile a template; unknown variables are errors. Raises ConfigError."""
+    text = template_text(name)
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=False, autoescape=False)
     try:
-        return environment.from_string(path.read_text(encoding="utf-8"))
+        return environment.from_string(text)
     except TemplateError as error:
         raise ConfigError(
-            f"contextrl.prompt.template {path} does not compile: {error}. Fix: mend the template."
+            f"contextrl.prompt.template {name!r} does not compile: {error}. Fix: mend the template."
         ) from None
 
 

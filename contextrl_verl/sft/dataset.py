@@ -6,15 +6,14 @@ import os
 from typing import Any
 
 import torch
-from omegaconf import ListConfig
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, DistributedSampler
 from verl.utils.tokenizer import get_processor_token_id
 
 from contextrl_verl.errors import ConfigError, JobRefused
+from contextrl_verl.grpo.batch_plan import Slot, check_pairs_of_a_batch, drawn
+from contextrl_verl.grpo.pair_source import PairSource
 from contextrl_verl.pairs.prompting import PromptConfig, encode_prompt, images_of, prompt_text
-from contextrl_verl.pairs.source import PairSource
-from contextrl_verl.settings import Settings, parse_settings
-from contextrl_verl.sft.plan import Selection, before_sampler, selection_order
+from contextrl_verl.settings import Settings, listed, parse_settings
 
 _MARK = "contextrl-reply"
 
@@ -40,8 +39,10 @@ class SelectionDataset(Dataset):
         self.tokenizer, self.processor = tokenizer, processor
         try:
             self.settings = parse_settings(config.get("contextrl"))
-            self.is_train = _listed(parquet_files) == _listed(config.get("train_files"))
-            self.pairs = open_pairs(self.settings, tokenizer, processor, train=self.is_train)
+            self.is_train = listed(parquet_files) == listed(config.get("train_files"))
+            name = "train_files" if self.is_train else "val_files"
+            files, key = getattr(self.settings.pairs, name), f"contextrl.pairs.{name}"
+            self.pairs = PairSource(files, self.settings, tokenizer, processor, key)
             count = min(len(self.pairs), max_samples) if max_samples > 0 else len(self.pairs)
             self.end = end_of_turn(tokenizer, self.settings.prompt_config)
             if self.is_train:
@@ -57,7 +58,7 @@ class SelectionDataset(Dataset):
         return len(self.items)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        index, epoch, rotation = self.items[item]
+        _, index, epoch, rotation = self.items[item]
         messages, order = self.pairs.messages(self.pairs[index], epoch, rotation)
         prompt, images = encode_with_images(messages, self.tokenizer, self.pairs.prompt, self.processor)
         reply = [self.pairs.option_ids[order.index(0)], self.end]
@@ -71,18 +72,6 @@ class SelectionDataset(Dataset):
             # On every row, text too: verl's collator takes a batch's keys from any row.
             row["multi_modal_inputs"] = images
         return row
-
-
-def open_pairs(settings: Settings, tokenizer: Any, processor: Any, *, train: bool) -> PairSource:
-    """The usable pairs of training or validation. Raises ConfigError, see :class:`PairSource`."""
-    name = "train_files" if train else "val_files"
-    files = getattr(settings.pairs, name)
-    if not files:
-        raise ConfigError(
-            f"contextrl.pairs.{name} is empty, and there is nothing to train on. "
-            f"Fix: contextrl.pairs.{name}=[path.parquet]."
-        )
-    return PairSource(files, settings, tokenizer, processor, f"contextrl.pairs.{name}")
 
 
 def end_of_turn(tokenizer: Any, config: PromptConfig) -> int:
@@ -158,32 +147,53 @@ def position_ids(ids: torch.Tensor, images: dict[str, torch.Tensor], processor: 
     return torch.cat([plain[None], vision[:, 0]])
 
 
-def _training_order(settings: Settings, pairs: PairSource, count: int) -> list[Selection]:
+def _training_order(settings: Settings, pairs: PairSource, count: int) -> list[Slot]:
+    rotations, size = pairs.rotations(), settings.run.train_batch_size
+    check_pairs_of_a_batch("data.train_batch_size", size, count, rotations)
+    steps = settings.run.total_training_steps
     return selection_order(
         count,
-        batch_size=settings.run.train_batch_size,
-        rotations=pairs.rotations(),
-        epochs=settings.epochs,
-        steps=settings.run.total_training_steps,
-        seed=settings.seed,
-        shuffle=settings.shuffle,
+        batch_size=size,
+        rotations=rotations,
+        steps=steps if steps is not None else count * rotations * settings.epochs // size,
+        seed=settings.seed if settings.shuffle else None,
     )
 
 
-def _held_out(pairs: PairSource, count: int, batch_size: int) -> list[Selection]:
-    questions = [Selection(index, 0, rotation) for index in range(count) for rotation in range(pairs.options_of(index))]
+def selection_order(pairs: int, *, batch_size: int, steps: int, rotations: int = 1, seed: int | None = 1) -> list[Slot]:
+    """All items of a run in the order they are trained on; item i belongs to batch i // batch_size.
+
+    Args:
+        pairs: number of usable pairs.
+        rotations: 1, or the number of options when every order of a pair is asked in the same batch.
+        seed: draws a new order of pairs in every pass; None: as they stand.
+    """
+    key = None if seed is None else (seed,)
+    return [drawn("pair", number, pairs, key, rotations) for number in range(steps * batch_size)]
+
+
+def before_sampler(items: list[Slot]) -> list[Slot]:
+    """The items laid out so that verl's sampler reads them in the order given.
+
+    verl's supervised trainer reads a data set through torch's DistributedSampler, which shuffles with a fixed seed of
+    its own: the seed of the job would not matter, orders of one pair would be torn apart, and passes mixed.
+    """
+    laid = list(items)
+    for position, index in enumerate(DistributedSampler(items, num_replicas=1, rank=0, shuffle=True)):
+        laid[index] = items[position]
+    return laid
+
+
+def _held_out(pairs: PairSource, count: int, batch_size: int) -> list[Slot]:
+    questions = [Slot("pair", index, 0, turn) for index in range(count) for turn in range(pairs.options_of(index))]
     size = -(-len(questions) // batch_size) * batch_size
     print(f"contextrl: {len(questions)} held-out selections; {size - len(questions)} of them again, to fill batches")
     return [questions[at % len(questions)] for at in range(size)]
 
 
-def _describe(order: list[Selection], settings: Settings, pairs: PairSource, count: int) -> str:
+def _describe(order: list[Slot], settings: Settings, pairs: PairSource, count: int) -> str:
     size = settings.run.train_batch_size
     return (
         f"contextrl: {len(order) // size} batches of {size} selections, from {count} pairs in {order[-1].epoch + 1} "
         f"epoch(s); left out: {sum(pairs.dropped.values())} pairs too long"
     )
-
-
-def _listed(value: Any) -> list[str]:
-    return [str(v) for v in value] if isinstance(value, list | tuple | ListConfig) else [str(value)]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.launch import JobError, OnMetrics, overrides_of, watch
+from contextrl_verl.launch import JobError, OnMetrics, command_of, watch
 from contextrl_verl.patches.cpu.environment import cpu_environment, cpu_selected
 
 TRAINER = "verl.trainer.sft_trainer_ray"
@@ -64,10 +64,7 @@ def run_selection_sft(
         return done
     logger = {} if "trainer.logger" in keys else {"trainer.logger": ["console", "file"]}
     own = {"hydra.run.dir": str(folder), "trainer.default_local_dir": str(folder / "checkpoints")}
-    command = [
-        sys.executable, "-m", TRAINER, "--config-path=pkg://contextrl_verl.config", f"--config-name={config_name}",
-        *overrides_of({**keys, **logger, **own}),
-    ]  # fmt: skip
+    command = command_of(TRAINER, config_name, {**keys, **logger, **own})
     environment = dict(os.environ)
     if config_name == CPU:
         # verl's trainer calls ray.init() bare; more CPUs than there are, for a worker asks for ten.
@@ -127,7 +124,7 @@ def _pair_files(folder: Path) -> list[dict[str, Any]]:
     """Name, bytes and digest of the pair files of the job that ran in ``folder``."""
     from omegaconf import OmegaConf
 
-    from contextrl_verl.checkpoint.run_config import data_files
+    from contextrl_verl.checkpoint.card import data_files
 
     rows = data_files(OmegaConf.load(folder / ".hydra" / "config.yaml"))
     return [row for row in rows if row["key"] == "contextrl.pairs.train_files"]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from contextrl_verl.arms import check_shared
 from contextrl_verl.errors import ConfigError, JobRefused
 
 
@@ -42,14 +43,9 @@ def check_allocation(config: Any, nodes: int, gpus: int, requeue: bool) -> None:
                 f"trainer.resume_mode is {config.trainer.resume_mode!r}, so a requeued job would not go on from its "
                 "last checkpoint. Fix: trainer.resume_mode=auto, or REQUEUE=0."
             )
-    actor, rollouts, ranks = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout.n, nodes * gpus
-    rows = actor.ppo_mini_batch_size * rollouts
-    if rows % ranks:
-        raise ConfigError(
-            f"actor_rollout_ref.actor.ppo_mini_batch_size is {actor.ppo_mini_batch_size}; with rollout.n={rollouts} "
-            f"that is {rows} rows, and {ranks} GPUs cannot share them evenly. Fix: a ppo_mini_batch_size such that "
-            f"ppo_mini_batch_size * {rollouts} is a multiple of {ranks}."
-        )
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    key = "actor_rollout_ref.actor.ppo_mini_batch_size"
+    check_shared(key, actor.ppo_mini_batch_size, nodes * gpus, rows=rollout.n)
 
 
 def check_offline(path: str) -> None:

@@ -5,13 +5,12 @@ from typing import Any
 
 # Where each public name is; imported when asked for, so that the command line's --help needs neither scipy nor sklearn.
 _HOMES = {
-    "AuditError": "view",
     "AuditResult": "result",
     "FeatureGroup": "registry",
     "GroupRow": "result",
     "PairView": "view",
     "audit": "run",
-    "known_groups": "registry",
+    "known_groups": "groups",
     "register": "registry",
 }
 __all__ = list(_HOMES)

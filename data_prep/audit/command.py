@@ -29,49 +29,26 @@ def audit_command(
     from rich.console import Console
     from tqdm import tqdm
 
-    from contextrl_verl.errors import ConfigError
-    from contextrl_verl.pairs import PairFormatError
     from contextrl_verl.pairs.files import PairFile
-    from data_prep.audit.report import print_result, write_chart, write_json
+    from data_prep.audit.result import print_result, write_chart, write_json
     from data_prep.audit.run import audit
 
-    try:
-        sources = [PairFile(path) for path in files]
-        with tqdm(total=sum(map(len, sources)), unit="pair", delay=1, leave=False) as bar:
+    sources = [PairFile(path) for path in files]
+    with tqdm(total=sum(map(len, sources)), unit="pair", delay=1, leave=False) as bar:
 
-            def counted():
-                for source in sources:
-                    for pair in source:
-                        yield pair
-                        bar.update()
+        def counted():
+            for source in sources:
+                for pair in source:
+                    yield pair
+                    bar.update()
 
-            result = audit(
-                counted(),
-                group or None,
-                seed,
-                folds,
-                threshold,
-                repeats=repeats,
-                evidence=evidence,
-                evidence_threshold=evidence_threshold,
-                max_pairs=max_pairs,
-                progress=bar.set_description_str,
-            )
-        if out is not None:
-            write_json(result, out / "audit.json")
-            write_chart(result, out / "audit.png")
-    except (ConfigError, PairFormatError) as error:
-        typer.echo(f"contextrl audit: {error}", err=True)
-        raise typer.Exit(BAD_INPUT) from None
-    except OSError as error:
-        typer.echo(f"contextrl audit: --out {out}: {error}. Fix: choose a folder that can be written.", err=True)
-        raise typer.Exit(BAD_INPUT) from None
-    except ModuleNotFoundError as error:
-        typer.echo(
-            f"contextrl audit: the package {error.name!r} is not installed. Fix: pip install 'contextrl-verl[audit]'.",
-            err=True,
-        )
-        raise typer.Exit(BAD_INPUT) from None
+        result = audit(
+            counted(), group or None, seed, folds, threshold, repeats=repeats, evidence=evidence,
+            evidence_threshold=evidence_threshold, max_pairs=max_pairs, progress=bar.set_description_str,
+        )  # fmt: skip
+    if out is not None:
+        write_json(result, out / "audit.json")
+        write_chart(result, out / "audit.png")
     print_result(result, Console(width=None if Console().is_terminal else 120))
     if not result.passed:
         raise typer.Exit(FOUND_SHORTCUT)

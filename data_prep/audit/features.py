@@ -8,6 +8,7 @@ the file, nothing about the contexts alone can tell, but "the longer patch belon
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -19,44 +20,61 @@ from data_prep.audit.view import ContextView, PairView, TextView
 # <PATCH_MASKED>, <ELIDED 3,120 tokens>, <REDACTED:email>, [... 812 characters left out ...]
 _MARKER = re.compile(r"<([A-Z]{3,}[A-Z_]*)\b[^<>\n]{0,80}>|\[\.\.\. [^\]\n]{0,80} \.\.\.\]")
 _MARKER_KINDS = ("PATCH_MASKED", "ELIDED", "REDACTED")
-_NUMBER = re.compile(r"\d[\d,]*")
-_BLANK_LINE = re.compile(r"\n[ \t]*(?=\n)")
-_TRAILING_SPACE = re.compile(r"[ \t]+(?=\n)")
-_LIST_ITEM = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s", re.M)
-_HEADING = re.compile(r"^#{1,6}\s", re.M)
 _RETURN_CODE = re.compile(
     r"(?:<returncode>|exit(?:ed with)?[ _](?:code|status)[:= ]*|return ?code[:= ]+)\s*(-?\d{1,4})", re.I
 )
-_HUNK = re.compile(r"^@@ ", re.M)
-_FILE = re.compile(r"^\+\+\+ ", re.M)
-_PLUS = re.compile(r"^\+(?!\+\+)", re.M)
-_MINUS = re.compile(r"^-(?!--)", re.M)
-
-_ASCII = np.arange(256)
-_DIGITS = (_ASCII >= 48) & (_ASCII <= 57)
-_UPPER = (_ASCII >= 65) & (_ASCII <= 90)
-_LOWER = (_ASCII >= 97) & (_ASCII <= 122)
-_OTHER = _ASCII >= 128
-_SPACES = np.isin(_ASCII, [9, 10, 11, 12, 13, 32])
-_PUNCTUATION = (_ASCII > 32) & (_ASCII < 127) & ~_DIGITS & ~_UPPER & ~_LOWER
-
-
-def _rows(view: PairView, of: Callable[[ContextView], list[float]]) -> np.ndarray:
-    return np.asarray([context.once(of) for context in view.contexts], np.float32)
+# Hunks, files, added and removed lines of a diff.
+_DIFF_MARKS = (r"^@@ ", r"^\+\+\+ ", r"^\+(?!\+\+)", r"^-(?!--)")
+_KINDS = (string.digits, string.ascii_uppercase, string.ascii_lowercase, string.whitespace, string.punctuation)
+# Of each byte: 0 to 4 as above, 5 for the rest.
+_KIND_OF = np.asarray([next((n for n, kind in enumerate(_KINDS) if chr(byte) in kind), 5) for byte in range(256)])
 
 
 def _logs(*counts: float) -> list[float]:
     return [float(np.log1p(count)) for count in counts]
 
 
+def _found(text: str, *patterns: str) -> list[int]:
+    return [len(re.findall(pattern, text, re.M)) for pattern in patterns]
+
+
+def answer_form(view: PairView) -> np.ndarray:
+    """[columns] length and shape of the answer, none of its words."""
+    return view.answer.once(_shape)
+
+
+def _shape(answer: TextView) -> np.ndarray:
+    text = answer.text
+    digits = answer.byte_counts[_KIND_OF == 0].sum()
+    counts = (len(text), text.count("\n"), len(text.split()), *_found(text, *_DIFF_MARKS), digits)
+    number = text.strip().replace(".", "").isdigit()
+    return np.asarray([*_logs(*counts, len(_MARKER.findall(text))), text[:1].isupper(), number], np.float32)
+
+
+def form_group(name: str, description: str, crossed: bool = True) -> Callable:
+    """Registers a function of a context as a group, and once more matched with the form of the answer."""
+
+    def add(of: Callable[[ContextView], list[float]]) -> Callable[[ContextView], list[float]]:
+        def columns(view: PairView) -> np.ndarray:
+            return np.asarray([context.once(of) for context in view.contexts], np.float32)
+
+        register(FeatureGroup(name, description, columns=columns))
+        if crossed:
+            matched = f"{description}; matched with length and shape of the answer"
+            register(FeatureGroup(f"{name} x answer", matched, crossed=(columns, answer_form)))
+        return of
+
+    return add
+
+
+@form_group("lengths", "characters, bytes, words, lines, distinct words, length of lines and words")
 def _lengths(context: TextView) -> list[float]:
-    text = context.text
-    words = float(context.word_counts.sum())
-    lines = text.count("\n") + 1
-    counts = (len(text), int(context.byte_counts.sum()), words, len(text.split()), lines, len(context.word_hashes))
+    text, words, lines = context.text, context.words.sum(), context.text.count("\n") + 1
+    counts = (len(text), context.byte_counts.sum(), words, len(text.split()), lines, context.words.nnz)
     return [*_logs(*counts), len(text) / lines / 100, len(text) / (words + 1) / 10]
 
 
+@form_group("turns", "messages by role, their lengths, first and last role")
 def _turns(context: ContextView) -> list[float]:
     roles = [role for role, _ in context.turns]
     sizes = [len(content) for _, content in context.turns] or [0]
@@ -70,6 +88,7 @@ def _turns(context: ContextView) -> list[float]:
     ]
 
 
+@form_group("masks", "markers of masked, elided and redacted text: number, places, amount left out")
 def _masks(context: ContextView) -> list[float]:
     places: list[float] = []
     kinds = [0] * (len(_MARKER_KINDS) + 1)
@@ -78,97 +97,49 @@ def _masks(context: ContextView) -> list[float]:
         places.append(found.start() / len(context.text))
         name = found.group(1) or "ELIDED"
         kinds[next((n for n, kind in enumerate(_MARKER_KINDS) if name.startswith(kind)), -1)] += 1
-        left_out += sum(int(number.replace(",", "")[:12] or 0) for number in _NUMBER.findall(found.group()))
+        left_out += sum(int(number.replace(",", "")[:12]) for number in re.findall(r"\d[\d,]*", found.group()))
     where = [places[0], float(np.mean(places)), places[-1]] if places else [0.5] * 3
     return [*_logs(len(places), *kinds, left_out), *where, len(places) / (len(context.text) / 1000 + 1)]
 
 
+@form_group("formatting", "classes of characters, code fences, blank lines, lists, first and last character")
 def _formatting(context: TextView) -> list[float]:
-    text, counts = context.text, context.byte_counts
-    total = int(counts.sum()) or 1
-    lines = text.count("\n") + 1
-    shares = [counts[mask].sum() / total for mask in (_DIGITS, _UPPER, _LOWER, _OTHER, _SPACES, _PUNCTUATION)]
-    single = [counts[ord(mark)] / total * 10 for mark in ".,;:!?'\"`()[]{}<>=_-*#/\\|\t"]
+    text, counts = context.text, context.byte_counts / (context.byte_counts.sum() or 1)
+    lists_and_headings = _found(text, r"^\s*(?:[-*+]|\d+[.)])\s", r"^#{1,6}\s")
+    blank_and_trailing = _found(text, r"\n[ \t]*(?=\n)", r"[ \t]+(?=\n)")
+    first, last = text[:1], text[-1:]
     return [
-        *(float(value) for value in (*shares, *single)),
-        *_logs(text.count("```"), text.count("\r"), text.count("  "), text.count("\n\n\n")),
-        *_logs(len(_LIST_ITEM.findall(text)), len(_HEADING.findall(text))),
-        len(_BLANK_LINE.findall(text)) / lines,
-        len(_TRAILING_SPACE.findall(text)) / lines,
-        float(text[:1].isspace()),
-        float(text[-1:].isspace()),
-        float(text[-1:] == "\n"),
-        float(text[-1:].isalnum()),
-        float(text[:1].isupper()),
+        *np.bincount(_KIND_OF, weights=counts, minlength=6),
+        *(counts[ord(mark)] * 10 for mark in ".,;:!?'\"`()[]{}<>=_-*#/\\|\t"),
+        *_logs(*(text.count(mark) for mark in ("```", "\r", "  ", "\n\n\n")), *lists_and_headings),
+        *(count / (text.count("\n") + 1) for count in blank_and_trailing),
+        *map(float, (first.isspace(), last.isspace(), last == "\n", last.isalnum(), first.isupper())),
     ]
 
 
+@form_group("outcome", "last message, return codes, words such as error and passed")
 def _outcome(context: ContextView) -> list[float]:
-    text = context.text
-    codes = [int(code) for code in _RETURN_CODE.findall(text)]
+    codes = [int(code) for code in _RETURN_CODE.findall(context.text)]
     last = context.turns[-1][1] if context.turns else ""
-    lowered = text.lower()
+    lowered = context.text.lower()
     failed = sum(code != 0 for code in codes)
     return [
         *_logs(len(last), last.count("\n"), len(codes), failed),
         failed / (len(codes) or 1),
-        float(bool(codes) and codes[-1] != 0),
+        float(codes[-1:] not in ([], [0])),
         *_logs(*(lowered.count(word) for word in ("traceback", "error", "failed", "passed", "warning", "submit"))),
         float("submit" in last.lower()),
     ]
 
 
+@form_group("images", "bytes, width, height and bytes per pixel as the image files state them")
 def _images(context: ContextView) -> list[float]:
-    images = context.images
-    if not images:
+    if not context.images:
         return [0.0] * 8
-    bytes_, widths, heights = (
-        np.asarray([getattr(image, name) for image in images], float) for name in ("size", "width", "height")
-    )
+    sizes, widths, heights = np.asarray([(i.size, i.width, i.height) for i in context.images], float).T
     pixels = widths * heights
     return [
-        *_logs(len(images), bytes_.sum(), bytes_[-1], widths.mean(), heights.mean(), pixels.sum()),
-        float(np.mean(bytes_ / pixels)),
+        *_logs(len(sizes), sizes.sum(), sizes[-1], widths.mean(), heights.mean(), pixels.sum()),
+        float(np.mean(sizes / pixels)),
         float(np.mean(np.log(widths / heights))),
     ]
-
-
-def answer_form(view: PairView) -> np.ndarray:
-    """[columns] length and shape of the answer, none of its words."""
-    return view.answer.once(_shape)
-
-
-def _shape(answer: TextView) -> np.ndarray:
-    text = answer.text
-    counts = _logs(
-        len(text),
-        text.count("\n"),
-        len(text.split()),
-        *(len(pattern.findall(text)) for pattern in (_HUNK, _FILE, _PLUS, _MINUS)),
-        int(answer.byte_counts[_DIGITS].sum()),
-        len(_MARKER.findall(text)),
-    )
-    return np.asarray([*counts, float(text[:1].isupper()), float(text.strip().replace(".", "").isdigit())], np.float32)
-
-
-def _add(name: str, description: str, of: Callable[[ContextView], list[float]], answer_too: bool = True) -> None:
-    def columns(view: PairView) -> np.ndarray:
-        return _rows(view, of)
-
-    register(FeatureGroup(name, description, columns=columns))
-    if answer_too:
-        register(
-            FeatureGroup(
-                f"{name} x answer",
-                f"{description}; matched with length and shape of the answer",
-                crossed=(columns, answer_form),
-            )
-        )
-
-
-_add("lengths", "characters, bytes, words, lines, distinct words, length of lines and words", _lengths)
-_add("turns", "messages by role, their lengths, first and last role", _turns)
-_add("masks", "markers of masked, elided and redacted text: number, places, amount left out", _masks)
-_add("formatting", "classes of characters, code fences, blank lines, lists, first and last character", _formatting)
-_add("outcome", "last message, return codes, words such as error and passed", _outcome)
-_add("images", "bytes, width, height and bytes per pixel as the image files state them", _images)

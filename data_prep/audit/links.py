@@ -1,4 +1,9 @@
-"""What belongs together: the couple of a pair, the runs or images it shows, and whether all directions are there."""
+"""What belongs together: couples, shared runs and images; and folds that learn nothing of a run from itself.
+
+Pairs that share a run, an image or a context hang together in components. Small components go into one fold whole. A
+component larger than a fold's share is cut into neighbouring couples, and training then leaves out every pair that
+shares something with the fold's test pairs. So whatever the shape of the data, no key of a test pair is trained on.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from pydantic import BaseModel
+from scipy.sparse import block_array
+from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
+from sklearn.model_selection import GroupKFold
+from sklearn.preprocessing import MultiLabelBinarizer
 
 from data_prep.audit.view import PairView
 
@@ -19,6 +30,8 @@ _NAMING = {
     *("image", "images", "original", "edited"),
 }
 _KEY_PARTS = re.compile(r"[a-z]+")
+# A name in more than this share of the pairs names no run; it is the data set, or the model that ran.
+_COMMON = 0.25
 
 
 @dataclass(frozen=True)
@@ -39,11 +52,8 @@ class Link:
 
 
 def _scalars(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for inner in value.values():
-            yield from _scalars(inner)
-    elif isinstance(value, list):
-        for inner in value:
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
             yield from _scalars(inner)
     elif isinstance(value, str | int) and not isinstance(value, bool) and value != "":
         yield str(value)
@@ -60,8 +70,7 @@ def _named(provenance: dict[str, Any], start: str) -> list[str]:
 
 def context_names(view: PairView) -> tuple[str, ...]:
     """A name for every context: what the provenance calls it, or its digest when the provenance does not say."""
-    provenance = view.pair.provenance
-    names = [*_named(provenance, "support"), *_named(provenance, "confound")]
+    names = [*_named(view.pair.provenance, "support"), *_named(view.pair.provenance, "confound")]
     if len(names) == len(view.contexts) == len(set(names)):
         return tuple(names)
     return tuple(context.digest for context in view.contexts)
@@ -71,15 +80,14 @@ def link(view: PairView) -> Link:
     """The links of one pair, from its provenance and its contexts' content."""
     digests = tuple(context.digest for context in view.contexts)
     names = context_names(view)
-    keys = set(digests) | set(names)
-    given = None
+    keys = {*digests, *names}
+    text = "\0".join(sorted(names))
     for key, value in view.pair.provenance.items():
         parts = set(_KEY_PARTS.findall(key.lower()))
         if parts & _NAMING:
             keys.update(_scalars(value))
         if "couple" in parts:
-            given = "\0".join(_scalars(value)) or None
-    text = given if given is not None else "\0".join(sorted(names))
+            text = "\0".join(_scalars(value)) or text
     couple = hashlib.blake2b(f"{view.pair.domain}\0{text}".encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
     return Link(couple, frozenset(keys | {couple}), names, digests)
 
@@ -112,14 +120,67 @@ def directions(links: Sequence[Link], ids: Sequence[str]) -> Directions:
     for rows in members.values():
         right = Counter(links[row].names[0] for row in rows)
         shown = {name for row in rows for name in links[row].names}
-        texts = {(n, d) for row in rows for n, d in zip(links[row].names, links[row].digests, strict=True)}
+        texts = {text for row in rows for text in zip(links[row].names, links[row].digests, strict=True)}
         same += len(texts) == len(shown)
         both += len(right) == len(shown)
         if len(right) == len(shown) and len(set(right.values())) == 1:
             balanced += 1
-        elif len(one_sided) < 5:
+        else:
             one_sided.append(ids[rows[0]])
     count = len(members)
     return Directions(
-        couples=count, both=both / count, balanced=balanced / count, same_contexts=same / count, one_sided=one_sided
+        couples=count, both=both / count, balanced=balanced / count, same_contexts=same / count, one_sided=one_sided[:5]
     )
+
+
+class Grouping:
+    """Couples and their neighbours.
+
+    Args:
+        links: of the pairs, in order.
+
+    Attributes:
+        couple: [pairs] number of each pair's couple.
+        component: [pairs] number of each pair's component of shared keys.
+    """
+
+    def __init__(self, links: Sequence[Link]) -> None:
+        self.couple = pd.factorize(pd.Series([link.couple for link in links]))[0]
+        counts = Counter(key for link in links for key in link.keys)
+        limit = max(2.0, _COMMON * len(links))
+        keys = [{k for k in link.keys if counts[k] <= limit or k in link.digests or k == link.couple} for link in links]
+        self._holds = MultiLabelBinarizer(sparse_output=True).fit_transform(keys)  # [pairs, keys]
+        graph = block_array([[None, self._holds], [self._holds.T, None]], format="csr")
+        self.component = connected_components(graph, directed=False)[1][: len(links)]
+        # Neighbours stand near each other.
+        walk = reverse_cuthill_mckee(graph, symmetric_mode=True)
+        self._walk = walk[walk < len(links)]
+
+    def blocks(self, folds: int) -> np.ndarray:
+        """[pairs] number of the block of each: a component, or neighbouring couples of one too large for a fold."""
+        walked = pd.DataFrame({"couple": self.couple, "component": self.component}).iloc[self._walk]
+        couples = walked.groupby("couple", sort=False).agg(component=("component", "first"), size=("component", "size"))
+        before = couples.groupby("component")["size"].cumsum() - couples["size"]
+        share = max(1, len(self.couple) // (2 * folds))
+        small = couples.groupby("component")["size"].transform("sum") <= share
+        couples["part"] = np.where(small, 0, before // share)
+        return couples.groupby(["component", "part"]).ngroup().loc[self.couple].to_numpy()
+
+    def splits(
+        self, folds: int, rng: np.random.Generator, couples_only: bool = False
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(training, test) masks of pairs, one of each fold: no key, or no couple, of one is in the other.
+
+        Args:
+            couples_only: folds may share runs, but no couples.
+        """
+        blocks = self.couple if couples_only else self.blocks(folds)
+        count = blocks.max() + 1
+        if count == 1:
+            yield np.zeros(len(blocks), bool), np.ones(len(blocks), bool)
+            return
+        # Blocks of one size are dealt out in the order of their numbers, so other numbers make other folds.
+        for _, chosen in GroupKFold(min(folds, count)).split(blocks, groups=rng.permutation(count)[blocks]):
+            test = np.isin(np.arange(len(blocks)), chosen)
+            held = self._holds[test].sum(0) > 0
+            yield (~test if couples_only else self._holds @ np.ravel(held) == 0), test

@@ -12,6 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 _LEAST_TRAINING_PAIRS = 15
 
@@ -21,22 +25,20 @@ class Features:
     """One group's numbers for all pairs, contexts laid one after the other.
 
     Attributes:
-        owner: [contexts] the pair of each context; the first of a pair supports.
-        columns: [contexts, d] or None.
-        crossed: [contexts, e] or None; to be multiplied with ``of_pair``.
-        of_pair: [pairs, k] or None.
+        columns: [contexts, d]; d is 0 where a group has none.
+        crossed: [contexts, e], to be multiplied with ``of_pair``; e may be 0.
+        of_pair: [pairs, k]
         wide: hashed columns: no ranks, linear only.
     """
 
-    owner: np.ndarray
-    columns: np.ndarray | None
-    crossed: np.ndarray | None
-    of_pair: np.ndarray | None
-    wide: bool
+    columns: np.ndarray
+    crossed: np.ndarray
+    of_pair: np.ndarray
+    wide: bool = False
 
 
 class Layout:
-    """Which contexts belong to which pair.
+    """Which contexts belong to which pair; the first of a pair supports.
 
     Args:
         sizes: [pairs] number of contexts of each pair.
@@ -44,10 +46,9 @@ class Layout:
 
     def __init__(self, sizes: np.ndarray) -> None:
         self.sizes = np.asarray(sizes, int)
-        self.owner = np.repeat(np.arange(len(sizes)), self.sizes)
-        self.start = np.concatenate([[0], np.cumsum(self.sizes)[:-1]]).astype(int)
-        self.supports = np.zeros(len(self.owner), bool)
-        self.supports[self.start] = True
+        self.owner = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        self.start = np.cumsum(self.sizes) - self.sizes
+        self.supports = np.isin(np.arange(len(self.owner)), self.start)
 
     @property
     def chance(self) -> float:
@@ -56,13 +57,8 @@ class Layout:
 
     def ranks(self, columns: np.ndarray) -> np.ndarray:
         """[contexts, d] rank of each value within its pair, -1 to 1; ties in the middle."""
-        above = np.zeros(columns.shape, np.float32)
-        for size in np.unique(self.sizes):
-            rows = self.start[self.sizes == size][:, None] + np.arange(size)
-            block = columns[rows]
-            for one in range(size):
-                above[rows[:, one]] = np.sign(block[:, one : one + 1] - block).sum(1) / max(size - 1, 1)
-        return above
+        ranks = pd.DataFrame(columns).groupby(self.owner).rank().to_numpy()
+        return (2 * (ranks - 1) / np.maximum(self.sizes - 1, 1)[self.owner, None] - 1).astype(np.float32)
 
     def centred(self, columns: np.ndarray) -> np.ndarray:
         """[contexts, d] each value less the mean of its pair."""
@@ -71,10 +67,8 @@ class Layout:
     def credit(self, scores: np.ndarray) -> np.ndarray:
         """[pairs] 1 if the supporting context has the highest score, 0 if not, 1/ties if it shares it."""
         best = np.maximum.reduceat(scores, self.start)
-        tolerance = 1e-9 * np.maximum(1, np.abs(best))
-        top = scores >= (best - tolerance)[self.owner]
-        ties = np.add.reduceat(top.astype(float), self.start)
-        return np.where(top[self.start], 1 / ties, 0.0)
+        top = scores >= (best - 1e-9 * np.maximum(1, np.abs(best)))[self.owner]
+        return np.where(top[self.start], 1 / np.add.reduceat(top.astype(float), self.start), 0.0)
 
 
 def _standard(columns: np.ndarray) -> np.ndarray:
@@ -84,16 +78,12 @@ def _standard(columns: np.ndarray) -> np.ndarray:
 
 def linear_design(features: Features, layout: Layout) -> np.ndarray:
     """[contexts, columns] what the linear model weighs: columns, their ranks, products with the pair's numbers."""
-    parts = []
-    if features.columns is not None:
-        columns = features.columns.astype(np.float32)
-        parts += [columns] if features.wide else [_standard(columns), layout.ranks(columns)]
-    if features.crossed is not None:
-        crossed = features.crossed.astype(np.float32)
-        crossed = np.concatenate([layout.centred(_standard(crossed)), layout.ranks(crossed)], 1)
-        of_pair = _standard(features.of_pair.astype(np.float32))[layout.owner]
-        parts.append((crossed[:, :, None] * of_pair[:, None, :]).reshape(len(crossed), -1))
-    return np.concatenate(parts, 1)
+    columns, crossed, of_pair = (a.astype(np.float32) for a in (features.columns, features.crossed, features.of_pair))
+    own = [columns] if features.wide else [_standard(columns), layout.ranks(columns)]
+    crossed = np.concatenate([layout.centred(_standard(crossed)), layout.ranks(crossed)], 1)
+    of_pair = _standard(of_pair)[layout.owner]
+    products = (crossed[:, :, None] * of_pair[:, None, :]).reshape(len(crossed), crossed.shape[1] * of_pair.shape[1])
+    return np.concatenate([*own, products], 1)
 
 
 def tree_design(features: Features, layout: Layout) -> np.ndarray:
@@ -102,14 +92,8 @@ def tree_design(features: Features, layout: Layout) -> np.ndarray:
     return np.concatenate([columns, layout.centred(columns), layout.ranks(columns)], 1)
 
 
-# (design, layout, [contexts] bool of training, rng) -> [contexts] scores
-Scorer = Callable[[np.ndarray, Layout, np.ndarray, np.random.Generator], np.ndarray]
-
-
 def linear_scores(design: np.ndarray, layout: Layout, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Scores of a logistic regression (L2, no intercept) on differences supporting - confounding, signs at random."""
-    from sklearn.linear_model import LogisticRegression
-
     rows = np.flatnonzero(train & ~layout.supports)
     owners = layout.owner[rows]
     differences = design[layout.start[owners]] - design[rows]
@@ -117,58 +101,43 @@ def linear_scores(design: np.ndarray, layout: Layout, train: np.ndarray, rng: np
     scale = np.where(scale > 1e-9, scale, np.inf).astype(np.float32)
     # Hashed columns are rare and many: scaled by their own size they would all weigh as much as the common ones.
     scale = np.maximum(scale, np.median(scale[np.isfinite(scale)]) if np.isfinite(scale).any() else 1)
-    differences = differences / scale
     signs = rng.permutation(np.arange(len(rows)) % 2)
-    flipped = differences * (2 * signs[:, None] - 1).astype(np.float32)
-    model = LogisticRegression(C=_penalty(design.shape[1]), fit_intercept=False, max_iter=200, tol=1e-3)
+    flipped = differences / scale * (2 * signs[:, None] - 1).astype(np.float32)
+    # Inverse strength of L2: columns are of unit size, so the prior of a score is of unit size too.
+    model = LogisticRegression(C=min(1.0, 3.0 / design.shape[1]), fit_intercept=False, max_iter=200, tol=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(flipped, signs, sample_weight=1 / (layout.sizes[owners] - 1))
     return design @ (model.coef_[0] / scale)
 
 
-def _penalty(columns: int) -> float:
-    """Inverse strength of L2: columns are of unit size, so the prior of a score is of unit size too."""
-    return min(1.0, 3.0 / columns)
-
-
 def tree_scores(design: np.ndarray, layout: Layout, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Scores of shallow boosted trees: the probability that a context by itself supports its pair."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
     model = HistGradientBoostingClassifier(
-        max_iter=40,
-        learning_rate=0.1,
-        max_leaf_nodes=6,
-        min_samples_leaf=10,
-        max_bins=63,
-        l2_regularization=1.0,
-        early_stopping=False,
+        max_iter=40, max_leaf_nodes=6, min_samples_leaf=10, max_bins=63, l2_regularization=1.0, early_stopping=False,
         random_state=int(rng.integers(2**31)),
-    )
-    model.fit(design[train], layout.supports[train])
-    return model.predict_proba(design)[:, 1]
+    )  # fmt: skip
+    return model.fit(design[train], layout.supports[train]).predict_proba(design)[:, 1]
 
 
+# (design, layout, [contexts] bool of training, rng) -> [contexts] scores
+Scorer = Callable[[np.ndarray, Layout, np.ndarray, np.random.Generator], np.ndarray]
 MODELS: dict[str, tuple[Callable[[Features, Layout], np.ndarray], Scorer]] = {
     "linear": (linear_design, linear_scores),
     "trees": (tree_design, tree_scores),
 }
 
 
-def models_for(features: Features) -> list[str]:
-    """Names of the models that take these features.
+def models_for(features: Features, layout: Layout) -> list[str]:
+    """Names of the models that take these features; none where all contexts of every pair have the same numbers.
 
     Trees grow one split at a time and a product shows no gain in either factor alone, so crossed columns are left to
     the linear model, which is given the products.
     """
-    return ["linear"] if features.wide or features.columns is None or features.crossed is not None else list(MODELS)
-
-
-def all_equal(features: Features, layout: Layout) -> bool:
-    """Whether the contexts of every pair have the same numbers, so that there is nothing to tell them apart by."""
-    given = [columns for columns in (features.columns, features.crossed) if columns is not None]
-    return all(bool((columns == columns[layout.start][layout.owner]).all()) for columns in given)
+    given = (features.columns, features.crossed)
+    if all((columns == columns[layout.start][layout.owner]).all() for columns in given):
+        return []
+    return ["linear"] if features.wide or features.crossed.size else list(MODELS)
 
 
 def cross_validated(
@@ -179,17 +148,13 @@ def cross_validated(
     Args:
         splits: (training, test) masks of pairs of all repeats.
     """
-    from threadpoolctl import threadpool_limits
-
     build, scorer = MODELS[model]
     design = build(features, layout)
-    total, times = np.zeros(len(layout.sizes)), np.zeros(len(layout.sizes))
+    credits = np.full((len(splits), len(layout.sizes)), np.nan)
     rng = np.random.default_rng(seed)
-    with threadpool_limits(1):
-        for train, test in splits:
-            if train.sum() < _LEAST_TRAINING_PAIRS:
-                continue
-            credit = layout.credit(scorer(design, layout, train[layout.owner], rng))
-            total[test] += credit[test]
-            times[test] += 1
-    return np.divide(total, times, out=np.full(len(total), np.nan), where=times > 0)
+    with threadpool_limits(1), warnings.catch_warnings():
+        for row, (train, test) in zip(credits, splits, strict=True):
+            if train.sum() >= _LEAST_TRAINING_PAIRS:
+                row[test] = layout.credit(scorer(design, layout, train[layout.owner], rng))[test]
+        warnings.filterwarnings("ignore", "Mean of empty slice")
+        return np.nanmean(credits, 0)

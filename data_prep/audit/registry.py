@@ -1,14 +1,15 @@
-"""Feature groups by name. A new kind of shortcut is one :func:`register` call."""
+"""A feature group, and the groups by name. A new kind of shortcut is one :func:`register` call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from data_prep.audit.view import AuditError, PairView
+from contextrl_verl.errors import ConfigError
+from data_prep.audit.view import PairView
 
 # [contexts, columns] numbers of each context, and [columns] numbers of the pair as a whole.
 PerContext = Callable[[PairView], np.ndarray]
@@ -45,37 +46,15 @@ class FeatureGroup:
 
     def __post_init__(self) -> None:
         if self.columns is None and self.crossed is None:
-            raise AuditError(f"feature group {self.name!r} has neither columns nor crossed. Fix: give one of them.")
+            raise ConfigError(f"feature group {self.name!r} has neither columns nor crossed. Fix: give one of them.")
 
 
-_GROUPS: dict[str, FeatureGroup] = {}
+GROUPS: dict[str, FeatureGroup] = {}
 
 
 def register(group: FeatureGroup) -> FeatureGroup:
-    """Add a group to those audited by default. Raises AuditError if the name is taken."""
-    if group.name in _GROUPS:
-        raise AuditError(f"feature group {group.name!r} is registered twice. Fix: choose another name.")
-    _GROUPS[group.name] = group
+    """Add a group to those audited by default. Raises ConfigError if the name is taken."""
+    if group.name in GROUPS:
+        raise ConfigError(f"feature group {group.name!r} is registered twice. Fix: choose another name.")
+    GROUPS[group.name] = group
     return group
-
-
-def known_groups() -> dict[str, FeatureGroup]:
-    """Every registered group by name, in order of registration."""
-    from data_prep.audit import features, identity, pictures  # noqa: F401  (they register)
-
-    return dict(_GROUPS)
-
-
-def chosen_groups(names: Iterable[str | FeatureGroup] | None) -> list[FeatureGroup]:
-    """Groups by name (or given as such); all of them for None. Raises AuditError for an unknown name."""
-    known = known_groups()
-    if names is None:
-        return list(known.values())
-    chosen = []
-    for name in names:
-        if isinstance(name, str) and name not in known:
-            raise AuditError(f"there is no feature group {name!r}. Fix: use some of {sorted(known)}.")
-        chosen.append(known[name] if isinstance(name, str) else name)
-    if not chosen:
-        raise AuditError("no feature group was chosen. Fix: name at least one, or leave the option out for all.")
-    return chosen

@@ -6,26 +6,29 @@ their name, so that the sample depends on the seed and the data, not on how far 
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair
-from data_prep.audit.baselines import Frequencies, Terms, overlap_scores, terms_of
+from data_prep.audit.baselines import BASELINES, Frequencies, Terms, overlap_scores, terms_of
 from data_prep.audit.links import Link, link
 from data_prep.audit.models import Features, Layout
 from data_prep.audit.registry import FeatureGroup
-from data_prep.audit.view import AuditError, PairView, Views
+from data_prep.audit.view import PairView, Views
+from data_prep.common.seeded import draw
 
-_Block = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+# Of one pair and group: numbers of the contexts, numbers of the contexts to be crossed, and of the pair.
+_Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass
 class Row:
-    """What is kept of a pair."""
+    """What is kept of a pair; ``overlap`` and ``terms`` are for the baselines."""
 
     index: int
     pair_id: str
@@ -37,6 +40,7 @@ class Row:
     terms: Terms | None
 
 
+@dataclass
 class Table:
     """Rows of the audited pairs.
 
@@ -46,38 +50,32 @@ class Table:
         frequencies: of words over all contexts read.
     """
 
-    def __init__(self, groups: Sequence[FeatureGroup], rows: list[Row], read: int, frequencies: Frequencies) -> None:
-        self.groups = list(groups)
-        self.rows = rows
-        self.read = read
-        self.frequencies = frequencies
+    groups: Sequence[FeatureGroup]
+    rows: list[Row]
+    read: int
+    frequencies: Frequencies
 
     def of_domain(self, domain: str) -> Table:
         """The rows of one domain."""
-        return Table(self.groups, [row for row in self.rows if row.domain == domain], self.read, self.frequencies)
+        return replace(self, rows=[row for row in self.rows if row.domain == domain])
 
     def layout(self) -> Layout:
         """Which contexts belong to which row."""
         return Layout(np.asarray([row.contexts for row in self.rows]))
 
-    def features(self, group: int, layout: Layout) -> Features:
+    def features(self, group: int) -> Features:
         """The numbers of a group for all rows."""
         columns, crossed, of_pair = zip(*(row.blocks[group] for row in self.rows), strict=True)
-        return Features(
-            layout.owner,
-            None if columns[0] is None else np.concatenate(columns),
-            None if crossed[0] is None else np.concatenate(crossed),
-            None if of_pair[0] is None else np.stack(of_pair),
-            self.groups[group].wide,
-        )
+        contexts = (np.concatenate(columns), np.concatenate(crossed))
+        return Features(*contexts, np.stack(of_pair), self.groups[group].wide)
 
-    def overlap(self, column: int) -> np.ndarray:
-        """[contexts] scores of a baseline."""
-        return np.concatenate([row.overlap[:, column] for row in self.rows])
-
-    def tf_idf(self) -> np.ndarray:
-        """[contexts] scores of tf-idf, with frequencies of the whole stream."""
-        return np.concatenate([self.frequencies.score(row.terms) for row in self.rows])
+    def baselines(self) -> dict[str, np.ndarray]:
+        """[contexts] scores of every baseline; none if they were not asked for."""
+        if self.rows[0].overlap is None:
+            return {}
+        jaccard, lines, fuzzy = np.concatenate([row.overlap for row in self.rows]).T
+        tf_idf = np.concatenate([self.frequencies.score(row.terms) for row in self.rows])
+        return dict(zip(BASELINES, (jaccard, tf_idf, lines, fuzzy), strict=True))
 
 
 def read_table(
@@ -90,77 +88,53 @@ def read_table(
         evidence: whether to compute the overlap baselines too.
 
     Raises:
-        AuditError: a group's numbers are not finite or of another shape than before, or an image is broken.
+        ConfigError: a group's numbers are not finite or of another shape than before, or an image is broken.
     """
-    views = Views(seed)
-    frequencies = Frequencies()
-    kept: dict[str, list[Row]] = {}
-    # Couples by hash, largest first: the ones to leave out when there are too many.
-    heap: list[tuple[int, str]] = []
+    views, frequencies = Views(seed), Frequencies()
+    # Couples by a drawn number; those of the largest are left out when there are too many.
+    kept: dict[int, list[Row]] = {}
+    largest: list[int] = []
+    limit = 1 << 64
     total = read = 0
-    limit: int | None = None
-    shapes: dict[int, tuple] = {}
-    for index, pair in enumerate(pairs):
-        read += 1
-        view = views.of(pair, index)
+    shapes: dict[str, tuple] = {}
+    for read, pair in enumerate(pairs, 1):
+        view = views.of(pair, read - 1)
         one = link(view)
-        if evidence:
-            for context in view.contexts:
-                frequencies.add(context)
-        place = _place(one.couple, seed)
-        if limit is not None and place >= limit:
+        for context in view.contexts if evidence else ():
+            frequencies.add(context)
+        drawn = int.from_bytes(draw(seed, one.couple))
+        if drawn >= limit:
             continue
-        if one.couple not in kept:
-            kept[one.couple] = []
-            heapq.heappush(heap, (-place, one.couple))
-        kept[one.couple].append(_row(view, one, groups, evidence, shapes))
+        if drawn not in kept:
+            kept[drawn] = []
+            heapq.heappush(largest, -drawn)
+        blocks = [_block(view, group, shapes) for group in groups]
+        baselines = (overlap_scores(view), terms_of(view)) if evidence else (None, None)
+        kept[drawn].append(Row(view.index, pair.pair_id, pair.domain, len(view.contexts), one, blocks, *baselines))
         total += 1
-        while total > most and len(heap) > 1:
-            negative, couple = heapq.heappop(heap)
-            limit = -negative
-            total -= len(kept.pop(couple))
-    rows = sorted((row for rows in kept.values() for row in rows), key=lambda row: row.index)
-    return Table(groups, rows, read, frequencies)
+        while total > most and len(kept) > 1:
+            limit = -heapq.heappop(largest)
+            total -= len(kept.pop(limit))
+    return Table(groups, sorted(chain.from_iterable(kept.values()), key=lambda row: row.index), read, frequencies)
 
 
-def _place(couple: str, seed: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{couple}".encode(), digest_size=8).digest(), "big")
-
-
-def _row(view: PairView, one: Link, groups: Sequence[FeatureGroup], evidence: bool, shapes: dict[int, tuple]) -> Row:
-    blocks: list[_Block] = []
-    for number, group in enumerate(groups):
-        columns = None if group.columns is None else np.asarray(group.columns(view))
-        crossed = of_pair = None
-        if group.crossed is not None:
-            crossed, of_pair = (np.asarray(function(view)) for function in group.crossed)
-        _check(view, group, (columns, crossed, of_pair), shapes, number)
-        blocks.append((columns, crossed, of_pair))
-    return Row(
-        view.index,
-        view.pair.pair_id,
-        view.pair.domain,
-        len(view.contexts),
-        one,
-        blocks,
-        overlap_scores(view) if evidence else None,
-        terms_of(view) if evidence else None,
-    )
-
-
-def _check(view: PairView, group: FeatureGroup, block: _Block, shapes: dict[int, tuple], number: int) -> None:
+def _block(view: PairView, group: FeatureGroup, shapes: dict[str, tuple]) -> _Block:
     where = f"row {view.index}, pair {view.pair.pair_id!r}: feature group {group.name!r}"
-    columns, crossed, of_pair = block
-    for array in (columns, crossed):
-        if array is not None and (array.ndim != 2 or len(array) != len(view.contexts)):
-            raise AuditError(
-                f"{where} has shape {array.shape} for {len(view.contexts)} contexts. "
+    count = len(view.contexts)
+    columns = np.zeros((count, 0)) if group.columns is None else group.columns(view)
+    crossed = (np.zeros((count, 0)), []) if group.crossed is None else (function(view) for function in group.crossed)
+    block = tuple(np.asarray(numbers) for numbers in (columns, *crossed))
+    for array in block[:2]:
+        if array.ndim != 2 or len(array) != count:
+            raise ConfigError(
+                f"{where} has shape {array.shape} for {count} contexts. "
                 "Fix: return one row of numbers for each context."
             )
-    if any(array is not None and not np.isfinite(array).all() for array in block):
-        raise AuditError(f"{where} has numbers that are not finite. Fix: guard its divisions and logarithms.")
-    shape = tuple(None if array is None else array.shape[-1:] for array in (columns, crossed, of_pair))
-    if shapes.setdefault(number, shape) != shape:
-        raise AuditError(
-            f"{where} has {shape} columns, and {shapes[number]} before. Fix: give every pair the same columns."
+    if not all(np.isfinite(array).all() for array in block):
+        raise ConfigError(f"{where} has numbers that are not finite. Fix: guard its divisions and logarithms.")
+    shape = tuple(array.shape[-1] for array in block)
+    if shapes.setdefault(group.name, shape) != shape:
+        raise ConfigError(
+            f"{where} has {shape} columns, and {shapes[group.name]} before. Fix: give every pair the same columns."
         )
+    return block

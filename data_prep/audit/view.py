@@ -8,41 +8,23 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
-import zlib
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import HashingVectorizer
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.prompting import option_order
 
-_WORD = re.compile(r"\w+")
+WORD_BUCKETS = 1 << 20
+_WORDS = HashingVectorizer(n_features=WORD_BUCKETS, token_pattern=r"\w+", norm=None, alternate_sign=False)
 _CACHED_CONTEXTS = 64
-_CACHED_WORDS = 300_000
-
-
-class _Hashes(dict[str, int]):
-    """CRC-32 of words; most words of a run are those of the runs before."""
-
-    def __missing__(self, word: str) -> int:
-        if len(self) >= _CACHED_WORDS:
-            self.clear()
-        value = self[word] = zlib.crc32(word.encode("utf-8", "surrogatepass"))
-        return value
-
-
-_HASHES = _Hashes()
-
-
-class AuditError(ConfigError):
-    """Pairs that cannot be audited; one paragraph that names value, place and fix."""
 
 
 class TextView:
@@ -51,7 +33,7 @@ class TextView:
     Attributes:
         text: as given.
         byte_counts: [256] how often each byte of its UTF-8 form occurs.
-        word_hashes, word_counts: its distinct lower-case words as sorted CRC-32 values, and how often each occurs.
+        words: [1, WORD_BUCKETS] sparse, how often each lower-case word occurs, by hash.
     """
 
     def __init__(self, text: str) -> None:
@@ -66,27 +48,15 @@ class TextView:
 
     @cached_property
     def byte_counts(self) -> np.ndarray:
-        raw = self.text.encode("utf-8", "surrogatepass")
-        return np.bincount(np.frombuffer(raw, np.uint8), minlength=256)
+        return np.bincount(np.frombuffer(self.text.encode("utf-8", "surrogatepass"), np.uint8), minlength=256)
 
     @cached_property
-    def _words(self) -> tuple[np.ndarray, np.ndarray]:
-        counted = Counter(_WORD.findall(self.text.lower()))
-        hashes = np.fromiter(map(_HASHES.__getitem__, counted), np.uint32, len(counted))
-        unique, inverse = np.unique(hashes, return_inverse=True)
-        return unique, np.bincount(inverse, weights=list(counted.values()), minlength=len(unique))
-
-    @property
-    def word_hashes(self) -> np.ndarray:
-        return self._words[0]
-
-    @property
-    def word_counts(self) -> np.ndarray:
-        return self._words[1]
+    def words(self) -> csr_matrix:
+        # Words are runs of letters and digits; a lone surrogate is none, and has no UTF-8 form to be hashed.
+        return _WORDS.transform([self.text])
 
 
-@dataclass(frozen=True)
-class ImageSize:
+class ImageSize(NamedTuple):
     """An image as its file says: encoded bytes, and pixels across and down. No pixel is decoded."""
 
     size: int
@@ -114,42 +84,20 @@ class ContextView(TextView):
 
     @cached_property
     def images(self) -> list[ImageSize]:
-        """Raises AuditError if a file is missing or is no image."""
+        """Raises ConfigError if a file is missing or is no image."""
         return [_image_size(reference, self._where) for reference in self.references]
 
 
 def _image_size(reference: ImageRef, where: str) -> ImageSize:
     given = reference.bytes is not None
-    name = f"an image of {len(reference.bytes)} bytes" if given else f"image {reference.path!r}"
     try:
         with Image.open(io.BytesIO(reference.bytes) if given else reference.path) as image:
-            width, height = image.size
-        return ImageSize(len(reference.bytes) if given else os.path.getsize(reference.path), width, height)
+            return ImageSize(len(reference.bytes) if given else os.path.getsize(reference.path), *image.size)
     except Exception as error:  # Pillow's readers meet broken files with OSError, SyntaxError, struct.error, ...
-        raise AuditError(
+        name = f"an image of {len(reference.bytes)} bytes" if given else f"image {reference.path!r}"
+        raise ConfigError(
             f"{where}: {name} cannot be read as an image ({error}). Fix: replace it or drop the pair."
         ) from None
-
-
-def digest_of(context: Context) -> str:
-    """A digest of a context's content."""
-    state = hashlib.blake2b(context.kind.encode(), digest_size=16)
-
-    def add(tag: bytes, part: bytes) -> None:
-        state.update(b"%s%d:" % (tag, len(part)))
-        state.update(part)
-
-    if context.text is not None:
-        add(b"t", context.text.encode("utf-8", "surrogatepass"))
-    for message in context.messages or ():
-        add(b"r", message.role.encode("utf-8", "surrogatepass"))
-        add(b"c", message.content.encode("utf-8", "surrogatepass"))
-    for image in context.images or ():
-        if image.bytes is not None:
-            add(b"b", image.bytes)
-        else:
-            add(b"p", (image.path or "").encode("utf-8", "surrogatepass"))
-    return state.hexdigest()
 
 
 class PairView:
@@ -160,7 +108,7 @@ class PairView:
         index: its row in the file.
         contexts: in the record's order.
         answer: counts of the answer's text.
-        seed: of the audit; decides the shown order.
+        shown: position of each context in the prompt of epoch 0.
     """
 
     def __init__(self, pair: ContrastivePair, index: int, contexts: list[ContextView], seed: int = 0) -> None:
@@ -168,13 +116,8 @@ class PairView:
         self.index = index
         self.contexts = contexts
         self.answer = TextView(pair.answer)
-        self.seed = seed
-
-    @cached_property
-    def shown(self) -> list[int]:
-        """Position of each context in the prompt of epoch 0."""
-        order = option_order(self.pair.pair_id, len(self.contexts), 0, self.seed)
-        return [order.index(position) for position in range(len(order))]
+        order = option_order(pair.pair_id, len(contexts), 0, seed)
+        self.shown = [order.index(position) for position in range(len(order))]
 
 
 class Views:
@@ -190,12 +133,10 @@ class Views:
         return PairView(pair, index, [self._context(context, where) for context in pair.contexts], self._seed)
 
     def _context(self, context: Context, where: str) -> ContextView:
-        digest = digest_of(context)
-        view = self._cache.get(digest)
-        if view is None:
-            view = self._cache[digest] = ContextView(context, digest, where)
-            if len(self._cache) > _CACHED_CONTEXTS:
-                self._cache.popitem(last=False)
-        else:
-            self._cache.move_to_end(digest)
+        content = repr(context.model_dump()).encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+        view = self._cache.pop(digest, None) or ContextView(context, digest, where)
+        self._cache[digest] = view
+        if len(self._cache) > _CACHED_CONTEXTS:
+            self._cache.popitem(last=False)
         return view

@@ -69,11 +69,10 @@ class Funnel(BaseModel):
 
     def stage(self, name: str, unit: str = "runs") -> Stage:
         """The stage of that name, made at the end if it is new."""
-        for stage in self.stages:
-            if stage.name == name:
-                return stage
-        self.stages.append(Stage(name=name, unit=unit))
-        return self.stages[-1]
+        found = next((stage for stage in self.stages if stage.name == name), None)
+        if found is None:
+            self.stages.append(found := Stage(name=name, unit=unit))
+        return found
 
     def add(self, other: Funnel) -> None:
         """Add another worker's counts stage by stage."""
@@ -83,8 +82,15 @@ class Funnel(BaseModel):
     def check(self) -> None:
         """Raises AssertionError if some stage's counts do not add up; a bug, not the user's fault."""
         for stage in self.stages:
-            if stage.entered != stage.left + sum(stage.dropped.values()):
+            if stage.entered != stage.left + stage.dropped.total():
                 raise AssertionError(f"stage {stage.name}: {stage.summary()} does not add up")
+
+    def sampled(self, key: str, *, at_least: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """(stage, reason, sample) of the first sample of every reason that names ``at_least`` things under ``key``."""
+        for stage in self:
+            for reason, samples in stage.samples.items():
+                for sample in [one for one in samples if len(one.get(key, ())) >= at_least][:1]:
+                    yield stage.name, reason, sample
 
     def __iter__(self) -> Iterator[Stage]:  # type: ignore[override]
         return iter(self.stages)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tqdm import tqdm
 
@@ -50,11 +50,7 @@ def fingerprint(settings: Any) -> str:
 
 def describe_inputs(paths: Sequence[Path]) -> list[list[Any]]:
     """Name, size and time of change of every input file, for :func:`fingerprint`."""
-    found = []
-    for path in paths:
-        stat = path.stat()
-        found.append([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
-    return found
+    return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
 
 
 def run_parts(
@@ -83,8 +79,10 @@ def run_parts(
             cluster's GPUs allow; the local engine uses one process unless ``workers`` says otherwise.
 
     Raises:
-        PipelineError: a part failed; names it. Done parts are kept.
+        PipelineError: a part failed; names it. Done parts are kept. Or there is no such engine.
     """
+    if engine not in get_args(Engine):
+        raise PipelineError(f"--engine is {engine!r}. Fix: {' or '.join(get_args(Engine))}.")
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".*.part"):
         stale.unlink(missing_ok=True)
@@ -94,11 +92,8 @@ def run_parts(
     with bar:
         for _ in (_on_ray if engine == "ray" else _on_processes)(jobs, work, workers, gpus):
             bar.update()
-    done = []
-    for index in range(len(parts)):
-        funnel = Funnel.model_validate_json(_note(folder, index).read_text())
-        done.append(Done(_data(folder, index, suffix), funnel))
-    return done
+    notes = (_note(folder, index).read_text() for index in range(len(parts)))
+    return [Done(_data(folder, index, suffix), Funnel.model_validate_json(note)) for index, note in enumerate(notes)]
 
 
 def total(done: Sequence[Done]) -> Funnel:

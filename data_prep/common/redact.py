@@ -19,13 +19,19 @@ from data_prep.trajectories.run import Message
 
 @dataclass(frozen=True)
 class _Rule:
-    """One kind: strings of which one is in the text (lower case if ``fold``), the pattern, and what group 1 keeps."""
+    """One kind: strings of which one is in the text (in lower case if that is ignored); the pattern's group 1 stays."""
 
     kind: str
-    signs: tuple[str, ...]
+    signs: str
     pattern: re.Pattern[str]
     is_secret: Callable[[re.Match[str]], bool] = lambda match: True
-    fold: bool = False
+
+    def may_match(self, text: str, folded: str) -> bool:
+        """Whether one of the strings is in the text, or in its lower case for a pattern that ignores case."""
+        where = folded if self.pattern.flags & re.I else text
+        return any(sign in where for sign in self.signs.split()) and (
+            self.kind != "email" or bool(_ADDRESS.search(text))
+        )
 
 
 _RESERVED = re.compile(r"(?:^|\.)(?:example|test|invalid|localhost|local)$|(?:^|\.)example\.(?:com|org|net|edu)$", re.I)
@@ -35,6 +41,8 @@ _FILE_ENDINGS = frozenset("py js ts css html png jpg svg json yaml yml txt md rs
 _PLACEHOLDER = re.compile(
     r"^(?:x+|\*+|\.+)$|pass|secret|fake|dummy|test|example|sample|change|your|token|key|none", re.I
 )
+# Some ``@`` between two letters or digits, as in no decorator.
+_ADDRESS = re.compile(r"@(?<=[^\W_]@)[^\W_]")
 _VARIED = re.compile(r"(?=.*\d)(?=.*[A-Za-z])")
 
 
@@ -48,29 +56,15 @@ def _is_address(match: re.Match[str]) -> bool:
     )
 
 
-def _is_home(match: re.Match[str]) -> bool:
-    return match[2].lower() not in _SHARED_HOMES
-
-
 def _is_password(match: re.Match[str]) -> bool:
     return len(match[2]) >= 8 and bool(_VARIED.search(match[2])) and not _PLACEHOLDER.search(match[2])
-
-
-def _has_address(text: str) -> bool:
-    """Whether some ``@`` stands between two letters or digits, as in no decorator."""
-    at = text.find("@", 1)
-    while 0 < at < len(text) - 1:
-        if text[at - 1].isalnum() and text[at + 1].isalnum():
-            return True
-        at = text.find("@", at + 1)
-    return False
 
 
 _TOKEN = r"(?<![A-Za-z0-9_])()"
 _RULES = (
     _Rule(
         "private-key",
-        ("PRIVATE KEY-----",),
+        "KEY-----",
         re.compile(
             r"()-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:(?!-----)[\s\S]){0,20000}"
             r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?"
@@ -78,7 +72,7 @@ _RULES = (
     ),
     _Rule(
         "token",
-        ("sk-", "sk_live", "sk_test", "rk_live", "hf_", "gsk_", "r8_", "npm_", "pypi-", "dop_v1_", "shpat_", "SG."),
+        "sk- sk_live sk_test rk_live hf_ gsk_ r8_ npm_ pypi- dop_v1_ shpat_ SG.",
         re.compile(
             _TOKEN + r"(?:sk-(?:[a-z]{2,9}-){0,3}[A-Za-z0-9_-]{20,300}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,200}"
             r"|hf_[A-Za-z0-9]{30,60}|gsk_[A-Za-z0-9]{40,80}|r8_[A-Za-z0-9]{30,60}|npm_[A-Za-z0-9]{36}"
@@ -89,63 +83,54 @@ _RULES = (
     ),
     _Rule(
         "token",
-        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "xapp-"),
+        "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- xox xapp- AKIA ASIA AIza ya29.",
         re.compile(
             _TOKEN + r"(?:gh[pousr]_[A-Za-z0-9]{30,100}|github_pat_[A-Za-z0-9_]{40,120}|glpat-[A-Za-z0-9_-]{20,60}"
-            r"|xox[abposre]-[A-Za-z0-9-]{10,200}|xapp-[A-Za-z0-9-]{20,200})(?![A-Za-z0-9_])"
-        ),
-    ),
-    _Rule(
-        "token",
-        ("AKIA", "ASIA", "AIza", "ya29."),
-        re.compile(
-            _TOKEN + r"(?:A(?:KI|SI)A[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,300})(?![A-Za-z0-9_])"
+            r"|xox[abposre]-[A-Za-z0-9-]{10,200}|xapp-[A-Za-z0-9-]{20,200}|A(?:KI|SI)A[A-Z0-9]{16}"
+            r"|AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,300})(?![A-Za-z0-9_])"
         ),
     ),
     _Rule(
         "jwt",
-        ("eyJ",),
+        "eyJ",
         re.compile(_TOKEN + r"eyJ[A-Za-z0-9_-]{8,4000}\.eyJ[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{10,4000}"),
     ),
     _Rule(
         "authorization",
-        ("bearer ", "basic ", "token "),
+        "authorization",
         re.compile(
             r"(\bauthorization[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?:bearer|basic|token) )[A-Za-z0-9._~+/=-]{12,4000}", re.I
         ),
-        fold=True,
     ),
     _Rule(
         "password",
-        ("password", "passwd", "secret", "api_key", "apikey", "api-key", "access_token", "auth_token"),
+        "password passwd secret api_key apikey api-key access_token accesstoken auth_token authtoken",
         re.compile(
             r"((?<![A-Za-z])(?:[A-Za-z0-9_]{0,30}_)?(?:password|passwd|secret_?key|client_?secret|api[_-]?key|access_?token"
             r"|auth_?token)[\"']?\s{0,4}[:=]\s{0,4}[\"'])([^\"'\s<>${}()%]{6,200})(?=[\"'])",
             re.I,
         ),
         _is_password,
-        fold=True,
     ),
     _Rule(
         "password",
-        ("password=", "passwd=", "pwd=", "token=", "secret=", "api_key=", "api-key="),
+        "password= passwd= pwd= token= secret= api_key= api-key=",
         re.compile(
             r"((?:^|[?&;\s])[A-Za-z0-9_-]{0,30}(?:password|passwd|pwd|token|secret|api[_-]key)=)"
             r"([A-Za-z0-9+/_.~!@#^*-]{8,200})(?![\w.(\[])",
             re.I | re.M,
         ),
         _is_password,
-        fold=True,
     ),
     _Rule(
         "password",
-        ("://",),
+        "://",
         re.compile(r"(://[^\s/:@\"'<>]{1,100}:)([^\s/:@\"'<>${}%]{6,200})(?=@[\w.-])"),
         _is_password,
     ),
     _Rule(
         "email",
-        ("@",),
+        "@",
         re.compile(
             r"(?<![\w.+/:@%-])()[A-Za-z0-9][A-Za-z0-9._+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,40})\.){1,6}[A-Za-z]{2,18}"
             r"(?![\w@:/-])"
@@ -154,11 +139,11 @@ _RULES = (
     ),
     _Rule(
         "home",
-        ("/home/", "/Users/", "\\Users\\", "\\\\Users\\\\"),
+        "/home/ /Users/ \\Users\\",
         re.compile(
             r"((?<![\w.])(?:/home|/Users|[A-Za-z]:\\{1,2}Users|/[a-z]/Users)(?:/|\\{1,2}))([A-Za-z0-9][\w.-]{0,63})(?![\w.-]*\()"
         ),
-        _is_home,
+        lambda match: match[2].lower() not in _SHARED_HOMES,
     ),
 )
 
@@ -173,43 +158,26 @@ class Redacted(NamedTuple):
 def redact(text: str) -> Redacted:
     """Take the secrets out of a text."""
     counts: Counter[str] = Counter()
-    return Redacted(_redacted(text, _possible(text), counts), counts)
+    folded = text.lower()
+    for rule in _RULES:
+        if rule.may_match(text, folded):
+
+            def replace(match: re.Match[str], rule: _Rule = rule) -> str:
+                if not rule.is_secret(match):
+                    return match[0]
+                counts[rule.kind] += 1
+                return f"{match[1]}<REDACTED:{rule.kind}>"
+
+            text = rule.pattern.sub(replace, text)
+    return Redacted(text, counts)
 
 
 def redact_messages(messages: Sequence[Message]) -> tuple[tuple[Message, ...], Counter[str]]:
     """The turns without their secrets, and the counts over all of them."""
     counts: Counter[str] = Counter()
-    rules = _possible("\n".join(message.content for message in messages))
-    if not rules:
-        return tuple(messages), counts
     result = []
     for message in messages:
-        text = _redacted(message.content, rules, counts)
-        result.append(message if text == message.content else Message(role=message.role, content=text))
+        text, found = redact(message.content)
+        counts += found
+        result.append(Message(role=message.role, content=text) if found else message)
     return tuple(result), counts
-
-
-def _possible(text: str) -> list[_Rule]:
-    """The rules of which the text holds a sign."""
-    folded = text.lower()
-    found = [rule for rule in _RULES if any(sign in (folded if rule.fold else text) for sign in rule.signs)]
-    return [rule for rule in found if rule.kind != "email" or _has_address(text)]
-
-
-def _redacted(text: str, rules: list[_Rule], counts: Counter[str]) -> str:
-    folded = ""
-    for rule in rules:
-        if rule.fold and not folded:
-            folded = text.lower()
-        where = folded if rule.fold else text
-        if not any(sign in where for sign in rule.signs):
-            continue
-
-        def replace(match: re.Match[str], rule: _Rule = rule) -> str:
-            if not rule.is_secret(match):
-                return match[0]
-            counts[rule.kind] += 1
-            return f"{match[1]}<REDACTED:{rule.kind}>"
-
-        text = rule.pattern.sub(replace, text)
-    return text

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from scipy.cluster.hierarchy import DisjointSet
+
 from contextrl_verl.errors import ConfigError
 from data_prep.common.seeded import draw
 
@@ -36,24 +38,17 @@ def assign_components(groups: Sequence[Sequence[str]], shares: Mapping[str, floa
     """
     if abs(sum(shares.values()) - 1.0) > 1e-6 or min(shares.values()) < 0:
         raise ValueError(f"the shares of the splits are {dict(shares)}; they must be positive and sum to 1")
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
+    together = DisjointSet(name for group in groups for name in group)
     for first, *others in groups:
         for other in others:
-            low, high = sorted((root(first), root(other)))
-            parent[high] = low
-    sizes = Counter(root(group[0]) for group in groups)
+            together.merge(first, other)
+    # A component is called by its first name, so that nothing depends on the order of the groups.
+    root = {name: first for names in together.subsets() for first in [min(names)] for name in names}
+    sizes = Counter(root[group[0]] for group in groups)
     filled = dict.fromkeys(shares, 0)
     where: dict[str, str] = {}
     for component in sorted(sizes, key=lambda name: draw(seed, name)):
         behind = max(shares, key=lambda split: shares[split] * len(groups) - filled[split])
         where[component] = behind
         filled[behind] += sizes[component]
-    return [where[root(group[0])] for group in groups]
+    return [where[root[group[0]]] for group in groups]

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair
 from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, option_order
-from data_prep.models.errors import RemoteError
+from data_prep.models.chat import sendable
 from reward_fns.selection import score_selection
 
 
@@ -61,14 +62,14 @@ def attempts_of(
     """``tries`` attempts at each pair; the supporting context stands in every position equally often.
 
     Raises:
-        RemoteError: ``tries`` is no multiple of a pair's options, so that a position would come more often.
+        ConfigError: ``tries`` is no multiple of a pair's options, so that a position would come more often.
         ConfigError: the template fails.
     """
     renderers: dict[int, PromptRenderer] = {}
     for pair in pairs:
         options = len(pair.contexts)
         if tries % options:
-            raise RemoteError(
+            raise ConfigError(
                 f"--tries is {tries}, and pair {pair.pair_id!r} has {options} contexts: the right one would stand in "
                 f"some position more often. Fix: a multiple of {options}, e.g. {options * max(1, round(8 / options))}."
             )
@@ -100,18 +101,13 @@ def as_sent(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             content = [
                 {"type": "image_url", "image_url": {"url": _data_url(part["image"])}}
                 if part["type"] == "image"
-                else {"type": "text", "text": _sendable(part["text"])}
+                else {"type": "text", "text": sendable(part["text"])}
                 for part in content
             ]
         else:
-            content = _sendable(content)
+            content = sendable(content)
         sent.append({"role": message["role"], "content": content})
     return sent
-
-
-def _sendable(text: str) -> str:
-    # A lone surrogate cannot be sent.
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _data_url(image: Any) -> str:

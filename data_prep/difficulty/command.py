@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -39,79 +39,58 @@ def difficulty(
     ] = False,
 ) -> None:
     """Keep the pairs that a model solves sometimes: neither always nor never (the paper: 2 to 5 times of 8)."""
+    from tqdm import tqdm
+
     from contextrl_verl.errors import ConfigError
-    from contextrl_verl.pairs import PairFormatError
     from contextrl_verl.pairs.files import PairFile, write_pairs
     from data_prep.common.funnel import Funnel
     from data_prep.common.image_bytes import with_bytes
     from data_prep.difficulty.attempts import attempts_of
     from data_prep.difficulty.solve_rate import decide, kept_pairs, tallies
-    from data_prep.models.errors import RemoteError
-    from data_prep.verify.write import UNJUDGED
+    from data_prep.report.text import print_stages
+    from data_prep.verify.write import UnjudgedError
 
-    try:
-        low, high = keep
-        if not 0 <= low <= high <= tries:
-            raise RemoteError(f"--keep is {low} {high} of {tries} tries. Fix: 0 <= LOW <= HIGH <= --tries.")
-        file = PairFile(pairs)
-        asked = _solver(solver or [], local, cache, seed)
-        attempts = attempts_of(file, tries, template=template, seed=seed)
-        if dry_run:
-            estimate = getattr(asked, "estimate", None)
-            typer.echo(estimate(attempts) if estimate else f"{len(file) * tries} tries on this machine")
-            return
-        if out is None:
-            raise RemoteError("--out is missing. Fix: name the file for the pairs that stay, or ask for a --dry-run.")
-        found = tallies(_counted(asked.solve(attempts), len(file) * tries))
-        funnel = Funnel()
-        reasons = decide(file, found, tries, keep, funnel)
-        funnel.check()
-        untried = sum(reason.startswith("not tried") for reason in reasons.values())
-        if untried and not allow_untried:
-            first = next(pair_id for pair_id, reason in reasons.items() if reason.startswith("not tried"))
-            typer.echo(
-                f"contextrl difficulty: {untried} pairs could not be tried (the first is {first!r}: {reasons[first]}). "
-                "Replies that came are in the cache. Fix: mend the cause (raise max_cost, see that the endpoint is up) "
-                "and run the command again, or leave those pairs out with --allow-untried.",
-                err=True,
-            )
-            raise typer.Exit(UNJUDGED)
-        if len(reasons) == len(file):
-            raise RemoteError(f"no pair is left: {_reasons(reasons)}. Fix: other bounds with --keep, or other pairs.")
-        written = write_pairs(with_bytes(kept_pairs(file, found, reasons, asked.name)), out)
-    except (RemoteError, PairFormatError, ConfigError) as error:
-        typer.echo(f"contextrl difficulty: {error}", err=True)
-        raise typer.Exit(1) from None
+    low, high = keep
+    if not 0 <= low <= high <= tries:
+        raise ConfigError(f"--keep is {low} {high} of {tries} tries. Fix: 0 <= LOW <= HIGH <= --tries.")
+    file = PairFile(pairs)
+    asked = _solver(solver, local, cache, seed)
+    attempts = attempts_of(file, tries, template=template, seed=seed)
+    if dry_run:
+        typer.echo(f"{len(file) * tries} tries on this machine" if local else asked.sentence(attempts))
+        return
+    if out is None:
+        raise ConfigError("--out is missing. Fix: name the file for the pairs that stay, or ask for a --dry-run.")
+    found = tallies(tqdm(asked.solve(attempts), total=len(file) * tries, desc="tries", unit="try"))
+    funnel = Funnel()
+    reasons = decide(file, found, tries, keep, funnel)
+    funnel.check()
+    untried = [pair_id for pair_id, reason in reasons.items() if reason.startswith("not tried")]
+    if untried and not allow_untried:
+        raise UnjudgedError(
+            f"{len(untried)} pairs could not be tried (the first is {untried[0]!r}: {reasons[untried[0]]}). Replies "
+            "that came are in the cache. Fix: mend the cause (raise max_cost, see that the endpoint is up) and run the "
+            "command again, or leave those pairs out with --allow-untried."
+        )
+    if len(reasons) == len(file):
+        counts = ", ".join(f"{reason} ({count})" for reason, count in funnel.stages[0].summary()["dropped"].items())
+        raise ConfigError(f"no pair is left: {counts}. Fix: other bounds with --keep, or other pairs.")
+    written = write_pairs(with_bytes(kept_pairs(file, found, reasons, asked.name)), out)
     if report is not None:
         from data_prep.difficulty.page import write_page
 
         write_page(report, file, found, reasons, funnel, model=asked.name, tries=tries, usage=asked.summary())
-    for reason, count in sorted(funnel.stage("difficulty").dropped.items()):
-        typer.echo(f"  {count:8d}  {reason}", err=True)
+    print_stages(f"{written} of {len(file)} pairs", [stage.summary() for stage in funnel])
     typer.echo(f"{written} of {len(file)} pairs written to {out}" + (f"; report: {report}" if report else ""))
 
 
-def _solver(items: list[str], local: str, cache: Path, seed: int) -> Solver:
-    from data_prep.difficulty.solvers import EndpointSolver, VllmSolver
+def _solver(items: list[str] | None, local: str, cache: Path, seed: int) -> Solver:
+    from contextrl_verl.errors import ConfigError
+    from data_prep.difficulty.solvers import EndpointSolver, SolverSpec, VllmSolver
     from data_prep.models.cache import ReplyCache
-    from data_prep.models.errors import RemoteError
-    from data_prep.models.spec import read_role
+    from data_prep.models.spec import read_spec
 
-    named = {item.partition("=")[0] for item in items}
-    # Tries must differ: greedy replies would all be the same.
-    role = read_role("--solver", items if "temperature" in named or not items else [*items, "temperature=1"])
-    if (role is None) == (not local):
-        raise RemoteError("Give either --solver or --local: the model whose difficulty counts.")
-    return EndpointSolver(role) if role is not None else VllmSolver(local, ReplyCache(cache), seed=seed)
-
-
-def _counted(replies: Any, total: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(replies, total=total, desc="tries", unit="try")
-
-
-def _reasons(reasons: dict[str, str]) -> str:
-    from collections import Counter
-
-    return ", ".join(f"{reason} ({count})" for reason, count in sorted(Counter(reasons.values()).items()))
+    spec = read_spec("--solver", items, SolverSpec)
+    if (spec is None) == (not local):
+        raise ConfigError("Give either --solver or --local: the model whose difficulty counts.")
+    return EndpointSolver(spec) if spec is not None else VllmSolver(local, ReplyCache(cache), seed=seed)

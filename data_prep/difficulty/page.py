@@ -25,46 +25,39 @@ def write_page(
     usage: dict[str, Any],
 ) -> Path:
     """Write ``index.html`` and ``summary.json``; returns the page's path."""
-    solved = Counter(tally.solved for tally in found.values())
-    right: Counter[str] = Counter()
-    tried: Counter[str] = Counter()
-    for tally in found.values():
-        for label, (good, count) in tally.by_label.items():
-            right[label] += good
-            tried[label] += count
+    every = found.values()
+    solved = Counter(tally.solved for tally in every)
+    right, tried = (sum((getattr(tally, name) for tally in every), Counter()) for name in ("right", "tried"))
     accuracy = {label: round(right[label] / tried[label], 4) for label in sorted(tried)}
-    replies = sum(tried.values())
-    unparsed = sum(tally.unparsed for tally in found.values())
+    replies, unparsed = tried.total(), sum(tally.unparsed for tally in every)
     summary = {
         "model": model,
         "pairs_in": len(file),
         "pairs": len(file) - len(reasons),
         "tries_of_each": tries,
         "replies": replies,
-        "accuracy": round(sum(right.values()) / replies, 4) if replies else None,
+        "accuracy": round(right.total() / replies, 4) if replies else None,
         "unparsed": unparsed,
         "solved": {str(count): solved[count] for count in range(tries + 1)},
         "accuracy_by_label": accuracy,
         "solver": usage,
     }
     notices = []
-    if replies and unparsed > 0.2 * replies:
-        notices.append(
-            Notice(
-                f"{unparsed / replies:.0%} of the replies name no option, and count as not solved: they may be cut "
-                "(raise max_tokens) or the model does not follow the question.",
-                "bad",
-            )
+    if unparsed > 0.2 * replies:
+        said = (
+            f"{unparsed / replies:.0%} of the replies name no option, and count as not solved: they may be cut "
+            "(raise max_tokens) or the model does not follow the question."
         )
+        notices.append(Notice(said, "bad"))
     if accuracy and max(accuracy.values()) - min(accuracy.values()) > 0.2:
-        notices.append(Notice(f"The model prefers a position: accuracy by label is {accuracy}.", "plain"))
+        notices.append(Notice(f"The model prefers a position: accuracy by label is {accuracy}."))
     return write_report(
         folder,
         summary,
         funnel,
         _examples(file, found, reasons),
         title=f"Difficulty for {model}",
-        histograms=[Histogram("solved tries of a pair", [tally.solved for tally in found.values()])],
+        histograms=[Histogram("solved tries of a pair", [tally.solved for tally in every])],
         notices=notices,
         tables={"pairs by solved tries": summary["solved"], "accuracy by label of the supporting context": accuracy},
     )
@@ -73,10 +66,8 @@ def write_page(
 def _examples(file: PairFile, found: dict[str, Tally], reasons: dict[str, str], each: int = 3) -> Iterator[Example]:
     shown: Counter[str] = Counter()
     for pair in file:
-        reason = reasons.get(pair.pair_id, "")
+        reason, tally = reasons.get(pair.pair_id, ""), found[pair.pair_id]
         if shown[reason] < each:
             shown[reason] += 1
-            tally = found[pair.pair_id]
-            yield Example.of(
-                pair, "dropped" if reason else "kept", reason, solved=f"{tally.solved} of {tally.tries}"
-            )  # fmt: skip
+            solved = f"{tally.solved} of {tally.tried.total()}"
+            yield Example.of(pair, "dropped" if reason else "kept", reason, solved=solved)

@@ -17,16 +17,20 @@ class Tally:
     """What a model did with one pair.
 
     Attributes:
-        tries: replies that came, ``solved`` of them right; ``unparsed`` named no option.
+        tried, right: replies that came, and those that solve it, by the label of the supporting context.
+        unparsed: replies that name no option.
         failures: tries without a reply, by cause.
-        by_label: [right, tried] by the label of the supporting context.
     """
 
-    tries: int = 0
-    solved: int = 0
+    tried: Counter[str] = field(default_factory=Counter)
+    right: Counter[str] = field(default_factory=Counter)
     unparsed: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    by_label: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def solved(self) -> int:
+        """How many tries solved the pair."""
+        return self.right.total()
 
     def add(self, attempt: Attempt, reply: Reply) -> None:
         """Count one try."""
@@ -34,13 +38,9 @@ class Tally:
             self.failures[reply.failure] += 1
             return
         label = chosen(attempt, reply.text)
-        right = label == attempt.right
-        self.tries += 1
-        self.solved += right
+        self.tried[attempt.right] += 1
+        self.right[attempt.right] += label == attempt.right
         self.unparsed += not label
-        counts = self.by_label.setdefault(attempt.right, [0, 0])
-        counts[0] += right
-        counts[1] += 1
 
 
 def tallies(replies: Iterable[tuple[Attempt, Reply]]) -> dict[str, Tally]:
@@ -63,24 +63,21 @@ def decide(
     """
     low, high = bounds
     reasons: dict[str, str] = {}
-    couples: dict[str, str] = {}
-    for pair in pairs:
-        tally = found[pair.pair_id]
-        couples[pair.pair_id] = couple_of(pair)
+    couples = {pair.pair_id: couple_of(pair) for pair in pairs}
+    for pair_id in couples:
+        tally = found[pair_id]
         if tally.failures:
-            cause = tally.failures.most_common(1)[0][0]
-            reasons[pair.pair_id] = f"not tried: {cause}"
+            reasons[pair_id] = f"not tried: {tally.failures.most_common(1)[0][0]}"
         elif tally.solved < low:
-            reasons[pair.pair_id] = f"too hard: solved fewer than {low} of {tries}"
+            reasons[pair_id] = f"too hard: solved fewer than {low} of {tries}"
         elif tally.solved > high:
-            reasons[pair.pair_id] = f"too easy: solved more than {high} of {tries}"
+            reasons[pair_id] = f"too easy: solved more than {high} of {tries}"
     broken = {couples[pair_id] for pair_id in reasons}
     stage = funnel.stage("difficulty", "pairs")
     for pair_id, couple in couples.items():
         if couple in broken:
-            reasons.setdefault(pair_id, "another direction is dropped")
-        if pair_id in reasons:
-            stage.drop(reasons[pair_id], {"pair_id": pair_id, "solved": found[pair_id].solved})
+            reason = reasons.setdefault(pair_id, "another direction is dropped")
+            stage.drop(reason, {"pair_id": pair_id, "solved": found[pair_id].solved})
         else:
             stage.keep()
     return reasons
@@ -93,5 +90,5 @@ def kept_pairs(
     for pair in pairs:
         if pair.pair_id not in reasons:
             tally = found[pair.pair_id]
-            note = {"model": model, "solved": tally.solved, "of": tally.tries}
+            note = {"model": model, "solved": tally.solved, "of": tally.tried.total()}
             yield pair.model_copy(update={"provenance": {**pair.provenance, "difficulty": note}})

@@ -2,86 +2,52 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from contextrl_verl.errors import ConfigError
 from data_prep.difficulty.attempts import Attempt, Reply, as_sent
 from data_prep.models.cache import ReplyCache, digest
-from data_prep.models.chat import ChatEndpoint
-from data_prep.models.errors import RemoteError
-from data_prep.models.in_order import in_order
-from data_prep.models.reply import FreeText
-from data_prep.models.spec import EndpointRole
-from data_prep.models.tokens import BYTES_PER_TOKEN, input_guess
+from data_prep.models.chat import ChatEndpoint, FreeText
+from data_prep.models.endpoint import answers
+from data_prep.models.spec import ModelSpec
 
 VERSION = "difficulty-1"
 _USUAL_REPLY_TOKENS = 200
 
 
-class EndpointSolver:
-    """A model behind an OpenAI-compatible endpoint, asked by sampling (``temperature`` of the role, at best 1)."""
+class SolverSpec(ModelSpec):
+    """A model that tries pairs. Tries must differ, so it samples: greedy replies would all be the same."""
 
-    def __init__(self, role: EndpointRole, environ: Mapping[str, str] = os.environ) -> None:
-        self.name = role.model
-        self.endpoint = ChatEndpoint(role.settings(), role.replies(), role.budget(), environ)
+    temperature: float | None = 1.0
+
+
+class EndpointSolver(ChatEndpoint):
+    """A model behind an OpenAI-compatible endpoint, asked by sampling."""
+
+    @property
+    def name(self) -> str:
+        return self.spec.model
 
     def solve(self, attempts: Iterable[Attempt]) -> Iterator[tuple[Attempt, Reply]]:
-        """Raises RemoteError when nothing more can be asked; what was answered is in the cache."""
-        # One event loop for the whole stream, driven from here, so that callers need not be asynchronous.
-        loop = asyncio.new_event_loop()
-        stream = self._stream(attempts)
-        try:
-            while True:
-                try:
-                    yield loop.run_until_complete(anext(stream))
-                except StopAsyncIteration:
-                    return
-        finally:
-            loop.run_until_complete(stream.aclose())
-            loop.close()
+        """Raises ConfigError when nothing more can be asked; what was answered is in the cache."""
+        return answers(self, attempts, self._try)
 
-    async def _stream(self, attempts: Iterable[Attempt]) -> AsyncIterator[tuple[Attempt, Reply]]:
-        async with self.endpoint:
-            async for attempt, reply in in_order(attempts, self._ask):
-                yield attempt, reply
+    async def _try(self, attempt: Attempt) -> Reply:
+        reply = await self.ask(as_sent(attempt.messages), FreeText, _version(attempt))
+        return Reply(reply.value.text) if reply.value is not None else Reply(None, reply.how, reply.why)
 
-    async def _ask(self, attempt: Attempt) -> Reply:
-        # The number is part of the version: every try is a draw of its own.
-        version = f"{VERSION}:{attempt.number}"
-        reply = await self.endpoint.ask(as_sent(attempt.messages), FreeText, version)
-        if reply.value is not None:
-            return Reply(reply.value.text)
-        return Reply(None, reply.how, reply.why)
+    def sentence(self, attempts: Iterable[Attempt]) -> str:
+        """About calls, tokens and cost; asks nothing."""
+        questions = ((as_sent(attempt.messages), _version(attempt)) for attempt in attempts)
+        return self.estimate(questions, FreeText, _USUAL_REPLY_TOKENS)
 
-    def estimate(self, attempts: Iterable[Attempt]) -> str:
-        """A sentence about calls, tokens and cost; asks nothing."""
-        settings, prices = self.endpoint.settings, self.endpoint.budget.prices
-        calls = cached = tokens = 0
-        for attempt in attempts:
-            messages = as_sent(attempt.messages)
-            if self.endpoint.stored(self.endpoint.key(messages, FreeText, f"{VERSION}:{attempt.number}"), FreeText):
-                cached += 1
-                continue
-            calls += 1
-            tokens += input_guess(messages, settings.tokens_per_image)
-        replies = calls * min(_USUAL_REPLY_TOKENS, settings.max_tokens)
-        money = f"{prices.cost(tokens, replies):.4f} {prices.currency}" if prices else "no prices given, so no cost"
-        return (
-            f"{calls} calls to make, {cached} replies already in the cache; about {tokens:,} input tokens (UTF-8 bytes "
-            f"/ {BYTES_PER_TOKEN:g}) and {replies:,} output tokens ({_USUAL_REPLY_TOKENS} a reply); {money}"
-        )
 
-    def summary(self) -> dict[str, Any]:
-        usage = self.endpoint.usage
-        counts = {**vars(usage), "retries": dict(usage.retries), "fallbacks": list(usage.fallbacks)}
-        budget = self.endpoint.budget
-        if budget.prices is not None:
-            counts |= {"spent": float(budget.spent), "currency": budget.prices.currency}
-        return counts
+def _version(attempt: Attempt) -> str:
+    # The number is part of the version: every try is a draw of its own.
+    return f"{VERSION}:{attempt.number}"
 
 
 class VllmSolver:
@@ -94,7 +60,7 @@ class VllmSolver:
         options: more arguments of ``vllm.LLM``, e.g. ``{"tensor_parallel_size": 2}``.
 
     Raises:
-        RemoteError: vLLM is not installed.
+        ConfigError: vLLM is not installed.
     """
 
     def __init__(
@@ -119,7 +85,7 @@ class VllmSolver:
         self._counts = {"generated": 0, "cached": 0}
 
     def solve(self, attempts: Iterable[Attempt]) -> Iterator[tuple[Attempt, Reply]]:
-        """Raises RemoteError if vLLM is not installed or cannot load the model."""
+        """Raises ConfigError if vLLM is not installed or cannot load the model."""
         stream = iter(attempts)
         while batch := list(islice(stream, self._batch)):
             keys = [self._key(attempt) for attempt in batch]
@@ -141,7 +107,7 @@ class VllmSolver:
         return digest(
             {
                 "model": [self.name, self._weights],
-                "version": f"{VERSION}:{attempt.number}",
+                "version": _version(attempt),
                 "messages": as_sent(attempt.messages),
                 "parameters": {**self._sampling, "seed": self._seed},
             }
@@ -163,7 +129,7 @@ class VllmSolver:
             try:
                 from vllm import LLM
             except ImportError:
-                raise RemoteError(
+                raise ConfigError(
                     "--local needs vLLM, which is not installed. Fix: install contextrl-verl[gpu] (or [cpu]), or ask "
                     "an endpoint with --solver."
                 ) from None

@@ -59,6 +59,11 @@ class Agent:
         self.messages.append({"role": "user", "content": observation(done)})
         return done
 
+    def _go_on(self, key: str, command: str) -> None:
+        """A step whose thought begins with what was seen before."""
+        self._step(f"{self.seen} {self._say(key)}".strip(), command)
+        self.seen = ""
+
     def _say(self, key: str, **values: object) -> str:
         known = {"name": self.function.name, "path": self.path, "package": self.path.split("/")[0]}
         return wording.say(key, self.draw, **(known | {"line": self.function.first} | values))
@@ -129,16 +134,14 @@ class Agent:
         return "".join(f"{_printed(check)}\n" for check in checks)
 
     def _write(self, thought: str, calls: list[Call], imports: bool = True) -> None:
-        body = "\n".join([*(_imports(calls) if imports else []), "", *map(_attempt, calls)]).strip("\n")
+        body = _body(calls, imports, "").strip("\n")
         form = self.draw.choice(("cat <<'EOF' > {name}\n{body}\nEOF", "cat > {name} <<'EOF'\n{body}\nEOF"))
         self._step(thought, form.format(name=self.script, body=body))
 
     def _narrow(self) -> None:
         calls = [check.call for check in self.issue.bug.checks[1:3]] + [call for call, _ in self.issue.controls[:2]]
         if calls:
-            body = "\n".join([*_imports(calls), *map(_attempt, calls)])
-            self._step(f"{self.seen} {self._say('narrow')}", f"python - <<'EOF'\n{body}\nEOF")
-            self.seen = ""
+            self._go_on("narrow", f"python - <<'EOF'\n{_body(calls)}\nEOF")
 
     # Mending
 
@@ -209,16 +212,11 @@ class Agent:
     def _finish(self) -> None:
         controls = [call for call, _ in self.issue.controls[: self.draw.randint(1, 4)]]
         if controls and self._chance(0.6):
-            body = "\n".join([*_imports(controls), *map(_attempt, controls)])
-            self._step(f"{self.seen} {self._say('others')}".strip(), f"python - <<'EOF'\n{body}\nEOF")
-            self.seen = ""
+            self._go_on("others", f"python - <<'EOF'\n{_body(controls)}\nEOF")
         if self._chance(0.4):
-            command = self.draw.choice(("git diff", f"git diff -- {self.path}", "git diff --stat"))
-            self._step(f"{self.seen} {self._say('diff')}".strip(), command)
-            self.seen = ""
+            self._go_on("diff", self.draw.choice(("git diff", f"git diff -- {self.path}", "git diff --stat")))
         if not self._chance(self.habits.leaves_script):
-            self._step(f"{self.seen} {self._say('clean')}".strip(), f"rm {self.script}")
-            self.seen = ""
+            self._go_on("clean", f"rm {self.script}")
             if self._chance(0.3):
                 self._step(self._say("status"), "git status --short")
         done = self.sandbox.run(SUBMIT)
@@ -227,17 +225,15 @@ class Agent:
         self.messages.append({"role": "user", "content": done.output.partition("\n")[2]})
 
 
-def _imports(calls: list[Call]) -> list[str]:
-    return sorted({line for call in calls for line in call.imports})
-
-
-def _attempt(call: Call) -> str:
-    """Statements that print what the call gives, an error included."""
-    return f"try:\n    {_shown(call.text)}\nexcept Exception as error:\n    print(type(error).__name__, error)"
-
-
-def _shown(call: str) -> str:
-    return f"result = {call}\n    print(repr(list(result) if hasattr(result, '__next__') else result))"
+def _body(calls: list[Call], imports: bool = True, *between: str) -> str:
+    """Statements that print what the calls give, errors included."""
+    lines = sorted({line for call in calls for line in call.imports}) if imports else []
+    attempts = [
+        f"try:\n    result = {call.text}\n    print(repr(list(result) if hasattr(result, '__next__') else result))\n"
+        "except Exception as error:\n    print(type(error).__name__, error)"
+        for call in calls
+    ]
+    return "\n".join([*lines, *between, *attempts])
 
 
 def _printed(check: Check) -> str:

@@ -8,7 +8,10 @@ that one.
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any
 
 from data_prep.common.funnel import Stage
 from data_prep.forge.bugs import Batch, Bug
@@ -127,13 +130,18 @@ def _moved(function: Function, text: str) -> Function | None:
     return replace(function, first=node.lineno, last=node.end_lineno)
 
 
+def same_ends(one: Sequence[Any], other: Sequence[Any]) -> tuple[int, int]:
+    """How many items are the same at the start, and of the rest at the end."""
+
+    def same(pairs: Iterable[tuple[Any, Any]]) -> int:
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    start = same(zip(one, other, strict=False))
+    return start, same(zip(one[start:][::-1], other[start:][::-1], strict=False))
+
+
 def _difference(before: str, after: str) -> Fix:
     """The smallest run of whole lines that turns ``before`` into ``after``."""
     a, b = before.split("\n"), after.split("\n")
-    start = 0
-    while start < min(len(a), len(b)) and a[start] == b[start]:
-        start += 1
-    end = 0
-    while end < min(len(a), len(b)) - start and a[-1 - end] == b[-1 - end]:
-        end += 1
+    start, end = same_ends(a, b)
     return Fix(start + 1, tuple(a[start : len(a) - end]), tuple(b[start : len(b) - end]))

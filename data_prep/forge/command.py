@@ -18,17 +18,10 @@ def forge(
 ) -> None:
     """Make real runs of a scripted agent on small bugs put into an installed library; needs no download."""
     from data_prep.forge.forge import forge as make
-    from data_prep.forge.library import ForgeError
+    from data_prep.report.text import print_stages
 
     started = time.monotonic()
-    try:
-        made = make(library, runs, out, seed, workers or None)
-    except ForgeError as error:
-        typer.echo(f"contextrl forge: {error}", err=True)
-        raise typer.Exit(1) from None
-    for stage in made.funnel:
-        typer.echo(f"{stage.name}: {stage.entered} in, {stage.left} out")
-        for reason, count in sorted(stage.dropped.items()):
-            typer.echo(f"  {count:6d}  {reason}")
+    made = make(library, runs, out, seed, workers or None)
+    print_stages(f"{made.runs} runs", [stage.summary() for stage in made.funnel])
     seconds = time.monotonic() - started
     typer.echo(f"{out}: {made.runs} runs on {made.commits} commits, {made.resolved} resolved, {seconds:.0f} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import random
 
-from data_prep.forge.base import Fix
+from data_prep.forge.base import Fix, same_ends
 
 
 def commands(path: str, text: str, fix: Fix, draw: random.Random) -> list[str]:
@@ -21,12 +21,7 @@ def _substituted(path: str, text: str, fix: Fix) -> list[str]:
     old, new = fix.removed[0], fix.added[0]
     if "'" in old + new:
         return []
-    start = 0
-    while start < min(len(old), len(new)) and old[start] == new[start]:
-        start += 1
-    end = 0
-    while end < min(len(old), len(new)) - start and old[-1 - end] == new[-1 - end]:
-        end += 1
+    start, end = same_ends(old, new)
     # Whole words around the difference; sed replaces the first occurrence, which must be this one.
     while start > 0 and (old[start - 1].isalnum() or old[start - 1] == "_" or start + end >= len(old)):
         start -= 1

@@ -24,9 +24,8 @@ from data_prep.forge.bugs import Batch, Screened, screen
 from data_prep.forge.library import ForgeError, Library, find_library
 from data_prep.forge.mutate import Function, Mutation, functions
 from data_prep.forge.probe import observe
-from data_prep.forge.record import record
+from data_prep.forge.record import record, write_runs
 from data_prep.forge.sandbox import Sandbox
-from data_prep.forge.writing import write_runs
 
 DEFAULT_LIBRARY = "rich"
 

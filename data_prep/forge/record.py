@@ -1,9 +1,18 @@
-"""A run in the format that mini-swe-agent writes."""
+"""A run in the format that mini-swe-agent writes, and the file of runs."""
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import json
+import lzma
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from contextrl_verl.pairs.whole_file import whole_file
+from data_prep.forge.library import ForgeError
 from data_prep.forge.sandbox import WORKPLACE, Finished
 
 FORMAT = "mini-swe-agent-1"
@@ -97,3 +106,32 @@ def record(
         },
         "messages": messages,
     }
+
+
+def write_runs(out: Path, records: Iterable[dict[str, Any]]) -> list[bool]:
+    """Write the records as JSON lines, compressed by the file's ending; whether each is resolved is returned.
+
+    The same records give the same bytes. Whatever goes wrong, no part of the file stays.
+    """
+    if not out.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.xz", ".jsonl.zst")):
+        raise ForgeError(f"--out {out}: write to a name that ends in .jsonl, .jsonl.gz, .jsonl.xz or .jsonl.zst")
+    compressed = _compressor(out.suffix)
+    resolved = []
+    with whole_file(out) as scratch, open(scratch, "wb") as raw, compressed(raw) as file:
+        for item in records:
+            resolved.append(item["resolved"])
+            file.write(json.dumps(item, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+    return resolved
+
+
+def _compressor(suffix: str) -> Callable[[Any], Any]:
+    if suffix == ".gz":
+        # No time of writing in the header.
+        return lambda raw: gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
+    if suffix == ".xz":
+        return partial(lzma.LZMAFile, mode="wb")
+    if suffix == ".zst":
+        import zstandard
+
+        return partial(zstandard.ZstdCompressor(level=10).stream_writer, closefd=False)
+    return contextlib.nullcontext

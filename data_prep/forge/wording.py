@@ -219,10 +219,6 @@ THOUGHTS = {
         "Which other calls are affected? I print some.",
         "To narrow it down I call it with other arguments.",
     ),
-    "trace": (
-        "I follow the values by hand: which lines does this call go through?",
-        "To see which lines run, I trace the call.",
-    ),
     "edit": ("I change it.", "I correct that.", "Here is the change.", "I edit `{path}`."),
     "apply": ("Now I apply it.", "The change is written down; I carry it out.", "Applying it."),
     "again": (

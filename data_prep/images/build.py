@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 
 from contextrl_verl.pairs import ARROW_SCHEMA, Context, ContrastivePair, ImageRef
 from data_prep.common.funnel import Funnel
-from data_prep.images.encode import encode_alike
 from data_prep.images.item import ImageCouple, read_couples
-from data_prep.images.store import ImageStore
+from data_prep.images.store import ImageStore, encode_alike
 
 DOMAIN = "image"
 COUPLES_PER_PART = 512

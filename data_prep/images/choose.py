@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from data_prep.common.funnel import Stage
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A couple that may be chosen.
 
     Attributes:
@@ -23,59 +22,6 @@ class Candidate:
     images: tuple[str, str]
     answers: tuple[str, str]
     rank: int
-
-
-class _Question:
-    """The couples of a question, by their two answers."""
-
-    def __init__(self, candidates: Sequence[Candidate], uses: Counter[str]) -> None:
-        self._uses = uses
-        self._couples: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
-        self._candidates = candidates
-        for number, one in enumerate(candidates):
-            self._couples[tuple(sorted(one.answers))].append((0, one.rank, number))
-        for couples in self._couples.values():
-            heapq.heapify(couples)
-        self._answered: Counter[str] = Counter()
-        self._pairs = [(0, 0, couples[0][1], answers) for answers, couples in self._couples.items()]
-        heapq.heapify(self._pairs)
-        self._chosen: Counter[tuple[str, str]] = Counter()
-
-    def take(self, per_image: int, spent: list[int]) -> int | None:
-        """Number of the next couple; those whose pictures are used up go to ``spent``. None when there is none."""
-        while self._pairs:
-            _, _, rank, answers = self._pairs[0]
-            cost = (sum(self._answered[answer] for answer in answers), self._chosen[answers], rank, answers)
-            # Costs only grow, so an entry whose cost is still true is the least.
-            if cost != self._pairs[0]:
-                heapq.heapreplace(self._pairs, cost)
-                continue
-            number = self._from(self._couples[answers], per_image, spent)
-            if number is None:
-                heapq.heappop(self._pairs)
-                continue
-            self._answered.update(answers)
-            self._chosen[answers] += 1
-            return number
-        return None
-
-    def _from(self, couples: list[tuple[int, int, int]], per_image: int, spent: list[int]) -> int | None:
-        while couples:
-            _, rank, number = couples[0]
-            used = [self._uses[name] for name in self._candidates[number].images]
-            if max(used) >= per_image:
-                heapq.heappop(couples)
-                spent.append(number)
-            elif (sum(used), rank, number) != couples[0]:
-                heapq.heapreplace(couples, (sum(used), rank, number))
-            else:
-                heapq.heappop(couples)
-                return number
-        return None
-
-    def rest(self) -> list[int]:
-        """Numbers of the couples that nobody took."""
-        return sorted(number for couples in self._couples.values() for _, _, number in couples)
 
 
 def choose(
@@ -93,26 +39,74 @@ def choose(
         stage: gets the counts.
     """
     uses: Counter[str] = Counter()
-    waiting = [(number, _Question(candidates, uses)) for number, candidates in enumerate(questions)]
+    left = [dict.fromkeys(range(len(candidates))) for candidates in questions]
+    turns = [
+        (number, _turns(candidates, left[number], uses, per_image, stage))
+        for number, candidates in enumerate(questions)
+    ]
     chosen: list[tuple[int, int]] = []
-    all_questions = list(waiting)
-    while waiting and (limit is None or len(chosen) < limit):
+    while turns and len(chosen) != limit:
         still = []
-        for number, question in waiting:
-            if limit is not None and len(chosen) >= limit:
+        for number, turn in turns:
+            if len(chosen) == limit:
                 break
-            spent: list[int] = []
-            couple = question.take(per_image, spent)
-            for one in spent:
-                stage.drop(f"a picture in {per_image} couples already", {"images": list(questions[number][one].images)})
+            couple = next(turn, None)
             if couple is not None:
-                uses.update(questions[number][couple].images)
                 chosen.append((number, couple))
-                stage.keep()
-                still.append((number, question))
-        waiting = still
-    for number, question in all_questions:
-        rest = question.rest()
+                still.append((number, turn))
+        turns = still
+    for candidates, rest in zip(questions, left, strict=True):
         if rest:
-            stage.drop("over the limit", {"images": list(questions[number][rest[0]].images)}, count=len(rest))
+            stage.drop("over the limit", {"images": list(candidates[next(iter(rest))].images)}, count=len(rest))
     return chosen
+
+
+def _turns(
+    candidates: Sequence[Candidate], left: dict[int, None], uses: Counter[str], per_image: int, stage: Stage
+) -> Iterator[int]:
+    """Numbers of a question's couples, one at each of its turns; takes them from ``left``."""
+    answered: Counter[str] = Counter()
+    chosen: Counter[tuple[str, str]] = Counter()
+    couples: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
+    for number, one in enumerate(candidates):
+        couples[tuple(sorted(one.answers))].append((0, one.rank, number))
+    for heap in couples.values():
+        heapq.heapify(heap)
+    first = {answers: heap[0][1] for answers, heap in couples.items()}
+    pairs = [(0, 0, rank, answers) for answers, rank in first.items()]
+    heapq.heapify(pairs)
+
+    def cost_of_answers(answers: tuple[str, str]) -> tuple[Any, ...]:
+        return sum(answered[answer] for answer in answers), chosen[answers], first[answers], answers
+
+    def cost_of_couple(number: int) -> tuple[Any, ...] | None:
+        used = [uses[name] for name in candidates[number].images]
+        return None if max(used) >= per_image else (sum(used), candidates[number].rank, number)
+
+    def spent(number: int) -> None:
+        left.pop(number)
+        stage.drop(f"a picture in {per_image} couples already", {"images": list(candidates[number].images)})
+
+    while (answers := _least(pairs, cost_of_answers)) is not None:
+        number = _least(couples[answers], cost_of_couple, spent)
+        if number is None:
+            heapq.heappop(pairs)
+            continue
+        heapq.heappop(couples[answers])
+        left.pop(number)
+        answered.update(answers)
+        chosen[answers] += 1
+        uses.update(candidates[number].images)
+        stage.keep()
+        yield number
+
+
+def _least(heap: list[Any], cost: Callable[[Any], Any], spent: Callable[[Any], None] | None = None) -> Any:
+    """What stands last in the least entry; its cost is None once it is spent. None for an empty heap."""
+    # Costs only grow, so an entry whose cost is still true is the least.
+    while heap and (now := cost(heap[0][-1])) != heap[0]:
+        if now is None:
+            spent(heapq.heappop(heap)[-1])
+        else:
+            heapq.heapreplace(heap, now)
+    return heap[0][-1] if heap else None

@@ -1,35 +1,24 @@
 """Encoded pictures from anywhere become plain RGB pictures, or say why not.
 
-Nothing is decoded before its size is known. The process-wide switches of PIL are not relied upon: other libraries set
+Nothing is decoded before its size is known. PIL's process-wide switches are set for the time of it: other libraries set
 them as they like.
 """
 
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # TIFF tags.
 _BITS, _PHOTOMETRIC = 258, 262
-_SWITCHES = threading.RLock()
 
 
 class ImageRejected(ValueError):
@@ -87,7 +76,7 @@ def open_image(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
         raise ImageRejected("too many bytes", f"{len(data):,}, the limit is {limits.max_bytes:,}")
     data = bytes(data)
     try:
-        with _own_switches(limits.max_pixels):
+        with _own_switches():
             return _decoded(data, limits)
     except ImageRejected:
         raise
@@ -95,8 +84,6 @@ def open_image(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
         known = data.startswith(_BEGINNINGS)
         detail = "" if known else f"known ones: {', '.join(FORMATS)}"
         raise ImageRejected("damaged picture" if known else "unknown format", detail) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageRejected("too many pixels", _one_line(error)) from None
     except Exception as error:  # decoders raise whatever bad data brings them to
         raise ImageRejected("damaged picture", f"{type(error).__name__}: {_one_line(error)}") from None
 
@@ -106,19 +93,13 @@ def _one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _own_switches(max_pixels: int) -> Iterator[None]:
-    """PIL's switches as they are needed here; they are touched only if someone has set them otherwise."""
-    most = Image.MAX_IMAGE_PIXELS
-    if not ImageFile.LOAD_TRUNCATED_IMAGES and (most is None or most >= max_pixels):
+def _own_switches() -> Iterator[None]:
+    before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
+    try:
         yield
-        return
-    with _SWITCHES:
-        before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
-        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
-        try:
-            yield
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
 
 
 def _decoded(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -132,10 +113,11 @@ def _decoded(data: bytes, limits: ImageLimits) -> Image.Image:
         image.load()
         _check_size(image.size, limits)
         # TIFF turns itself; its tag is gone by now.
-        turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
+        turn = 1 if image.format == "TIFF" else _orientation(image)
         plain = _rgb(image)
-    if turn is not None:
-        plain = plain.transpose(turn)
+    plain.getexif().clear()
+    plain.getexif()[_ORIENTATION] = turn
+    plain = ImageOps.exif_transpose(plain)
     plain.info.clear()
     return plain
 

@@ -1,9 +1,5 @@
-"""What a person who makes image pairs should see: what is wrong, where, and how to mend it."""
+"""The name that image pairs have for a mistake of the user's."""
 
-from __future__ import annotations
+from contextrl_verl.errors import ConfigError as ImagePairError
 
-from contextrl_verl.errors import UserError
-
-
-class ImagePairError(UserError, ValueError):
-    """A source, option or store that the user can mend; one paragraph that names the place, the value and the fix."""
+__all__ = ["ImagePairError"]

@@ -1,4 +1,4 @@
-"""The forms that the steps of the image side hand to each other: a question about a picture, a couple of pictures."""
+"""What the steps of the image side hand to each other: questions about pictures, couples of pictures; JSON a line."""
 
 from __future__ import annotations
 
@@ -8,26 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 Method = Literal["retrieve", "edit"]
-
-ITEM_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("item_id", "image", "question", "answer", "domain", "source", "provenance")]
-)
-COUPLE_SCHEMA = pa.schema(
-    [
-        ("question", pa.string()),
-        ("images", pa.list_(pa.string())),
-        ("answers", pa.list_(pa.string())),
-        ("method", pa.string()),
-        ("domain", pa.string()),
-        ("provenance", pa.list_(pa.string())),
-        ("facts", pa.string()),
-    ]
-)
-_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -75,60 +56,34 @@ class ImageCouple:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def write_items(items: Iterable[VqaItem], path: Path) -> int:
-    """Write items as Parquet, in order; returns how many."""
-    rows = ({**asdict(item), "provenance": _json(item.provenance)} for item in items)
-    return _write(rows, path, ITEM_SCHEMA)
+def write_items(items: Iterable[VqaItem], path: Path) -> None:
+    """Write items, in order."""
+    _write(items, path)
 
 
 def read_items(paths: Sequence[Path]) -> Iterator[VqaItem]:
     """The items of several files, in order."""
-    for row in _rows(paths):
-        yield VqaItem(**{**row, "provenance": json.loads(row["provenance"])})
+    return (VqaItem(**record) for record in _records(paths))
 
 
-def write_couples(couples: Iterable[ImageCouple], path: Path) -> int:
-    """Write couples as Parquet, in order; returns how many."""
-    rows = (
-        {**asdict(couple), "provenance": [_json(one) for one in couple.provenance], "facts": _json(couple.facts)}
-        for couple in couples
-    )
-    return _write(rows, path, COUPLE_SCHEMA)
+def write_couples(couples: Iterable[ImageCouple], path: Path) -> None:
+    """Write couples, in order."""
+    _write(couples, path)
 
 
 def read_couples(paths: Sequence[Path]) -> Iterator[ImageCouple]:
     """The couples of several files, in order."""
-    for row in _rows(paths):
-        one, other = (json.loads(text) for text in row["provenance"])
-        yield ImageCouple(
-            question=row["question"],
-            images=tuple(row["images"]),
-            answers=tuple(row["answers"]),
-            method=row["method"],
-            domain=row["domain"],
-            provenance=(one, other),
-            facts=json.loads(row["facts"]),
-        )
+    for record in _records(paths):
+        record |= {name: tuple(record[name]) for name in ("images", "answers", "provenance")}
+        yield ImageCouple(**record)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=True, sort_keys=True)
+def _write(records: Iterable[Any], path: Path) -> None:
+    with path.open("w", encoding="ascii") as file:
+        file.writelines(json.dumps(asdict(record), sort_keys=True) + "\n" for record in records)
 
 
-def _write(rows: Iterable[dict[str, Any]], path: Path, schema: pa.Schema) -> int:
-    count, held = 0, []
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for row in rows:
-            held.append(row)
-            count += 1
-            if len(held) >= _ROWS:
-                writer.write_table(pa.Table.from_pylist(held, schema=schema))
-                held = []
-        writer.write_table(pa.Table.from_pylist(held, schema=schema))
-    return count
-
-
-def _rows(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+def _records(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=_ROWS):
-            yield from batch.to_pylist()
+        with path.open(encoding="ascii") as file:
+            yield from map(json.loads, file)

@@ -10,23 +10,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import comb
-from typing import Any
+from math import comb, inf
+from typing import Any, get_args
 
 import numpy as np
 
+from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel, Stage
 from data_prep.common.seeded import draw
 from data_prep.images.choose import Candidate, choose
-from data_prep.images.embed.likeness import hash_distance, look_distance
-from data_prep.images.embed.vectors import Embeddings
-from data_prep.images.errors import ImagePairError
+from data_prep.images.embed.vectors import Embeddings, hash_distance, look_distance
 from data_prep.images.item import ImageCouple, VqaItem
-from data_prep.images.search import Engine, PairBlock, pairs_above
+from data_prep.images.search import Engine, pairs_above
 from data_prep.images.wording import AnswerKey, Template, answer_key, question_key
 
-# Couples gone through for a sample of what was counted by arithmetic.
+# Couples of a question gone through for a sample of what was counted by arithmetic.
 _LOOKED_AT = 1_000
+# Couples found: places in their question's items, and the stable pseudo-random number that draws them.
+_COUPLE = np.dtype([("one", np.int64), ("other", np.int64), ("cosine", np.float64), ("rank", np.uint64)])
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class RetrieveSettings:
     per_image: int = 4
     limit: int | None = None
     pool: int = 20_000
-    engine: Engine = "numpy"
+    engine: Engine = "faiss"
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -61,11 +62,12 @@ class RetrieveSettings:
         least |= {} if self.limit is None else {"limit": 1}
         for name, value in least.items():
             if getattr(self, name) < value:
-                raise ImagePairError(f"{name} is {getattr(self, name)}. Fix: give at least {value}.")
+                raise ConfigError(f"{name} is {getattr(self, name)}. Fix: give at least {value}.")
         if self.high is not None and not self.low <= self.high:
-            raise ImagePairError(f"The band of cosines is {self.low} to {self.high}. Fix: give the lower bound first.")
-        if self.template not in ("exact", "normalised"):
-            raise ImagePairError(f"template is {self.template!r}. Fix: 'exact' or 'normalised'.")
+            raise ConfigError(f"The band of cosines is {self.low} to {self.high}. Fix: give the lower bound first.")
+        for name, kind in (("template", Template), ("engine", Engine)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}. Fix: one of {', '.join(get_args(kind))}.")
 
 
 @dataclass
@@ -77,6 +79,12 @@ class _Group:
     answers: list[AnswerKey]
     rows: np.ndarray
 
+    def shown(self, one: int, other: int, cosine: float) -> dict[str, Any]:
+        """A couple as a sample for the report."""
+        pair = [self.items[one], self.items[other]]
+        answers, images = [item.answer for item in pair], [item.image for item in pair]
+        return {"images": images, "question": pair[0].question, "answers": answers, "cosine": round(float(cosine), 4)}
+
 
 def find_image_couples(
     items: Iterable[VqaItem], embeddings: Embeddings, settings: RetrieveSettings, funnel: Funnel
@@ -86,50 +94,35 @@ def find_image_couples(
     Args:
         items: of any number of sources.
         embeddings: of their pictures; an item whose picture has none is dropped and counted.
-
-    Raises:
-        ImagePairError: a band that makes no sense, or the search engine is not installed.
     """
     groups = _groups(items, embeddings, settings, funnel.stage("question", "questions"))
     inside = _same_question(groups, funnel.stage("same question", "couples"))
-    stages = _Stages(
-        funnel.stage("look alike", "couples"),
-        funnel.stage("different answers", "couples"),
-        funnel.stage("another picture", "couples"),
-        funnel.stage("drawn", "couples"),
-    )
+    names = ("look alike", "different answers", "another picture", "drawn")
+    alike, _, _, drawn = stages = [funnel.stage(name, "couples") for name in names]
     ranks = np.array([_number(settings.seed, "picture", name) for name in embeddings.images], np.uint64)
-    pools = [_Pool() for _ in groups]
-    alike = 0
-    for block in pairs_above(
-        embeddings.vectors, settings.low, groups=(group.rows for group in groups), engine=settings.engine
-    ):
-        group = groups[block.group]
-        alike += len(block)
-        block = _below(block, group, settings, stages.alike)
-        block = _kept(block, _differ(block, group), group, stages.differ, "same answer")
-        hashes = hash_distance(embeddings.hashes[block.i], embeddings.hashes[block.j])
-        looks = look_distance(embeddings.looks[block.i], embeddings.looks[block.j])
-        another = (hashes > settings.same_hash) | (looks > settings.same_look)
-        block = _kept(block, another, group, stages.another, "same picture")
-        rank = _mixed(ranks[block.i], ranks[block.j], _number(settings.seed, "question", group.name))
-        pools[block.group].add(block, rank, settings.pool)
-    if inside > alike:
-        sample = _unlike(groups, embeddings.vectors, settings.low)
-        stages.alike.drop(f"cosine below {settings.low:g}", sample, count=inside - alike)
-    return _chosen(groups, pools, embeddings, settings, stages.drawn, funnel.stage("chosen", "couples"))
-
-
-@dataclass(frozen=True)
-class _Stages:
-    alike: Stage
-    differ: Stage
-    another: Stage
-    drawn: Stage
+    pools = []
+    for group in groups:
+        pool, seen = np.zeros(0, _COUPLE), 0
+        for one, other, cosine in pairs_above(embeddings.vectors[group.rows], settings.low, engine=settings.engine):
+            block = np.zeros(len(one), _COUPLE)
+            block["one"], block["other"], block["cosine"] = one, other, cosine
+            block = _good(block, group, embeddings, settings, stages)
+            left, right = (ranks[group.rows[block[side]]] for side in ("one", "other"))
+            block["rank"] = _mixed(left, right, _number(settings.seed, "question", group.name))
+            seen += len(block)
+            pool = np.concatenate([pool, block])
+            pool = pool[np.argsort(pool["rank"], kind="stable")[: settings.pool]]
+        drawn.keep(len(pool))
+        if seen > len(pool):
+            drawn.drop(f"beyond {settings.pool} drawn of its question", None, count=seen - len(pool))
+        pools.append(pool)
+    if inside > alike.entered:
+        alike.drop(f"cosine below {settings.low:g}", _unlike(groups, embeddings, settings), inside - alike.entered)
+    return _chosen(groups, pools, embeddings, settings, funnel.stage("chosen", "couples"))
 
 
 def _groups(items: Iterable[VqaItem], embeddings: Embeddings, settings: RetrieveSettings, stage: Stage) -> list[_Group]:
-    """Questions asked of two pictures or more, in the order of their draws."""
+    """Questions, in the order of their draws."""
     rows = embeddings.rows()
     asked: dict[tuple[str, str], dict[str, list[VqaItem]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
@@ -141,11 +134,8 @@ def _groups(items: Iterable[VqaItem], embeddings: Embeddings, settings: Retrieve
             asked[item.domain, question_key(item.question, settings.template)][item.image].append(item)
     groups = []
     for (domain, question), by_image in asked.items():
-        kept = []
-        for name in sorted(by_image, key=rows.__getitem__):
-            item = _one_answer(by_image[name], stage)
-            if item is not None:
-                kept.append(item)
+        kept = [_one_answer(by_image[name], stage) for name in sorted(by_image, key=rows.__getitem__)]
+        kept = [item for item in kept if item is not None]
         answers = [answer_key(item.answer) for item in kept]
         places = np.array([rows[item.image] for item in kept], np.int64)
         groups.append(_Group(f"{domain}\0{question}", kept, answers, places))
@@ -170,12 +160,6 @@ def _shown(item: VqaItem) -> dict[str, Any]:
     return {"images": [item.image], "question": item.question, "answers": [item.answer], "item": item.item_id}
 
 
-def _couple_shown(group: _Group, one: int, other: int, **more: Any) -> dict[str, Any]:
-    pair = [group.items[one], group.items[other]]
-    answers, images = [item.answer for item in pair], [item.image for item in pair]
-    return {"images": images, "question": pair[0].question, "answers": answers, **more}
-
-
 def _same_question(groups: Sequence[_Group], stage: Stage) -> int:
     total = sum(len(group.items) for group in groups)
     inside = sum(comb(len(group.items), 2) for group in groups)
@@ -187,48 +171,42 @@ def _same_question(groups: Sequence[_Group], stage: Stage) -> int:
     return inside
 
 
-def _unlike(groups: Sequence[_Group], vectors: np.ndarray, low: float) -> dict[str, Any] | None:
+def _unlike(groups: Sequence[_Group], embeddings: Embeddings, settings: RetrieveSettings) -> dict[str, Any] | None:
     """A couple to read for a stage that counts by arithmetic."""
-    looked_at = 0
-    for group in groups:
-        for other in range(1, len(group.rows)):
-            cosine = float(vectors[group.rows[0]] @ vectors[group.rows[other]])
-            if cosine < low:
-                return _couple_shown(group, 0, other, cosine=round(cosine, 4))
-            looked_at += 1
-            if looked_at > _LOOKED_AT:
-                return None
+    for group in groups[:_LOOKED_AT]:
+        if len(group.rows) > 1:
+            cosine = embeddings.vectors[group.rows[1:_LOOKED_AT]] @ embeddings.vectors[group.rows[0]]
+            if cosine.min() < settings.low:
+                return group.shown(0, int(cosine.argmin()) + 1, cosine.min())
     return None
 
 
-def _at(group: _Group, rows: np.ndarray) -> np.ndarray:
-    return np.searchsorted(group.rows, rows)
+def _good(
+    block: np.ndarray, group: _Group, embeddings: Embeddings, settings: RetrieveSettings, stages: Sequence[Stage]
+) -> np.ndarray:
+    """The couples of a block that pass the first three stages."""
+
+    def kept(which: np.ndarray, stage: Stage, reason: str) -> np.ndarray:
+        stage.keep(int(which.sum()))
+        if gone := int(len(which) - which.sum()):
+            first = block[np.argmin(which)]
+            stage.drop(reason, group.shown(first["one"], first["other"], first["cosine"]), count=gone)
+        return block[which]
+
+    high = inf if settings.high is None else settings.high
+    block = kept(block["cosine"] <= high, stages[0], f"cosine above {high:g}")
+    block = kept(_differ(block, group), stages[1], "same answer")
+    one, other = group.rows[block["one"]], group.rows[block["other"]]
+    another = hash_distance(embeddings.hashes[one], embeddings.hashes[other]) > settings.same_hash
+    another |= look_distance(embeddings.looks[one], embeddings.looks[other]) > settings.same_look
+    return kept(another, stages[2], "same picture")
 
 
-def _kept(block: PairBlock, kept: np.ndarray, group: _Group, stage: Stage, reason: str) -> PairBlock:
-    stage.keep(int(kept.sum()))
-    gone = np.flatnonzero(~kept)
-    if len(gone):
-        first = gone[0]
-        one, other = _at(group, block.i[first : first + 1])[0], _at(group, block.j[first : first + 1])[0]
-        sample = _couple_shown(group, one, other, cosine=round(float(block.cosine[first]), 4))
-        stage.drop(reason, sample, count=len(gone))
-    return PairBlock(block.i[kept], block.j[kept], block.cosine[kept], block.group)
-
-
-def _below(block: PairBlock, group: _Group, settings: RetrieveSettings, stage: Stage) -> PairBlock:
-    if settings.high is None:
-        stage.keep(len(block))
-        return block
-    return _kept(block, block.cosine <= settings.high, group, stage, f"cosine above {settings.high:g}")
-
-
-def _differ(block: PairBlock, group: _Group) -> np.ndarray:
+def _differ(block: np.ndarray, group: _Group) -> np.ndarray:
     kinds: dict[AnswerKey, int] = {}
     kind = np.array([kinds.setdefault(key, len(kinds)) for key in group.answers], np.int64)
-    one, other = kind[_at(group, block.i)], kind[_at(group, block.j)]
     # Few couples of answers among many couples of pictures.
-    couples, back = np.unique(one * len(kinds) + other, return_inverse=True)
+    couples, back = np.unique(kind[block["one"]] * len(kinds) + kind[block["other"]], return_inverse=True)
     keys = list(kinds)
     differ = [keys[couple // len(kinds)].differs(keys[couple % len(kinds)]) for couple in couples.tolist()]
     return np.array(differ, dtype=bool)[back.reshape(-1)]
@@ -247,52 +225,32 @@ def _mixed(one: np.ndarray, other: np.ndarray, salt: int) -> np.ndarray:
         return value ^ (value >> np.uint64(31))
 
 
-class _Pool:
-    """The couples of a question with the lowest ranks, however many go by."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-        self.i = self.j = np.zeros(0, np.int64)
-        self.cosine, self.rank = np.zeros(0), np.zeros(0, np.uint64)
-
-    def add(self, block: PairBlock, rank: np.ndarray, size: int) -> None:
-        self.seen += len(block)
-        i, j = np.concatenate([self.i, block.i]), np.concatenate([self.j, block.j])
-        cosine, rank = np.concatenate([self.cosine, block.cosine]), np.concatenate([self.rank, rank])
-        kept = np.lexsort((j, i, rank))[:size]
-        self.i, self.j, self.cosine, self.rank = i[kept], j[kept], cosine[kept], rank[kept]
-
-
 def _chosen(
-    groups: Sequence[_Group], pools: Sequence[_Pool], embeddings: Embeddings, settings: RetrieveSettings,
-    drawn: Stage, stage: Stage,
+    groups: Sequence[_Group], pools: Sequence[np.ndarray], embeddings: Embeddings, settings: RetrieveSettings,
+    stage: Stage,
 ) -> list[ImageCouple]:  # fmt: skip
-    questions = []
-    for group, pool in zip(groups, pools, strict=True):
-        drawn.keep(len(pool.i))
-        if pool.seen > len(pool.i):
-            drawn.drop(f"beyond {settings.pool} drawn of its question", None, count=pool.seen - len(pool.i))
-        one, other = _at(group, pool.i).tolist(), _at(group, pool.j).tolist()
-        questions.append(
-            [
-                Candidate(
-                    (group.items[a].image, group.items[b].image), (group.answers[a].words, group.answers[b].words), rank
-                )
-                for a, b, rank in zip(one, other, pool.rank.tolist(), strict=True)
-            ]
-        )
+    questions = [
+        [
+            Candidate(
+                (group.items[one].image, group.items[other].image),
+                (group.answers[one].words, group.answers[other].words),
+                rank,
+            )
+            for one, other, _, rank in pool.tolist()
+        ]
+        for group, pool in zip(groups, pools, strict=True)
+    ]
     picked = choose(questions, per_image=settings.per_image, limit=settings.limit, stage=stage)
-    return [_couple(groups[number], pools[number], at, embeddings, settings) for number, at in picked]
+    return [_couple(groups[number], pools[number][at], embeddings, settings.seed) for number, at in picked]
 
 
-def _couple(group: _Group, pool: _Pool, at: int, embeddings: Embeddings, settings: RetrieveSettings) -> ImageCouple:
-    rows = [int(pool.i[at]), int(pool.j[at])]
-    names = [embeddings.images[row] for row in rows]
+def _couple(group: _Group, found: np.void, embeddings: Embeddings, seed: int) -> ImageCouple:
+    places = [int(found["one"]), int(found["other"])]
     # Which picture comes first must not follow from what it shows.
-    if draw(settings.seed, "order", group.name, *names)[0] % 2:
-        rows.reverse()
-    one, other = (group.items[int(place)] for place in _at(group, np.array(rows)))
-    first, second = (np.array([row]) for row in rows)
+    if draw(seed, "order", group.name, *(group.items[place].image for place in places))[0] % 2:
+        places.reverse()
+    one, other = (group.items[place] for place in places)
+    first, second = group.rows[places[:1]], group.rows[places[1:]]
     return ImageCouple(
         question=one.question,
         images=(one.image, other.image),
@@ -301,7 +259,7 @@ def _couple(group: _Group, pool: _Pool, at: int, embeddings: Embeddings, setting
         domain=one.domain,
         provenance=tuple({"item": item.item_id, "source": item.source, **item.provenance} for item in (one, other)),
         facts={
-            "cosine": round(float(pool.cosine[at]), 4),
+            "cosine": round(float(found["cosine"]), 4),
             "hash_distance": int(hash_distance(embeddings.hashes[first], embeddings.hashes[second])[0]),
             "look_distance": int(look_distance(embeddings.looks[first], embeddings.looks[second])[0]),
             "embedder": embeddings.embedder,

@@ -5,17 +5,32 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.whole_file import write_whole
 from data_prep.images.decode import ImageLimits, ImageRejected, open_image
-from data_prep.images.errors import ImagePairError
 
 _NAME = re.compile(r"[0-9a-f]{32}")
-# Part of nothing's name: the same pixels have one name whatever wrote the file.
+# One setting for all, on every machine: the size of a file then depends on the pixels alone.
 _COMPRESSION = 6
+
+
+def encode_alike(images: Sequence[Image.Image]) -> list[bytes]:
+    """Pictures as RGB PNG, all in the same way: the file must not tell which of two pictures was edited.
+
+    Each is made anew from its pixels, so that whatever else the object carries (EXIF, ICC profile, text) stays behind.
+    """
+    return [_png(image.size, image.convert("RGB").tobytes()) for image in images]
+
+
+def _png(size: tuple[int, int], pixels: bytes) -> bytes:
+    stream = io.BytesIO()
+    Image.frombytes("RGB", size, pixels).save(stream, "PNG", compress_level=_COMPRESSION)
+    return stream.getvalue()
 
 
 class ImageStore:
@@ -32,27 +47,24 @@ class ImageStore:
         name = _name(image.size, pixels)
         path = self.path(name)
         if not path.exists():
-            stream = io.BytesIO()
-            # Made anew, so that nothing but pixels is written.
-            Image.frombytes("RGB", image.size, pixels).save(stream, "PNG", compress_level=_COMPRESSION)
-            write_whole(path, stream.getvalue())
+            write_whole(path, _png(image.size, pixels))
         return name
 
     def path(self, name: str) -> Path:
-        """Where the picture of that name lies, whether it is there or not; ImagePairError if it is no name."""
+        """Where the picture of that name lies, whether it is there or not; ConfigError if it is no name."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ImagePairError(f"{name!r} is no name of a stored picture. Fix: use the names that put() gave.")
+            raise ConfigError(f"{name!r} is no name of a stored picture. Fix: use the names that put() gave.")
         return self.folder / name[:2] / f"{name}.png"
 
     def open(self, name: str) -> Image.Image:
-        """The picture, of mode RGB; raises ImagePairError as :meth:`read`."""
+        """The picture, of mode RGB; raises ConfigError as :meth:`read`."""
         return self._checked(name)[1]
 
     def read(self, name: str) -> bytes:
         """The picture as a PNG.
 
         Raises:
-            ImagePairError: it is not there, or no longer what was put.
+            ConfigError: it is not there, or no longer what was put.
         """
         return self._checked(name)[0]
 
@@ -62,13 +74,13 @@ class ImageStore:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise ImagePairError(f"{path}: the picture cannot be read ({error.strerror}). {fix}") from None
+            raise ConfigError(f"{path}: the picture cannot be read ({error.strerror}). {fix}") from None
         try:
             image = open_image(data, ImageLimits(len(data) + 1, 1 << 40, 1, float("inf")))
         except ImageRejected as error:
-            raise ImagePairError(f"{path}: the picture is not whole ({error}). {fix}") from None
+            raise ConfigError(f"{path}: the picture is not whole ({error}). {fix}") from None
         if _name(image.size, image.tobytes()) != name:
-            raise ImagePairError(f"{path}: these are not the pixels that were put. {fix}")
+            raise ConfigError(f"{path}: these are not the pixels that were put. {fix}")
         return data, image
 
     def __contains__(self, name: str) -> bool:

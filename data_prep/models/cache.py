@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.whole_file import write_whole
-from data_prep.models.errors import RemoteError
 
 
 def digest(parts: Any) -> str:
@@ -34,8 +34,8 @@ class ReplyCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RemoteError(
-                f"The cache folder {self.folder} cannot be made ({error.strerror}). Fix: give another with --cache."
+            raise ConfigError(
+                f"The cache folder {self.folder} cannot be made ({error.strerror}). Fix: give another, cache=..."
             ) from None
 
     def path(self, key: str) -> Path:
@@ -56,11 +56,11 @@ class ReplyCache:
         return record
 
     def write(self, key: str, record: dict[str, Any]) -> None:
-        """Raises RemoteError if the answer, already paid for, cannot be stored."""
+        """Raises ConfigError if the answer, already paid for, cannot be stored."""
         try:
             write_whole(self.path(key), json.dumps({"key": key, **record}, ensure_ascii=True, indent=1) + "\n")
         except OSError as error:
-            raise RemoteError(
+            raise ConfigError(
                 f"An answer cannot be stored in the cache {self.folder} ({error.strerror}); going on would pay for "
-                "answers twice. Fix: make room there, or give another folder with --cache, and run the command again."
+                "answers twice. Fix: make room, or name another folder, cache=..., and run it again."
             ) from None

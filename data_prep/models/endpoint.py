@@ -1,36 +1,57 @@
-"""What stands around every request to an endpoint: concurrency, pauses, retries, the cap, and when to stop asking."""
+"""What stands around every request to an endpoint: retries, concurrency, the cap, and when to stop asking.
+
+The client of the ``openai`` package sends requests and tries them again as long as the server says.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable
+import os
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from data_prep.models.budget import Budget
+from pydantic import SecretStr
+
+from contextrl_verl.errors import ConfigError
 from data_prep.models.cache import ReplyCache
-from data_prep.models.errors import RemoteError, Transient
-from data_prep.models.key import shown_url
-from data_prep.models.retry import with_retries
+from data_prep.models.spec import ModelSpec, read_key, scrubbed, shown_url, valid_url
 
-if TYPE_CHECKING:
-    from data_prep.models.chat import ChatSettings
-
-T = TypeVar("T")
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+# Questions in work beyond those the endpoint answers at a time, so that one slow answer does not stop the others.
+AHEAD = 64
 # So many refused requests without a single answer mean that the request itself is wrong, not its content.
 _REFUSALS_BEFORE_STOP = 5
+_SHOWN = 300
+# Requests of the running call that went out and were not answered.
+_unanswered: ContextVar[list[int]] = ContextVar("unanswered")
+
+
+class MalformedReply(ValueError):
+    """A reply without a usable answer; says what is wrong with it."""
+
+
+class NotAnswered(Exception):
+    """One question stays without an answer; others may go on."""
+
+    def __init__(self, how: Literal["refused", "failed", "spending cap"], why: str) -> None:
+        super().__init__(why)
+        self.how = how
 
 
 @dataclass
 class Usage:
-    """What a session of calls did.
+    """What was asked.
 
     Attributes:
-        requests: HTTP requests sent, whatever came back.
+        requests: HTTP requests sent, whatever came back; ``failures``: those without an answer, by status.
         answered: answers from the endpoint; ``cached``: from the cache.
         malformed_replies: replies that had to be asked again; ``malformed``: questions given up for that.
-        retries: requests repeated, by cause.
+        unanswered: other questions without an answer, by cause.
         fallbacks: what the endpoint did not take and what was sent instead.
     """
 
@@ -39,115 +60,231 @@ class Usage:
     cached: int = 0
     malformed_replies: int = 0
     malformed: int = 0
-    refused: int = 0
-    capped: int = 0
-    failed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     without_token_counts: int = 0
-    retries: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    unanswered: Counter[str] = field(default_factory=Counter)
     fallbacks: list[str] = field(default_factory=list)
 
 
-class GuardedEndpoint:
-    """Base of clients; a subclass says how a request is sent and what its failures mean. One per event loop.
+class Endpoint:
+    """Base of all clients, used within ``async with``, also one after the other in several event loops.
 
     Args:
-        settings: where and how.
-        cache: None asks everything anew.
-        budget: None counts and caps nothing.
-        url: address, for messages.
+        spec: where, how and for how much.
+        environ: where key and address are read from.
+
+    Attributes:
+        default_url: of the provider, which wants a key; ``url_variable`` may name another address.
+
+    Raises:
+        ConfigError: an address, prices or a cap that make no sense; on entry, no key.
     """
 
-    def __init__(self, settings: ChatSettings, cache: ReplyCache | None, budget: Budget | None, url: str) -> None:
-        self.settings, self.cache, self.budget = settings, cache, budget or Budget()
-        self.usage = Usage()
-        self.url, self.shown = url, shown_url(url)
-        self._secret: Any = None
-        self._free = asyncio.Semaphore(settings.concurrency)
-        self._not_before = 0.0
-        self._failed_in_a_row = 0
-        self._stop: RemoteError | None = None
+    default_url = "https://api.openai.com/v1"
+    url_variable = "OPENAI_BASE_URL"
 
-    def _classified(self, error: Exception) -> Exception:
-        """A Transient, Refused or RemoteError for what the client raised."""
-        raise NotImplementedError
+    def __init__(self, spec: ModelSpec, environ: Mapping[str, str] = os.environ) -> None:
+        self.spec, self.budget, self.usage = spec, spec.budget(), Usage()
+        self.url = valid_url(spec.base_url or environ.get(self.url_variable) or self.default_url)
+        self.shown = shown_url(self.url)
+        self.cache = ReplyCache(spec.cache) if spec.cache is not None else None
+        wants_key = self.default_url if self.url.startswith(self.default_url.removesuffix("/v1")) else None
+        self._read_key = lambda: read_key(spec.key_variable, wants_key, environ)
+        self._key, self._client = SecretStr(""), None
 
-    async def _with_retries(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Raises Transient when the policy's attempts are used up."""
+    async def __aenter__(self) -> Self:
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        def before_wait(error: Transient) -> None:
-            self.usage.retries[error.cause] += 1
-            if error.retry_after is not None:
-                loop = asyncio.get_running_loop()
-                self._not_before = max(self._not_before, loop.time() + error.retry_after)
+        self._key = self._read_key()
+        self._client = AsyncOpenAI(
+            api_key=self._key.get_secret_value(),
+            base_url=self.url,
+            max_retries=self.spec.tries - 1,
+            timeout=self.spec.timeout,
+            http_client=DefaultAsyncHttpxClient(
+                event_hooks={"request": [self._on_request], "response": [self._on_response]}
+            ),
+        )
+        self._free = asyncio.Semaphore(self.spec.concurrency)
+        self._failed_in_a_row, self._stop = 0, None
+        return self
 
-        return await with_retries(attempt, self.settings.retry, before_wait)
+    async def __aexit__(self, *exception: object) -> None:
+        client, self._client = self._client, None
+        await client.close()
 
-    async def _guarded(
-        self,
-        send: Callable[[], Awaitable[T]],
-        bound: tuple[int, int],
-        billed: Callable[[T], tuple[int, int] | None],
-    ) -> T:
-        """One request.
+    async def _on_request(self, request: Any) -> None:
+        self.usage.requests += 1
+        _unanswered.get()[0] += 1
+
+    async def _on_response(self, response: Any) -> None:
+        _unanswered.get()[0] -= 1
+        if response.status_code >= 400:
+            self.usage.failures[str(response.status_code)] += 1
+
+    async def send(self, call: Callable[[Any], Awaitable[Any]], bound: tuple[int, int]) -> bytes:
+        """The body of one answer, not yet counted as spent.
 
         Args:
-            send: sends it and reads what came back.
-            bound: what it may cost at most, as input and output counts of the budget's prices.
-            billed: counts that an answer was billed with; None if it does not say.
+            call: from the client to a response with ``content``.
+            bound: what a request may cost at most, as counts of the budget's prices; requests that were sent and not
+                answered may be billed, and are counted so.
 
         Raises:
-            CapReached: it does not fit under the cap.
-            Transient, Refused, RemoteError: see :meth:`_classified`.
+            NotAnswered: this question has no answer; hand it to :meth:`count`.
+            ConfigError: nothing more can be asked.
         """
-        loop = asyncio.get_running_loop()
         async with self._free:
-            while (pause := self._not_before - loop.time()) > 0:
-                await asyncio.sleep(pause)
             if self._stop is not None:
                 raise self._stop
-            worst = await self.budget.reserve(*bound)
-            counts, charged = None, True
-            self.usage.requests += 1
+            if self.budget.reached:
+                raise NotAnswered("spending cap", "the spending cap is reached")
+            lost = [0]
+            _unanswered.set(lost)
+            never_sent = False
             try:
-                answer = await asyncio.wait_for(send(), self.settings.timeout)
-                counts = billed(answer)
-            except asyncio.CancelledError:
-                raise
+                body = (await call(self._client)).content
             except Exception as error:
-                problem = self._classified(error)
-                charged = isinstance(problem, Transient) and problem.charged
-                if isinstance(problem, RemoteError):
+                problem = self._meaning(error)
+                never_sent = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
+                if isinstance(problem, ConfigError):
                     self._stop = problem
                 raise problem from None
             finally:
-                await asyncio.shield(self.budget.settle(worst, counts, charged))
-        return answer
+                if lost[0]:
+                    self.usage.failures["no answer"] += lost[0]
+                    if not never_sent:
+                        self.budget.add((lost[0] * bound[0], lost[0] * bound[1]), uncertain=True)
+        return body
 
-    def _count_refusal(self, why: str) -> None:
-        """Raises RemoteError if it seems that every request is refused."""
-        self.usage.refused += 1
-        if self.usage.refused >= _REFUSALS_BEFORE_STOP and not self.usage.answered:
-            self._stop = RemoteError(
-                f"The endpoint {self.shown} refused {self.usage.refused} requests and answered none; the last "
-                f"refusal: {why} Fix: correct the model's name or the parameters it does not take."
+    def bill(self, tokens: tuple[int, int] | None, bound: tuple[int, int]) -> None:
+        """Count what an answer cost; one that does not say counts at its worst case."""
+        self.budget.add(tokens or bound, uncertain=tokens is None)
+        if tokens is None:
+            self.usage.without_token_counts += 1
+        else:
+            self.usage.input_tokens += tokens[0]
+            self.usage.output_tokens += tokens[1]
+
+    def answered(self) -> None:
+        """Count a question with an answer of its own."""
+        self.usage.answered += 1
+        self._failed_in_a_row = 0
+
+    def count(self, error: NotAnswered) -> None:
+        """Count a question without an answer. Raises ConfigError if the endpoint itself seems to be at fault."""
+        usage, found = self.usage, self.usage.unanswered
+        found[error.how] += 1
+        if error.how == "refused" and found["refused"] >= _REFUSALS_BEFORE_STOP and not usage.answered + usage.cached:
+            self._stop = ConfigError(
+                f"The endpoint {self.shown} refused {found['refused']} requests and answered none; the last refusal: "
+                f"{error} Fix: correct the model's name or the parameters it does not take."
             )
             raise self._stop
+        if error.how == "failed":
+            self._failed_in_a_row += 1
+            # One request may be at fault by itself; two in a row without an answer between them mean the endpoint.
+            if self._failed_in_a_row > 1:
+                self._stop = self.down(str(error))
+                raise self._stop
 
-    def _count_failure(self, error: Transient) -> None:
-        """Raises RemoteError if the endpoint seems to be down."""
-        self.usage.failed += 1
-        self._failed_in_a_row += 1
-        # One request may be at fault by itself; two in a row without an answer between them mean the endpoint.
-        if self._failed_in_a_row > 1:
-            self._stop = self.down(str(error))
-            raise self._stop
-
-    def down(self, why: str) -> RemoteError:
+    def down(self, why: str) -> ConfigError:
         """The paragraph for an endpoint that does not answer."""
-        return RemoteError(
-            f"The endpoint {self.shown} does not answer after {self.settings.retry.attempts} tries; "
-            f"the last failure: {why} Answers that came are kept in the cache. Fix: see that it is up and reachable, "
-            "then run the command again; it asks only what is missing."
+        return ConfigError(
+            f"The endpoint {self.shown} does not answer after {self.spec.tries} tries; the last failure: {why} Answers "
+            "that came are kept in the cache. Fix: see that it is up and reachable, then run the command again; it "
+            "asks only what is missing."
         )
+
+    def _meaning(self, error: Exception) -> Exception:
+        """NotAnswered or ConfigError for what the client raised in the end; neither shows the key."""
+        import openai
+
+        if isinstance(error, openai.APITimeoutError):
+            return NotAnswered("failed", f"no answer within {self.spec.timeout:g} seconds.")
+        if isinstance(error, openai.APIConnectionError):
+            return NotAnswered("failed", f"the connection failed ({self.scrub(str(error.__cause__ or error))}).")
+        if not isinstance(error, openai.APIStatusError):
+            what = self.scrub(f"{type(error).__name__}: {error}")
+            return ConfigError(f"A request to {self.shown} could not be made ({what}). Fix: see the settings it has.")
+        body, status = error.body, error.status_code
+        said = " ".join(str((isinstance(body, dict) and body.get("message")) or error.message).split())
+        detail = f"HTTP {status}: {self.scrub(said)}"
+        # 429 comes for a minute's rate as well as for a used-up account or day.
+        used_up = error.code == "insufficient_quota" or "per day" in said.lower()
+        if status in (408, 409) or status >= 500 or (status == 429 and not used_up):
+            return NotAnswered("failed", detail)
+        if status == 400 and "api key" in said.lower():
+            status = 401
+        fixes = {
+            401: f"see that the environment variable {self.spec.key_variable} holds a valid key",
+            402: "pay the account's bill, or use another endpoint",
+            403: f"see that the key in {self.spec.key_variable} may use the model {self.spec.model!r}",
+            404: f"correct the model {self.spec.model!r} or the endpoint's address, which often ends in /v1",
+            429: "the account's quota is used up: raise it, or use another endpoint",
+        }
+        if status in fixes:
+            return ConfigError(f"The endpoint {self.shown} answers {detail} Fix: {fixes[status]}.")
+        return NotAnswered("refused", detail)
+
+    def scrub(self, text: str, room: int | None = _SHOWN) -> str:
+        """The text without the key, cut to so many characters."""
+        return scrubbed(text, self._key)[:room]
+
+    def summary(self) -> dict[str, Any]:
+        """Requests, answers, tokens and money as plain values."""
+        usage = self.usage
+        counters = {name: dict(getattr(usage, name)) for name in ("failures", "unanswered")}
+        damaged = self.cache.damaged if self.cache else 0
+        return {
+            **vars(usage), **counters, "fallbacks": list(usage.fallbacks), "model": self.spec.model,
+            "damaged_cache_files": damaged, **self.budget.summary(),
+        }  # fmt: skip
+
+
+async def in_order(
+    questions: Iterable[Question], ask: Callable[[Question], Awaitable[Answer]], ahead: int = AHEAD
+) -> AsyncIterator[tuple[Question, Answer]]:
+    """Each question with its answer, in their order; at most ``ahead`` are in work, and the rest is not yet read."""
+    running: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
+    try:
+        for question in questions:
+            running.append((question, asyncio.ensure_future(ask(question))))
+            await asyncio.sleep(0)
+            while len(running) >= ahead or (running and running[0][1].done()):
+                first, task = running.popleft()
+                yield first, await task
+        while running:
+            first, task = running.popleft()
+            yield first, await task
+    finally:
+        for _, task in running:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in running), return_exceptions=True)
+
+
+def answers(
+    session: AbstractAsyncContextManager[Any],
+    questions: Iterable[Question],
+    ask: Callable[[Question], Awaitable[Answer]],
+) -> Iterator[tuple[Question, Answer]]:
+    """:func:`in_order` within ``async with session``, for callers that are not asynchronous."""
+
+    async def stream() -> AsyncIterator[tuple[Question, Answer]]:
+        async with session:
+            async for found in in_order(questions, ask):
+                yield found
+
+    # One event loop for the whole stream, driven from here.
+    with asyncio.Runner() as runner:
+        found = stream()
+        try:
+            while True:
+                try:
+                    yield runner.run(anext(found))
+                except StopAsyncIteration:
+                    return
+        finally:
+            runner.run(found.aclose())

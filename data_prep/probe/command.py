@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from contextrl_verl.pairs.prompting import PromptConfig
-    from data_prep.probe.questions import Backend
 
 # How messages of the shared code name what this command calls otherwise.
 _NAMES = {
@@ -69,182 +67,145 @@ def probe_command(
     ] = False,
 ) -> None:
     """How well does a model select the context that supports the answer? Every pair in every order."""
-    from contextrl_verl.errors import ConfigError
-    from contextrl_verl.pairs import PairFormatError
-    from data_prep.audit.view import AuditError
-    from data_prep.models.errors import RemoteError
-
-    try:
-        from contextrl_verl.pairs.files import PairFile
-        from data_prep.probe.chat_templates import PLAIN_PREFILL, read_template
-        from data_prep.probe.questions import ProbeError
-
-        file = PairFile(pairs)
-        if sum((bool(model), bool(endpoint), results is not None)) != 1:
-            raise ProbeError("Give one of --model, --endpoint and --results: what is probed.")
-        if results is not None:
-            if compare is None:
-                raise ProbeError("--results is an earlier probe, and there is nothing to do with it. Fix: --compare.")
-            _compare_results(pairs, results, compare)
-            return
-        text = read_template(chat_template, plain)
-        if prefill is None:
-            prefill = PLAIN_PREFILL if plain else ""
-        prompt = _prompt(file, template, labels, prefill, _pairs_of("--chat-template-kwargs", chat_template_kwargs))
-        if plain and any(row["kind"] == "images" for row in file.without_images()):
-            raise ProbeError("--plain shows text only, and the file holds images. Fix: --chat-template FILE.")
-        if endpoint and (chat_template or plain or backend != "transformers" or engine):
-            raise ProbeError(
-                "--endpoint has its own chat template and engine, so --chat-template, --plain, --backend and --engine "
-                "do not go with it. Fix: leave them out."
-            )
-        if sampled and not endpoint:
-            raise ProbeError(
-                "--sampled reads replies of an --endpoint; a --model's logits say more. Fix: leave it out."
-            )
-        other = _other(pairs, compare) if compare is not None else None
-        asked = (
-            _endpoint(endpoint, prompt, sampled)
-            if endpoint
-            else _local(
-                backend, model, prompt, device, dtype, batch_tokens, _pairs_of("--engine", engine), cache,
-                chat_template=text, trust_remote_code=trust_remote_code,
-            )
-        )  # fmt: skip
-        _run(pairs, file, asked, prompt, text, other, out=out, limit=limit, skip_long=skip_long, seed=seed)
-    except (ConfigError, PairFormatError, RemoteError, AuditError) as error:
-        said = str(error)
-        for name, option in _NAMES.items():
-            said = said.replace(name, option)
-        typer.echo(f"contextrl probe: {said}", err=True)
-        raise typer.Exit(1) from None
-    except OSError as error:
-        typer.echo(f"contextrl probe: --out {out}: {error}. Fix: choose a folder that can be written.", err=True)
-        raise typer.Exit(1) from None
-    except ModuleNotFoundError as error:
-        what = f"the package {error.name!r} is not installed" if error.name else str(error)
-        typer.echo(
-            f"contextrl probe: {what}. Fix: pip install 'contextrl-verl[audit]', with [verl] for a --model and [judge] "
-            "for an --endpoint.",
-            err=True,
-        )
-        raise typer.Exit(1) from None
-
-
-def _run(
-    path: Path,
-    file: Any,
-    asked: Backend,
-    prompt: PromptConfig,
-    chat_template: str | None,
-    other: Any,
-    *,
-    out: Path,
-    limit: int,
-    skip_long: bool,
-    seed: int,
-) -> None:
+    import hashlib
     import time
 
     from tqdm import tqdm
 
     from contextrl_verl import __version__
+    from contextrl_verl.pairs.files import PairFile
+    from contextrl_verl.pairs.prompting import PromptConfig
     from data_prep.models.cache import digest
-    from data_prep.probe.comparison import compare
-    from data_prep.probe.questions import Questions
-    from data_prep.probe.report import comparison_sentence, sentence, write_folder
+    from data_prep.probe.questions import ProbeError, Questions, labels_for
+    from data_prep.probe.report import comparison_sentence, read_result, sentence, write_folder
     from data_prep.probe.run import probe
+    from data_prep.probe.statistics import compare as compared
+    from data_prep.probe.transformers_backend import PLAIN_PREFILL, read_template
 
-    def progress(items: Any, total: int, what: str, unit: str) -> Any:
-        return tqdm(items, total=total, desc=what, unit=unit, delay=1)
+    file = PairFile(pairs)
+    if sum((bool(model), bool(endpoint), results is not None)) != 1:
+        raise ProbeError("Give one of --model, --endpoint and --results: what is probed.")
+    if results is not None and compare is None:
+        raise ProbeError("--results is an earlier probe, and there is nothing to do with it. Fix: --compare.")
+    state = hashlib.sha256()
+    with pairs.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            state.update(block)
+    pairs_digest = state.hexdigest()
 
-    began = time.monotonic()
-    found = probe(file, asked, Questions(prompt, seed), limit=limit, skip_long=skip_long, progress=progress)
+    def earlier(option: str, folder: Path) -> Any:
+        """An earlier result, which must be of the same pairs."""
+        summary, table = read_result(option, folder)
+        if summary["pairs_digest"] != pairs_digest:
+            raise ProbeError(
+                f"{option} {folder} was made from other pairs ({summary.get('pairs_file')!r}) than {pairs}: their "
+                "digests differ. Fix: probe both models on the same file."
+            )
+        return summary, table
+
+    def against(table: Any) -> dict[str, Any]:
+        return {"model": other[0]["model"], **compared(table, other[1])}
+
+    other = earlier("--compare", compare) if compare is not None else None
+    if results is not None:
+        summary, table = earlier("--results", results)
+        typer.echo(comparison_sentence(against(table), summary["model"]))
+        return
+    if endpoint and (chat_template or plain or backend != "transformers" or engine):
+        raise ProbeError(
+            "--endpoint has its own chat template and engine, so --chat-template, --plain, --backend and --engine do "
+            "not go with it. Fix: leave them out."
+        )
+    if sampled and not endpoint:
+        raise ProbeError("--sampled reads replies of an --endpoint; a --model's logits say more. Fix: leave it out.")
+    text, rows = read_template(chat_template, plain), list(file.without_images())
+    if plain and any(row["kind"] == "images" for row in rows):
+        raise ProbeError("--plain shows text only, and the file holds images. Fix: --chat-template FILE.")
+    given = tuple(label.strip() for label in labels.strip().strip("[]").split(",")) if labels.strip() else ()
+    with _names_of_options():
+        prompt = PromptConfig(
+            template=template,
+            labels=given or labels_for(max(row["options"] for row in rows)),
+            prefill=(PLAIN_PREFILL if plain else "") if prefill is None else prefill,
+            chat_template_kwargs=_named("--chat-template-kwargs", chat_template_kwargs),
+        )
+        more = {"dtype": dtype, "chat_template": text, "trust_remote_code": trust_remote_code}
+        arguments = _named("--engine", engine)
+        if endpoint:
+            asked = _endpoint(endpoint, prompt, sampled)
+        elif backend == "transformers":
+            if arguments:
+                raise ProbeError("--engine is for --backend vllm. Fix: leave it out.")
+            from data_prep.probe.transformers_backend import TransformersBackend
+
+            loaded = TransformersBackend(model, prompt, device=device, batch_tokens=batch_tokens, **more)
+            asked = _remembered(loaded, cache, ["transformers", loaded.device.type, dtype], text)
+        elif backend == "vllm":
+            from data_prep.probe.vllm_backend import VllmBackend
+
+            loaded = VllmBackend(model, prompt, engine=arguments, **more)
+            asked = _remembered(loaded, cache, ["vllm", dtype, arguments], text)
+        else:
+            raise ProbeError(f"--backend is {backend!r}. Fix: transformers or vllm.")
+        began = time.monotonic()
+
+        def progress(items: Any, total: int, what: str, unit: str) -> Any:
+            return tqdm(items, total=total, desc=what, unit=unit, delay=1)
+
+        found = probe(file, asked, Questions(prompt, seed), limit=limit, skip_long=skip_long, progress=progress)
     made = {
         "model": asked.name,
-        "pairs_file": path.name,
-        "pairs_digest": _digest(path),
+        "pairs_file": pairs.name,
+        "pairs_digest": pairs_digest,
         "template": prompt.template,
         "labels": list(prompt.labels),
         "prefill": prompt.prefill,
         "chat_template_kwargs": dict(prompt.chat_template_kwargs),
-        "chat_template": "the model's own" if chat_template is None else digest(chat_template)[:16],
+        "chat_template": "the model's own" if text is None else digest(text)[:16],
         "seed": seed,
         "contextrl": __version__,
         "asked_with": asked.summary(),
         "seconds": round(time.monotonic() - began, 1),
     }
-    comparison = None
-    if other is not None:
-        summary, table = other
-        comparison = {"model": summary["model"], **compare(found.questions, table)}
+    comparison = against(found.questions) if other is not None else None
     said = write_folder(out, found, made, file, comparison)
     typer.echo(sentence(found, asked.name))
     if comparison is not None:
         typer.echo(comparison_sentence(comparison, asked.name))
-    for text in said:
-        typer.echo(f"  {text}")
+    for notice in said:
+        typer.echo(f"  {notice}")
     typer.echo(f"{out}: summary.json, questions.parquet, probe.md, probe.png, index.html")
 
 
-def _prompt(file: Any, template: str, labels: str, prefill: str, chat_template_kwargs: dict[str, Any]) -> PromptConfig:
-    from contextrl_verl.pairs.prompting import PromptConfig
-    from data_prep.probe.questions import labels_for
+@contextmanager
+def _names_of_options() -> Iterator[None]:
+    from contextrl_verl.errors import ConfigError
 
-    given = tuple(label.strip() for label in labels.strip().strip("[]").split(",")) if labels.strip() else ()
-    most = max(row["options"] for row in file.without_images())
-    return PromptConfig(
-        template=template,
-        labels=given or labels_for(most),
-        prefill=prefill,
-        chat_template_kwargs=chat_template_kwargs,
-    )
-
-
-def _endpoint(items: list[str], prompt: PromptConfig, sampled: int) -> Backend:
-    from data_prep.models.spec import read_role
-    from data_prep.probe.endpoint_backend import EndpointBackend
-
-    named = {item.partition("=")[0] for item in items}
-    # Replies must differ; and log-probabilities are the model's own only at temperature 1.
-    items = items if "temperature" in named else [*items, "temperature=1"]
-    items = items if "cache" in named else [*items, "cache=outputs/probe_cache"]
-    return EndpointBackend(read_role("--endpoint", items), prompt, sampled=sampled)
+    try:
+        yield
+    except ConfigError as error:
+        problems = error.problems
+        for name, option in _NAMES.items():
+            problems = [said.replace(name, option) for said in problems]
+        raise ConfigError(*problems) from None
 
 
-def _local(
-    backend: str,
-    model: str,
-    prompt: PromptConfig,
-    device: str,
-    dtype: str,
-    batch_tokens: int,
-    engine: dict[str, Any],
-    cache: Path,
-    **more: Any,
-) -> Backend:
+def _endpoint(items: list[str], prompt: Any, sampled: int) -> Any:
+    from data_prep.models.spec import read_spec
+    from data_prep.probe.endpoint_backend import EndpointBackend, ProbeSpec
+
+    return EndpointBackend(read_spec("--endpoint", items, ProbeSpec), prompt, sampled=sampled)
+
+
+def _remembered(loaded: Any, cache: Path, made_by: list[Any], chat_template: str | None) -> Any:
     from data_prep.models.cache import ReplyCache
     from data_prep.probe.cached_backend import Remembered
-    from data_prep.probe.questions import ProbeError
 
-    prompted = [prompt.prefill, prompt.chat_template_kwargs, more["chat_template"]]
-
-    if backend == "transformers":
-        from data_prep.probe.transformers_backend import TransformersBackend
-
-        if engine:
-            raise ProbeError("--engine is for --backend vllm. Fix: leave it out.")
-        loaded = TransformersBackend(model, prompt, device=device, dtype=dtype, batch_tokens=batch_tokens, **more)
-        return Remembered(loaded, ReplyCache(cache), ["transformers", loaded.device.type, dtype, *prompted])
-    if backend == "vllm":
-        from data_prep.probe.vllm_backend import VllmBackend
-
-        loaded = VllmBackend(model, prompt, dtype=dtype, engine=engine, **more)
-        return Remembered(loaded, ReplyCache(cache), ["vllm", dtype, engine, *prompted])
-    raise ProbeError(f"--backend is {backend!r}. Fix: transformers or vllm.")
+    prompted = [loaded.prompt.prefill, loaded.prompt.chat_template_kwargs, chat_template]
+    return Remembered(loaded, ReplyCache(cache), [*made_by, *prompted])
 
 
-def _pairs_of(option: str, items: list[str] | None) -> dict[str, Any]:
+def _named(option: str, items: list[str] | None) -> dict[str, Any]:
     """NAME=VALUE items; values are read as JSON where they are, else as text."""
     import json
 
@@ -260,36 +221,3 @@ def _pairs_of(option: str, items: list[str] | None) -> dict[str, Any]:
         except ValueError:
             values[name] = value
     return values
-
-
-def _digest(path: Path) -> str:
-    import hashlib
-
-    state = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            state.update(block)
-    return state.hexdigest()
-
-
-def _other(pairs: Path, compare: Path, option: str = "--compare") -> Any:
-    """An earlier result, which must be of the same pairs."""
-    from data_prep.probe.comparison import read_result
-    from data_prep.probe.questions import ProbeError
-
-    summary, table = read_result(option, compare)
-    if summary["pairs_digest"] != _digest(pairs):
-        raise ProbeError(
-            f"{option} {compare} was made from other pairs ({summary.get('pairs_file')!r}) than {pairs}: their digests "
-            "differ. Fix: probe both models on the same file."
-        )
-    return summary, table
-
-
-def _compare_results(pairs: Path, results: Path, against: Path) -> None:
-    from data_prep.probe.comparison import compare
-    from data_prep.probe.report import comparison_sentence
-
-    summary, table = _other(pairs, results, "--results")
-    other, theirs = _other(pairs, against)
-    typer.echo(comparison_sentence({"model": other["model"], **compare(table, theirs)}, summary["model"]))

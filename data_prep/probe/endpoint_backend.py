@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from contextrl_verl.pairs.prompting import PromptConfig
 from data_prep.difficulty.attempts import Attempt, Reply, as_sent, chosen
-from data_prep.difficulty.solvers import EndpointSolver
-from data_prep.models.chat import ChatEndpoint
-from data_prep.models.reply import FirstToken
-from data_prep.models.spec import EndpointRole
+from data_prep.difficulty.solvers import EndpointSolver, SolverSpec
+from data_prep.models.chat import FirstToken
 from data_prep.probe.questions import Answer, ProbeError, Question
 
 VERSION = "probe-1"
@@ -22,11 +21,17 @@ VERSION = "probe-1"
 _LISTED = 20
 
 
+class ProbeSpec(SolverSpec):
+    """The probed model, at temperature 1: replies must differ, and only then log-probabilities are its own."""
+
+    cache: Path | None = Path("outputs/probe_cache")
+
+
 class EndpointBackend:
     """A model behind an endpoint.
 
     Args:
-        role: address, model, cap, cache.
+        spec: address, model, cap, cache.
         prompt: template, labels, chat_template_kwargs (sent along); a prefill cannot be sent.
         sampled: 0 reads the log-probabilities of the first token; ``n`` lets the model write ``n`` replies to each
             question, which are read as the selection reward reads them.
@@ -42,16 +47,20 @@ class EndpointBackend:
     window: int | None = None
 
     def __init__(
-        self, role: EndpointRole, prompt: PromptConfig, *, sampled: int = 0, environ: Mapping[str, str] = os.environ
+        self, spec: ProbeSpec, prompt: PromptConfig, *, sampled: int = 0, environ: Mapping[str, str] = os.environ
     ) -> None:
         if prompt.prefill:
             raise ProbeError(
                 f"--prefill is {prompt.prefill!r}, and a chat endpoint starts the reply itself. Fix: leave it out, or "
                 "ask the model with --model."
             )
-        self.name, self._sampled = role.model, sampled
-        self._role, self._environ = role, environ
-        self._extra = {"chat_template_kwargs": prompt.chat_template_kwargs} if prompt.chat_template_kwargs else {}
+        self.name, self._sampled = spec.model, sampled
+        extra = {"chat_template_kwargs": prompt.chat_template_kwargs} if prompt.chat_template_kwargs else {}
+        if not sampled:
+            extra |= {"logprobs": True, "top_logprobs": _LISTED}
+            spec = spec.model_copy(update={"max_tokens": 1, "malformed_tries": 1, "again_if_malformed": True})
+        spec = spec.model_copy(update={"extra": {**spec.extra, **extra}})
+        self._new_solver = lambda: (EndpointSolver if sampled else _FirstTokens)(spec, environ)
         self._solver = self._new_solver()
         self._counts = {"a_label_not_listed": 0, "no_label_listed": 0}
 
@@ -67,7 +76,7 @@ class EndpointBackend:
 
         Raises:
             ProbeError: the endpoint gives no log-probabilities; found out with the first question alone.
-            RemoteError: nothing more can be asked; what was answered is in the cache.
+            ConfigError: nothing more can be asked; what was answered is in the cache.
         """
         if self._sampled:
             yield from self._by_sampling(questions)
@@ -77,9 +86,6 @@ class EndpointBackend:
     def summary(self) -> dict[str, Any]:
         made = {"backend": "endpoint", "how": f"{self._sampled} replies" if self._sampled else "first token's logprobs"}
         return {**made, **({} if self._sampled else self._counts), "usage": self._solver.summary()}
-
-    def _new_solver(self) -> EndpointSolver:
-        return _Solver(self._role, self._extra, self._environ, first_token=not self._sampled)
 
     def _by_logprobs(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Answer]]:
         stream = iter(questions)
@@ -170,29 +176,11 @@ class _Listed(Reply):
     likeliest: tuple[tuple[str, float], ...] = ()
 
 
-class _Solver(EndpointSolver):
-    """The asking of ``contextrl difficulty``, for first tokens if so wanted."""
+class _FirstTokens(EndpointSolver):
+    """The asking of ``contextrl difficulty``, for first tokens."""
 
-    def __init__(
-        self, role: EndpointRole, extra: dict[str, Any], environ: Mapping[str, str], *, first_token: bool
-    ) -> None:
-        super().__init__(role, environ)
-        self._first_token = first_token
-        settings = replace(role.settings(), extra=extra)
-        if first_token:
-            settings = replace(
-                settings,
-                max_tokens=1,
-                malformed_tries=1,
-                again_if_malformed=True,
-                extra={**extra, "logprobs": True, "top_logprobs": _LISTED},
-            )
-        self.endpoint = ChatEndpoint(settings, role.replies(), role.budget(), environ)
-
-    async def _ask(self, attempt: Attempt) -> Reply:
-        if not self._first_token:
-            return await super()._ask(attempt)
-        reply = await self.endpoint.ask(as_sent(attempt.messages), FirstToken, VERSION)
+    async def _try(self, attempt: Attempt) -> Reply:
+        reply = await self.ask(as_sent(attempt.messages), FirstToken, VERSION)
         if reply.value is None:
             return Reply(None, reply.how, reply.why)
         return _Listed(reply.value.text, likeliest=tuple(reply.value.likeliest))

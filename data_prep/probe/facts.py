@@ -9,8 +9,7 @@ import numpy as np
 
 from contextrl_verl.pairs import ContrastivePair
 from data_prep.audit.baselines import Frequencies, overlap_scores, terms_of
-from data_prep.audit.folds import Grouping
-from data_prep.audit.links import Link, link
+from data_prep.audit.links import Grouping, Link, link
 from data_prep.audit.view import ContextView, PairView, Views
 from data_prep.probe.statistics import choice_credit
 
@@ -82,6 +81,6 @@ def _overlap(view: PairView) -> np.ndarray:
 
 
 def _jaccard(one: ContextView, other: ContextView) -> float:
-    shared = len(np.intersect1d(one.word_hashes, other.word_hashes, assume_unique=True))
-    union = len(one.word_hashes) + len(other.word_hashes) - shared
+    shared = len(np.intersect1d(one.words.indices, other.words.indices, assume_unique=True))
+    union = one.words.nnz + other.words.nnz - shared
     return shared / union if union else 1.0

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +11,7 @@ import pandas as pd
 
 from contextrl_verl.pairs import ContrastivePair
 from data_prep.common.funnel import Funnel
+from data_prep.common.seeded import draw
 from data_prep.probe.facts import BASELINES, PairFacts, facts_of
 from data_prep.probe.questions import Answer, Backend, ProbeError, Question, Questions
 from data_prep.probe.statistics import interval, numbers, terciles
@@ -80,7 +78,8 @@ def probe(
             found.append((replace(question, messages=[]), answer))
     funnel.check()
     if not found:
-        raise ProbeError(f"no question was answered: {_reasons(stage.dropped)}. Fix: see the first reason.")
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(stage.dropped.items()))
+        raise ProbeError(f"no question was answered: {reasons}. Fix: see the first reason.")
     table = table_of(found, facts, lengths)
     return Probe(
         questions=table,
@@ -156,25 +155,18 @@ def _reading(question: Question, answer: Answer) -> dict[str, Any]:
 
 def groups_of(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Numbers by split, domain, number of contexts, and thirds of length and similarity (bounds taken over pairs)."""
-    by_pair = table.drop_duplicates("pair_id")
-    named = {
-        "split": by_pair["split"],
-        "domain": by_pair["domain"],
-        "contexts": by_pair["options"].astype(str),
-        "length": terciles(by_pair["length"].tolist()),
-        "similarity": terciles([None if math.isnan(v) else round(v, 3) for v in by_pair["similarity"]]),
-    }
-    for by in GROUPS:
-        names = dict(zip(by_pair["pair_id"], named[by], strict=True))
-        of_question = table["pair_id"].map(names)
-        order = sorted(set(names.values()), key=lambda name: _place(by, name))
-        for name in order:
-            yield {"by": by, "name": name, **numbers(table[of_question == name])}
-
-
-def _place(by: str, name: str) -> tuple[int, str]:
+    pairs = table.drop_duplicates("pair_id").set_index("pair_id")
+    named = pairs[["split", "domain"]].assign(
+        contexts=pairs["options"].astype(str),
+        length=terciles(pairs["length"].tolist()),
+        similarity=terciles(pairs["similarity"].round(3).tolist()),
+    )
     thirds = ("low", "middle", "high", "unknown")
-    return (thirds.index(name.partition(":")[0]), "") if by in ("length", "similarity") else (0, name)
+    for by in GROUPS:
+        # Names of thirds begin with the third; other names are in order of the alphabet.
+        rank = [thirds.index(name.partition(":")[0]) if by in ("length", "similarity") else 0 for name in named[by]]
+        for _, name in sorted(set(zip(rank, named[by], strict=True))):
+            yield {"by": by, "name": name, **numbers(table[table["pair_id"].map(named[by]) == name])}
 
 
 def baselines_of(table: pd.DataFrame, facts: list[PairFacts]) -> list[dict[str, Any]]:
@@ -200,13 +192,8 @@ def _drawn(facts: list[PairFacts], limit: int, seed: int, funnel: Funnel) -> lis
     couples: dict[int, list[int]] = {}
     for row, fact in enumerate(facts):
         couples.setdefault(fact.couple, []).append(row)
-
-    def draw(rows: list[int]) -> str:
-        name = min(facts[row].pair_id for row in rows)
-        return hashlib.blake2b(f"{seed}\0probe\0{name}".encode(), digest_size=8).hexdigest()
-
     chosen: list[int] = []
-    for rows in sorted(couples.values(), key=draw):
+    for rows in sorted(couples.values(), key=lambda rows: draw(seed, "probe", min(facts[r].pair_id for r in rows))):
         if len(chosen) + len(rows) <= limit:
             chosen += rows
     if not chosen:
@@ -248,7 +235,3 @@ def _lengths(
             f"read; the longest, {pair_id!r}, has {longest}. Fix: {fix}."
         )
     return lengths
-
-
-def _reasons(counts: Counter[str]) -> str:
-    return ", ".join(f"{reason} ({count})" for reason, count in sorted(counts.items()))

@@ -1,19 +1,41 @@
-"""A model in transformers: the logits of all options from one forward pass of the question."""
+"""A model on this machine, and one in transformers: all options' logits from one forward pass of the question."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from contextrl_verl.pairs.option_tokens import resolve_option_tokens
 from contextrl_verl.pairs.prompting import PromptConfig, encode_prompt, images_of, prompt_text
-from data_prep.probe.chat_templates import set_template
 from data_prep.probe.questions import Answer, ProbeError, Question
 
 # Questions sorted by length at a time.
 _AHEAD = 128
+# The template of --plain: the question as it is, and an empty line; --prefill adds where the reply starts.
+PLAIN = (
+    "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\\n\\n' }}{% endif %}"
+)
+PLAIN_PREFILL = "Answer:"
+
+
+def read_template(path: Path | None, plain: bool) -> str | None:
+    """The chat template to use instead of the model's own; None for that one.
+
+    Raises:
+        ProbeError: both are given, or the file cannot be read.
+    """
+    if path is None:
+        return PLAIN if plain else None
+    if plain:
+        raise ProbeError("--plain and --chat-template are both given. Fix: give one of them.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProbeError(f"--chat-template {path} cannot be read ({error}). Fix: name a Jinja file.") from None
 
 
 class LocalModel:
@@ -49,7 +71,15 @@ class LocalModel:
                 "tokenizer, or a model your hub access reaches (--trust-remote-code if it brings its own code)."
             ) from None
         self.processor = self._processor()
-        set_template(model, self.tokenizer, self.processor, chat_template)
+        owners = [owner for owner in (self.tokenizer, self.processor) if owner is not None]
+        if chat_template is not None:
+            for owner in owners:
+                owner.chat_template = chat_template
+        if not any(getattr(owner, "chat_template", None) for owner in owners):
+            raise ProbeError(
+                f"--model {model}: its tokenizer has no chat template, so it is a base model. Fix: --plain asks it "
+                "without turns of a chat, and --chat-template FILE with turns of your own."
+            )
         self.option_ids = resolve_option_tokens(self.tokenizer, prompt)
         self.window: int | None = getattr(self.config.get_text_config(), "max_position_embeddings", None)
 

@@ -2,84 +2,57 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 WIDTH, HEIGHT = 520, 150
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A rectangle in a drawing, with the text that shows when one points at it."""
+def histogram(name: str, values: Iterable[float], bins: int = 32) -> dict[str, Any]:
+    """A histogram on a linear axis, or a logarithmic one if the values span more than two powers of ten.
 
-    x: float
-    y: float
-    width: float
-    height: float
-    hint: str
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A histogram ready to draw: bars, ticks of the axis as (x, text), and a sentence about the numbers."""
-
-    name: str
-    bars: list[Bar]
-    ticks: list[tuple[float, str]]
-    sentence: str
-    width: int = WIDTH
-    height: int = HEIGHT
-
-
-def histogram(name: str, values: Iterable[float], bins: int = 32) -> Drawing:
-    """A histogram on a linear axis, or a logarithmic one if the values span more than two powers of ten."""
-    numbers = sorted(float(value) for value in values)
-    left_out = sum(not math.isfinite(value) for value in numbers)
-    numbers = [value for value in numbers if math.isfinite(value)]
-    if not numbers:
-        return Drawing(name, [], [], "no values")
-    low, high = numbers[0], numbers[-1]
+    Returns:
+        What the template draws: bars with the text that shows when one points at them, ticks of the axis as (x, text),
+        and a sentence about the numbers.
+    """
+    drawing = {"name": name, "bars": [], "ticks": [], "sentence": "no values", "width": WIDTH, "height": HEIGHT}
+    given = np.sort(np.fromiter(values, float))
+    numbers = given[np.isfinite(given)]
+    if not len(numbers):
+        return drawing
+    low, high = float(numbers[0]), float(numbers[-1])
     logarithmic = low > 0 and high / low > 100
-    scale = math.log10 if logarithmic else float
-    if not logarithmic and high - low < bins and all(value == int(value) for value in numbers):
+    if logarithmic:
+        edges = np.geomspace(low, high, bins + 1)
+    elif high - low < bins and (numbers == np.floor(numbers)).all():
         # A bar for every whole number: others would stand for none or for two.
-        bins = int(high - low) + 1
-        high += 1
-    start, span = scale(low), (scale(high) - scale(low)) or 1.0
-    counts = [0] * bins
-    for value in numbers:
-        counts[min(bins - 1, int((scale(value) - start) / span * bins))] += 1
-
-    def edge(index: float) -> float:
-        place = start + span * index / bins
-        return 10**place if logarithmic else place
-
-    width = WIDTH / bins
-    bars = []
-    for index, count in enumerate(counts):
-        if count:
-            tall = max(2.0, HEIGHT * count / max(counts))
-            hint = f"from {short(edge(index))} to {short(edge(index + 1))}: {count:,}"
-            bars.append(
-                Bar(round(index * width, 2), round(HEIGHT - tall, 2), round(width - 1, 2), round(tall, 2), hint)
-            )
-    ticks = [(WIDTH * step / 4, short(edge(bins * step / 4))) for step in (range(5) if bins > 1 else (0,))]
-    middle = numbers[len(numbers) // 2]
-    tenth, nine = numbers[len(numbers) // 10], numbers[min(len(numbers) - 1, len(numbers) * 9 // 10)]
-    sentence = f"{len(numbers):,} values; median {short(middle)}, 80 % between {short(tenth)} and {short(nine)}"
+        edges = np.arange(low, high + 2)
+    else:
+        edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    counts, _ = np.histogram(numbers, edges)
+    width = WIDTH / len(counts)
+    for index in np.flatnonzero(counts):
+        tall = max(2.0, HEIGHT * counts[index] / counts.max())
+        hint = f"from {short(edges[index])} to {short(edges[index + 1])}: {counts[index]:,}"
+        sizes = {"x": index * width, "y": HEIGHT - tall, "width": width - 1, "height": tall}
+        drawing["bars"].append({key: round(float(value), 2) for key, value in sizes.items()} | {"hint": hint})
+    places = np.linspace(0, len(counts), 5)[: 5 if len(counts) > 1 else 1]
+    marks = np.interp(places, np.arange(len(edges)), edges)
+    drawing["ticks"] = [(float(place * width), short(mark)) for place, mark in zip(places, marks, strict=True)]
+    tenth, middle, nine = (short(numbers[len(numbers) * tenths // 10]) for tenths in (1, 5, 9))
+    sentence = f"{len(numbers):,} values; median {middle}, 80 % between {tenth} and {nine}"
     sentence += ", logarithmic axis" if logarithmic else ""
-    sentence += f"; {left_out:,} not finite" if left_out else ""
-    return Drawing(name, bars, ticks, sentence)
+    sentence += f"; {len(given) - len(numbers):,} not finite" if len(given) > len(numbers) else ""
+    return drawing | {"sentence": sentence}
 
 
 def short(value: float) -> str:
     """A number in few characters."""
     if value != 0 and (abs(value) >= 1e6 or abs(value) < 0.01):
         return f"{value:.3g}"
-    if abs(value) >= 100 or value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def shares(counts: Sequence[int], total: int) -> list[float]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from contextrl_verl.pairs import Context
 
 
 def show(
@@ -15,18 +18,46 @@ def show(
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 1,
 ) -> None:
     """Write a static page about a file of pairs: counts, lengths, and examples side by side."""
-    from contextrl_verl.pairs import PairFormatError
-    from data_prep.report.show import show_pairs
+    import random
+    from array import array
+    from collections import Counter, defaultdict
 
-    try:
-        page = show_pairs(pairs, out, examples=examples, seed=seed)
-    except PairFormatError as error:
-        typer.echo(f"contextrl show: {error}", err=True)
-        raise typer.Exit(1) from None
-    except OSError as error:
-        typer.echo(
-            f"contextrl show: {out} cannot be written ({error.strerror}). Fix: give another folder with --out.",
-            err=True,
-        )
-        raise typer.Exit(1) from None
+    from tqdm import tqdm
+
+    from contextrl_verl.pairs.files import PairFile
+    from data_prep.report.page import Example, Histogram, write_report
+    from data_prep.report.text import MASK
+
+    file = PairFile(pairs)
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ("split", "domain", "kind", "contexts in a pair")}
+    lengths: dict[str, array[float]] = defaultdict(lambda: array("d"))
+    for pair in tqdm(file, total=len(file), desc=str(pairs), unit="pair", delay=2, leave=False):
+        facts = (pair.split, pair.domain, pair.supporting.kind, str(len(pair.contexts)))
+        for count, fact in zip(counts.values(), facts, strict=True):
+            count[fact] += 1
+        lengths["answer, characters"].append(len(pair.answer))
+        sizes = [_size(context) for context in pair.contexts]
+        for context, size in zip(pair.contexts, sizes, strict=True):
+            lengths[f"context, {'bytes' if context.kind == 'images' else 'characters'}"].append(size)
+            if context.kind == "messages":
+                lengths["context, turns"].append(len(context.messages))
+                lengths["context, masks"].append(sum(len(MASK.findall(m.content)) for m in context.messages))
+        lengths["longest over shortest context"].append(max(sizes) / max(min(sizes), 1))
+    chosen = sorted(random.Random(seed).sample(range(len(file)), min(examples, len(file))))
+    summary = {"file": pairs.name, "pairs": len(file), "shown": len(chosen), "seed": seed}
+    page = write_report(
+        out,
+        summary | {name.replace(" ", "_"): dict(sorted(count.items())) for name, count in counts.items()},
+        None,
+        (Example.of(file[row], row=row) for row in chosen),
+        title=f"Contrastive pairs: {pairs.name}",
+        histograms=[Histogram(name, values) for name, values in lengths.items()],
+        tables={name: dict(count.most_common(40)) for name, count in counts.items()},
+    )
     typer.echo(f"report written to {page}")
+
+
+def _size(context: Context) -> int:
+    if context.kind == "images":
+        return sum(len(i.bytes) if i.bytes is not None else Path(i.path).stat().st_size for i in context.images)
+    return len(context.text or "") + sum(len(message.content) for message in context.messages or ())

@@ -1,16 +1,17 @@
 """Two texts side by side: which lines differ, where within them, and what equal parts are folded away.
 
-Time is bounded: at most MAX_LINES lines of each text are compared, cut to MAX_LINE characters, and differences within
-lines are looked for in a limited number of lines.
+Time is bounded, as difflib's own pages are not: at most MAX_LINES lines of each text are compared, cut to MAX_LINE
+characters, and differences within lines are looked for in a limited number of lines.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Literal
+from itertools import zip_longest
+from typing import Any, Literal
 
 from data_prep.report.text import MASK, shortened, visible
 
@@ -32,89 +33,62 @@ class Row:
     """One row of the table.
 
     Attributes:
-        kind: ``equal``, ``changed`` (both sides, alike), ``left``, ``right``, or ``fold``.
+        kind: ``fold`` stands for ``folded`` equal lines.
         left, right: pieces of the lines; None where a side has none.
         numbers: line numbers, from 1; None where a side has none.
-        folded: number of equal lines that a fold stands for.
     """
 
-    kind: Literal["equal", "changed", "left", "right", "fold"]
+    kind: Literal["equal", "changed", "fold"]
     left: list[Piece] | None = None
     right: list[Piece] | None = None
     numbers: tuple[int | None, int | None] = (None, None)
     folded: int = 0
 
 
-@dataclass
-class SideBySide:
-    """Rows and what they do not show.
+def side_by_side(left: str, right: str, max_rows: int = 240) -> dict[str, Any]:
+    """Compare two texts by lines, and alike lines by words.
 
-    Attributes:
-        lines: number of lines of each text.
-        equal: lines found equal in both, of those compared.
-        compared: lines looked at of each text; fewer than ``lines`` for huge ones.
-        hidden: rows left out after the last one shown.
+    Returns:
+        ``rows`` to show and how many more are ``hidden``; how many lines of each text were ``compared`` and how many of
+        them are ``equal``; ``notes`` about what is not shown.
     """
-
-    rows: list[Row]
-    lines: tuple[int, int]
-    compared: tuple[int, int]
-    equal: int = 0
-    hidden: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
-def side_by_side(left: str, right: str, max_rows: int = 240) -> SideBySide:
-    """Compare two texts by lines, and alike lines by words."""
     both = [text.split("\n") for text in (left, right)]
-    totals = (len(both[0]), len(both[1]))
     # Cut before anything else looks at them: a line may be a megabyte long.
     one, other = ([visible(shortened(line, MAX_LINE)) for line in lines[:MAX_LINES]] for lines in both)
-    result = SideBySide([], totals, (len(one), len(other)))
-    if max(totals) > MAX_LINES:
-        result.notes.append(f"Only the first {MAX_LINES:,} lines of each side are compared.")
+    notes = []
+    if max(map(len, both)) > MAX_LINES:
+        notes.append(f"Only the first {MAX_LINES:,} lines of each side are compared.")
     if any(len(line) > MAX_LINE for lines in both for line in lines[:MAX_LINES]):
-        result.notes.append(f"Lines of more than {MAX_LINE} characters are shortened.")
+        notes.append(f"Lines of more than {MAX_LINE} characters are shortened.")
+    matcher = SequenceMatcher(None, one, other)
+    rows = list(_rows(matcher, one, other))
+    return {
+        "rows": rows[:max_rows],
+        "hidden": max(0, len(rows) - max_rows),
+        "compared": (len(one), len(other)),
+        "equal": sum(block.size for block in matcher.get_matching_blocks()),
+        "notes": notes,
+    }
+
+
+def _rows(matcher: SequenceMatcher, one: list[str], other: list[str]) -> Iterator[Row]:
+    """Changed lines opposite to each other with a few equal ones around; words are compared while the budget lasts."""
     budget = [_MAX_CELLS]
-    rows: list[Row] = []
-    for tag, i1, i2, j1, j2 in SequenceMatcher(None, one, other).get_opcodes():
-        if tag == "equal":
-            result.equal += i2 - i1
-            rows.extend(_equal(one, i1, i2, j1, first=i1 == 0 and j1 == 0, last=i2 == len(one) and j2 == len(other)))
-        else:
-            rows.extend(_changed(one[i1:i2], other[j1:j2], i1, j1, budget))
-    result.hidden = max(0, len(rows) - max_rows)
-    result.rows = rows[:max_rows]
-    return result
-
-
-def _equal(lines: list[str], start: int, end: int, other: int, *, first: bool, last: bool) -> Iterator[Row]:
-    head = 0 if first else _AROUND
-    tail = 0 if last else _AROUND
-    shift = other - start
-    # A fold of one or two lines takes as much room as the lines.
-    folded = end - start - head - tail
-    for index in range(start, end):
-        if folded > 2 and start + head <= index < end - tail:
-            if index == start + head:
-                yield Row("fold", folded=folded)
-            continue
-        piece = [(lines[index], False)]
-        yield Row("equal", piece, piece, (index + 1, index + shift + 1))
-
-
-def _changed(one: list[str], other: list[str], i: int, j: int, budget: list[int]) -> Iterator[Row]:
-    """Lines opposite to each other; words are compared while they are alike and the budget lasts."""
-    for offset in range(max(len(one), len(other))):
-        left = one[offset] if offset < len(one) else None
-        right = other[offset] if offset < len(other) else None
-        numbers = (None if left is None else i + offset + 1, None if right is None else j + offset + 1)
-        if left is None or right is None:
-            piece = [(left if right is None else right, False)]
-            only_left = right is None
-            yield Row("left" if only_left else "right", *((piece, None) if only_left else (None, piece)), numbers)
-            continue
-        yield Row("changed", *_words(left, right, budget), numbers)
+    done = 0
+    for group in matcher.get_grouped_opcodes(_AROUND):
+        if group[0][1] > done:
+            yield Row("fold", folded=group[0][1] - done)
+        for tag, i1, i2, j1, j2 in group:
+            for offset, (left, right) in enumerate(zip_longest(one[i1:i2], other[j1:j2])):
+                numbers = (None if left is None else i1 + offset + 1, None if right is None else j1 + offset + 1)
+                if tag == "replace" and left is not None and right is not None:
+                    pieces = _words(left, right, budget)
+                else:
+                    pieces = (None if line is None else [(line, False)] for line in (left, right))
+                yield Row("equal" if tag == "equal" else "changed", *pieces, numbers)
+        done = group[-1][2]
+    if len(one) > done:
+        yield Row("fold", folded=len(one) - done)
 
 
 def _words(left: str, right: str, budget: list[int]) -> tuple[list[Piece], list[Piece]]:

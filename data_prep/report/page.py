@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,16 +113,13 @@ def write_report(
     shown: list[Markup] = []
     size = left_out = 0
     for example in examples:
+        # Rendered with the same escaping as the page; only the result is marked as done.
+        html = "" if left_out else block.render(example=_example_view(example), first=not shown)
+        size += len(html.encode())
         if left_out or size > max_bytes:
             left_out += 1
-            continue
-        # Rendered with the same escaping as the page; only the result is marked as done.
-        html = Markup(block.render(example=_example_view(example), first=not shown))
-        if size + len(html.encode()) > max_bytes:
-            left_out += 1
-            continue
-        size += len(html.encode())
-        shown.append(html)
+        else:
+            shown.append(Markup(html))
     style = (_HERE / "style.css").read_text(encoding="utf-8").strip()
     page = environment.get_template("page.jinja").render(
         title=title,
@@ -156,20 +154,16 @@ def _plain(value: Any) -> str:
 
 def _masks(text: str) -> list[tuple[str, bool]]:
     """A text in pieces, with whether each is a mask."""
-    pieces, end = [], 0
-    for found in MASK.finditer(text):
-        pieces += [(text[end : found.start()], False), (found.group(), True)]
-        end = found.end()
-    return [piece for piece in [*pieces, (text[end:], False)] if piece[0]]
+    pieces = re.split(f"({MASK.pattern})", text)
+    return [(piece, number % 2 == 1) for number, piece in enumerate(pieces) if piece]
 
 
 def _stage_views(funnel: Funnel) -> list[dict[str, Any]]:
-    largest: dict[str, int] = {}
-    for stage in funnel:
-        largest[stage.unit] = max(largest.get(stage.unit, 0), stage.entered)
     views = []
     for stage in funnel:
-        out, gone = shares([stage.left, stage.entered - stage.left], largest[stage.unit])
+        gone = stage.entered - stage.left
+        most = max(other.entered for other in funnel if other.unit == stage.unit)
+        kept_share, gone_share = shares([stage.left, gone], most)
         reasons = sorted(stage.dropped.items(), key=lambda item: (-item[1], item[0]))
         views.append(
             {
@@ -177,24 +171,19 @@ def _stage_views(funnel: Funnel) -> list[dict[str, Any]]:
                 "unit": stage.unit,
                 "entered": stage.entered,
                 "left": stage.left,
-                "gone": stage.entered - stage.left,
-                "bars": (out, min(gone, 100 - out)),
-                "reasons": [
-                    {"name": name, "count": count, "samples": stage.samples.get(name, [])} for name, count in reasons
-                ],
+                "gone": gone,
+                "bars": (kept_share, min(gone_share, 100 - kept_share)),
+                "reasons": [{"name": one, "count": n, "samples": stage.samples.get(one, [])} for one, n in reasons],
             }
         )
     return views
 
 
 def _table(name: str, counts: Mapping[str, Any]) -> dict[str, Any]:
-    numbers = [value for value in counts.values() if isinstance(value, (int, float))]
-    most = max(numbers, default=0) or 1
-    rows = [
-        (key, value, shares([value], most)[0] if isinstance(value, (int, float)) and value > 0 else 0.0)
-        for key, value in counts.items()
-    ]
-    return {"name": name, "rows": rows}
+    # A bar for what is a number above zero.
+    sizes = [value if isinstance(value, (int, float)) and value > 0 else 0 for value in counts.values()]
+    widths = shares(sizes, max(sizes, default=0) or 1)
+    return {"name": name, "rows": list(zip(counts, counts.values(), widths, strict=True))}
 
 
 def _example_view(example: Example) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageChops
 
@@ -49,12 +49,10 @@ def difference(left: ImageRef, right: ImageRef) -> Picture | None:
     for image in (one, other):
         image.thumbnail((_COMPARED, _COMPARED))
     apart = ImageChops.difference(one, other)
-    most = max(high for _, high in apart.getextrema())
-    share = sum(apart.convert("L").point(lambda value: value > 8).histogram()[1:]) / (one.width * one.height)
-    if most:
-        apart = apart.point(lambda value: min(255, value * 255 // most))
-    shown = _encoded(ImageChops.invert(apart))
-    return Picture(shown.url, shown.width, shown.height, f"{share:.1%} of the pixels differ")
+    most = max(high for _, high in apart.getextrema()) or 255
+    share = sum(apart.convert("L").histogram()[9:]) / (one.width * one.height)
+    shown = _encoded(ImageChops.invert(apart.point(lambda value: min(255, value * 255 // most))))
+    return replace(shown, note=f"{share:.1%} of the pixels differ")
 
 
 def _encoded(image: Image.Image) -> Picture:

@@ -1,8 +1,10 @@
-"""Text that is safe and honest to show: nothing invisible, nothing that turns the reading direction."""
+"""What people read: text that is safe and honest to show, and the stages of a run in the terminal."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 # Controls that Unicode has pictures for: U+2400 stands for U+0000, and so on.
 _PICTURES = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
@@ -25,3 +27,17 @@ def shortened(text: str, room: int) -> str:
         return text
     head = room * 2 // 3
     return f"{text[:head]} [… {len(text) - room:,} characters …] {text[len(text) - (room - head) :]}"
+
+
+def print_stages(title: str, stages: Iterable[dict[str, Any]]) -> None:
+    """Print stages as ``summary.json`` holds them, in a table."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("stage", "unit", "in", "out", "dropped", title=title)
+    for stage in stages:
+        dropped = ", ".join(f"{reason} {count:,}" for reason, count in stage["dropped"].items())
+        cells = (stage["name"], stage["unit"], f"{stage['in']:,}", f"{stage['out']:,}", dropped)
+        table.add_row(*map(escape, cells))
+    Console().print(table)

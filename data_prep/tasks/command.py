@@ -25,20 +25,15 @@ def trace_qa(
     seed: Annotated[int, typer.Option(help="Seed of every choice.")] = 1,
 ) -> None:
     """Questions about what happened in a run, with exact answers."""
-    from data_prep.tasks.telling import tell, token_counter
-    from data_prep.tasks.trace_qa import Options, estimated_tokens
+    from contextrl_verl.errors import ConfigError
+    from data_prep.tasks.rows import tell, token_counter
+    from data_prep.tasks.trace_qa import Options
     from data_prep.tasks.trace_qa import trace_qa as make
-    from data_prep.trajectories.run import TrajectoryError
 
-    try:
-        if split_by not in ("instance", "repository"):
-            raise TrajectoryError(f"--split-by {split_by}: write instance or repository")
-        options = Options(max_tokens, per_run, validation, split_by, seed)  # type: ignore[arg-type]
-        summary = make(input, out, options, token_counter(tokenizer) if tokenizer else estimated_tokens)
-    except TrajectoryError as error:
-        typer.echo(f"contextrl tasks trace-qa: {error}", err=True)
-        raise typer.Exit(1) from None
-    tell(summary, out)
+    if split_by not in ("instance", "repository"):
+        raise ConfigError(f"--split-by is {split_by!r}. Fix: instance or repository.")
+    options = Options(max_tokens, per_run, validation, split_by, seed)  # type: ignore[arg-type]
+    tell(make(input, out, options, token_counter(tokenizer)), out)
 
 
 @tasks.command(name="vqa")
@@ -68,26 +63,17 @@ def vqa(
     keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep the folder with finished parts.")] = False,
 ) -> None:
     """Questions about pictures with short answers; no picture is in both files."""
-    from data_prep.common.pipeline import PipelineError
-    from data_prep.images.errors import ImagePairError
     from data_prep.images.sources import read_columns
-    from data_prep.tasks.telling import tell
-    from data_prep.tasks.vqa import VqaOptions, validation_file
+    from data_prep.tasks.rows import tell, validation_file
+    from data_prep.tasks.vqa import VqaOptions
     from data_prep.tasks.vqa import vqa as make
 
-    try:
-        if engine not in ("local", "ray"):
-            raise ImagePairError(f"--engine is {engine!r}. Fix: local or ray.")
-        options = VqaOptions(per_picture, validation, max_words, tolerance, seed)
-        source_options = {
-            "columns": read_columns(column or []), "split": split, "subset": subset, "root": root, "domain": domain,
-            "limit": limit, "max_pixels": max_pixels,
-        }  # fmt: skip
-        work = {"engine": engine, "workers": workers, "keep_work": keep_work}
-        summary = make(source, out, options, source_options, **work)  # type: ignore[arg-type]
-    except (ImagePairError, PipelineError) as error:
-        typer.echo(f"contextrl tasks vqa: {error}", err=True)
-        raise typer.Exit(1) from None
-    tell(summary, out)
+    options = VqaOptions(per_picture, validation, max_words, tolerance, seed)
+    source_options = {
+        "columns": read_columns(column or []), "split": split, "subset": subset, "root": root, "domain": domain,
+        "limit": limit, "max_pixels": max_pixels,
+    }  # fmt: skip
+    work = {"engine": engine, "workers": workers, "keep_work": keep_work}
+    tell(make(source, out, options, source_options, **work), out)  # type: ignore[arg-type]
     if validation:
         typer.echo(f"{validation_file(out)}: the rows for validation")

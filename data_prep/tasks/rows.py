@@ -1,31 +1,39 @@
-"""The columns that all our rows for verl's trainer have in common.
+"""What all our rows for verl's trainer have in common: columns, files (all or none), summary, and what a command says.
 
 The trainer joins files of rows into one table, and a struct must then have the same fields in all of them.
 """
 
 from __future__ import annotations
 
-import pyarrow as pa
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from contextrl_verl.errors import ConfigError
+from contextrl_verl.pairs.whole_file import whole_file, write_whole
+from data_prep.common.funnel import Funnel
+from data_prep.report.text import print_stages
+
+_ROWS_PER_GROUP = 200
+_BYTES_PER_GROUP = 64 << 20
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 # What does not fit a kind of row is null: run_id for pictures; picture, item and tolerance for runs; the last five for
 # everything but issues. instance is JSON: what an agent loop needs to set up and to test a repository.
 EXTRA_INFO = pa.struct(
     [
         ("index", pa.int64()),
-        ("run_id", pa.string()),
-        ("kind", pa.string()),
-        ("split", pa.string()),
-        ("question", pa.string()),
-        ("picture", pa.string()),
-        ("item", pa.string()),
+        *((name, pa.string()) for name in ("run_id", "kind", "split", "question", "picture", "item")),
         ("tolerance", pa.float64()),
         ("num_options", pa.int64()),
-        ("instance_id", pa.string()),
-        ("repo", pa.string()),
-        ("base_commit", pa.string()),
-        ("image_name", pa.string()),
-        ("instance", pa.string()),
+        *((name, pa.string()) for name in ("instance_id", "repo", "base_commit", "image_name", "instance")),
     ]
 )
 COLUMNS = [
@@ -37,3 +45,82 @@ COLUMNS = [
 ]
 AGENT = ("agent_name", pa.string())
 IMAGES = ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
+
+
+def check_out(out: Path) -> None:
+    """Raises ConfigError for a name that is no Parquet file's."""
+    if out.suffix != ".parquet":
+        raise ConfigError(f"--out is {out}. Fix: the rows are Parquet; give a name that ends in .parquet.")
+
+
+def validation_file(out: Path) -> Path:
+    """Where the rows for validation go: ``rows.validation.parquet`` beside ``rows.parquet``."""
+    return out.with_suffix(".validation.parquet")
+
+
+def write_row_files(files: Mapping[Path, Iterable[dict[str, Any]]], schema: pa.Schema) -> None:
+    """Write rows to each of the Parquet files, one after the other; no file takes its name before all are written."""
+    with ExitStack() as leaving:
+        for path, rows in files.items():
+            with pq.ParquetWriter(leaving.enter_context(whole_file(path)), schema, compression="zstd") as writer:
+                for batch in _batches(rows):
+                    writer.write_table(pa.Table.from_pylist(batch, schema))
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(len(image["bytes"]) for image in row.get("images") or ())
+        if len(batch) == _ROWS_PER_GROUP or size >= _BYTES_PER_GROUP:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def reasons(funnel: Funnel) -> str:
+    """The most frequent reasons of every stage for leaving things out, in one line."""
+    worst = [f"{stage.name}: {reason} ({n})" for stage in funnel for reason, n in stage.dropped.most_common(3)]
+    return "; ".join(worst) or "nothing was dropped"
+
+
+def write_summary(out: Path, funnel: Funnel, splits: Iterable[str], **facts: Any) -> dict[str, Any]:
+    """Write ``rows.summary.json`` beside ``rows.parquet`` and return it.
+
+    Args:
+        splits: of every row.
+        facts: what else it says; a counter with its keys in order.
+    """
+    counts = Counter(splits)
+    summary = {
+        "rows": counts.total(),
+        "splits": dict(sorted(counts.items())),
+        **{name: dict(sorted(fact.items())) if isinstance(fact, Counter) else fact for name, fact in facts.items()},
+        "stages": [stage.summary() for stage in funnel],
+    }
+    write_whole(out.with_suffix(".summary.json"), json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def tell(summary: dict[str, Any], out: Path) -> None:
+    """Print the stages of a summary with what each dropped, and the rows of each split."""
+    shares = ", ".join(f"{count} {split}" for split, count in summary["splits"].items())
+    print_stages(f"{summary['rows']} rows", summary["stages"])
+    typer.echo(f"{out}: {summary['rows']} rows ({shares})")
+
+
+def token_counter(name: str = "") -> Callable[[str], int]:
+    """Counts the tokens of a text with the tokenizer of that name or folder, or estimates them; raises ConfigError."""
+    if not name:
+        return estimated_tokens
+    from data_prep.trajectories import tokens
+
+    count = tokens.token_counter(tokens.load_tokenizer(name))
+    return lambda text: count([text])[0]
+
+
+def estimated_tokens(text: str) -> int:
+    """Words, and every other character by itself: more than what tokenizers of current models make of code."""
+    return sum(1 + len(word) // 8 for word in re.findall(r"\w+|[^\w\s]|\n", text))

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import random
-import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,17 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from contextrl_verl.pairs.whole_file import write_whole
 from data_prep.common.funnel import Funnel
 from data_prep.tasks.questions import KINDS, Question, Unasked
-from data_prep.tasks.rows import COLUMNS
+from data_prep.tasks.rows import COLUMNS, check_out, estimated_tokens, reasons, write_row_files, write_summary
 from data_prep.tasks.trace import Step, render, steps_of
-from data_prep.trajectories.readers import open_source
-from data_prep.trajectories.readers.types import Rejected
+from data_prep.trajectories.readers import Rejected, open_source
 from data_prep.trajectories.run import AgentRun, TrajectoryError
+from reward_fns.exact_match import normalise
 
 DATA_SOURCE = "contextrl/exact_match/trace_qa"
 _INSTRUCTION = (
@@ -34,7 +28,7 @@ _INSTRUCTION = (
     "Your answer is {form}. End with it, and nothing else, inside <answer></answer>."
 )
 SCHEMA = pa.schema(COLUMNS)
-_ROWS_PER_GROUP = 200
+_STAGES = (("runs",), ("questions", "questions"), ("rows", "questions"))
 
 
 @dataclass(frozen=True)
@@ -56,11 +50,6 @@ class Options:
     seed: int = 1
 
 
-def estimated_tokens(text: str) -> int:
-    """Words, and every other character by itself: more than what tokenizers of current models make of code."""
-    return sum(1 + len(word) // 8 for word in re.findall(r"\w+|[^\w\s]|\n", text))
-
-
 def trace_qa(
     source: Path,
     out: Path,
@@ -70,51 +59,25 @@ def trace_qa(
 ) -> dict[str, Any]:
     """Write the rows of all runs of ``source`` to ``out`` (Parquet) and a summary beside it; the summary is returned.
 
-    Raises TrajectoryError when there is nothing to read, when no question can be asked, or for a bad ``out``; nothing
-    is left under the name of ``out`` then.
+    Raises TrajectoryError when there is nothing to read or no question can be asked, ConfigError for a bad ``out``;
+    nothing is left under the name of ``out`` then.
     """
-    if out.suffix != ".parquet":
-        raise TrajectoryError(f"--out {out}: the rows are Parquet; name a file that ends in .parquet")
+    check_out(out)
     funnel = Funnel()
     kinds: Counter[str] = Counter()
-    splits: Counter[str] = Counter()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent)
-    os.close(descriptor)
-    try:
-        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
-            waiting: list[dict[str, Any]] = []
-            for index, row in enumerate(_rows(source, options, tokens, funnel, kinds, progress)):
-                row["extra_info"]["index"] = index
-                splits[row["extra_info"]["split"]] += 1
-                waiting.append(row)
-                if len(waiting) == _ROWS_PER_GROUP:
-                    writer.write_table(pa.Table.from_pylist(waiting, SCHEMA))
-                    waiting.clear()
-            if waiting:
-                writer.write_table(pa.Table.from_pylist(waiting, SCHEMA))
+    splits: list[str] = []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for index, row in enumerate(_rows(source, options, tokens, funnel, kinds, progress)):
+            row["extra_info"]["index"] = index
+            splits.append(row["extra_info"]["split"])
+            yield row
         funnel.check()
         if not splits:
-            raise TrajectoryError(f"{source}: no question could be asked; {_reasons(funnel)}")
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, out)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    summary = {
-        "rows": sum(splits.values()),
-        "splits": dict(sorted(splits.items())),
-        "kinds": dict(sorted(kinds.items())),
-        "stages": [stage.summary() for stage in funnel],
-    }
-    write_whole(out.with_suffix(".summary.json"), json.dumps(summary, indent=2) + "\n")
-    return summary
+            raise TrajectoryError(f"{source}: no question could be asked; {reasons(funnel)}")
 
-
-def _reasons(funnel: Funnel) -> str:
-    worst = [f"{stage.name}: {reason} ({n})" for stage in funnel for reason, n in stage.dropped.most_common(3)]
-    return "; ".join(worst) or "it holds no runs"
+    write_row_files({out: rows()}, SCHEMA)
+    return write_summary(out, funnel, splits, kinds=kinds)
 
 
 def _rows(
@@ -125,16 +88,12 @@ def _rows(
     kinds: Counter[str],
     progress: bool,
 ) -> Iterator[dict[str, Any]]:
-    read, asked, fitted = (
-        funnel.stage("runs"),
-        funnel.stage("questions", "questions"),
-        funnel.stage("rows", "questions"),
-    )
+    read, asked, fitted = (funnel.stage(*names) for names in _STAGES)
     seen: set[str] = set()
     for located in tqdm(open_source(source), unit="run", disable=not progress):
         run = located.run
         if isinstance(run, Rejected):
-            read.drop(run.reason, {"file": run.location.file, "record": run.location.record, "detail": run.detail})
+            read.drop(run.reason, {**run.location._asdict(), "detail": run.detail})
             continue
         if run.run_id in seen:
             read.drop("the same run again", {"run": run.run_id})
@@ -151,7 +110,7 @@ def _rows(
             for question in kind(steps, draw):
                 if isinstance(question, Unasked):
                     asked.drop(f"{question.kind}: {question.reason}")
-                elif not _exact(question.answer):
+                elif not normalise(question.answer):
                     asked.drop(f"{question.kind}: the answer has no letter or digit that a comparison would see")
                 else:
                     asked.keep()
@@ -169,21 +128,14 @@ def _rows(
             yield row
 
 
-def _exact(answer: str) -> bool:
-    from reward_fns.exact_match import normalise
-
-    return bool(normalise(answer))
-
-
 def _chosen(made: list[Question], most: int, kinds: Counter[str], draw: random.Random) -> list[Question]:
     """At most ``most``, first of the kinds that are rarest so far, one of a kind before a second one."""
-    order = draw.sample(made, len(made))
     rank: Counter[str] = Counter()
     keyed = []
-    for question in order:
-        keyed.append(((rank[question.kind], kinds[question.kind]), question))
+    for question in draw.sample(made, len(made)):
+        keyed.append((rank[question.kind], kinds[question.kind], question))
         rank[question.kind] += 1
-    return [question for _, question in sorted(keyed, key=lambda pair: pair[0])][:most]
+    return [question for *_, question in sorted(keyed, key=lambda key: key[:2])[:most]]
 
 
 def _row(

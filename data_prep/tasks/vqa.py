@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,16 +12,22 @@ from typing import Any
 import pyarrow as pa
 
 import contextrl_verl
-from contextrl_verl.pairs.whole_file import write_whole
+from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel
 from data_prep.common.pipeline import Engine, fingerprint, remove, run_parts, total
 from data_prep.common.seeded import draw
-from data_prep.images.errors import ImagePairError
 from data_prep.images.item import VqaItem
 from data_prep.images.sources import describe_source, load_items, plan_source, scan_images
 from data_prep.images.store import ImageStore
-from data_prep.tasks.rows import COLUMNS, IMAGES
-from data_prep.tasks.writing import reasons, validation_file, write_row_files
+from data_prep.tasks.rows import (
+    COLUMNS,
+    IMAGES,
+    check_out,
+    reasons,
+    validation_file,
+    write_row_files,
+    write_summary,
+)  # fmt: skip
 from reward_fns.exact_match import normalise
 
 DATA_SOURCE = "contextrl/vqa"
@@ -75,7 +80,7 @@ def vqa(
         The summary.
 
     Raises:
-        ImagePairError: nothing to read, no row left, or a bad option; the files are then as they were.
+        ConfigError: nothing to read, no row left, or a bad option; the files are then as they were.
     """
     held_out = _check(out, options)
     seeded = {"seed": options.seed, **(source_options or {})}
@@ -85,7 +90,7 @@ def vqa(
     store = ImageStore(work / "pictures")
     payloads = plan_source(source, {**seeded, "store": str(store.folder)})
     done = run_parts(
-        work / "scan", payloads, scan_images, title="Reading pictures", engine=engine, workers=workers,
+        work / "scan", payloads, scan_images, title="Reading pictures", suffix=".jsonl", engine=engine, workers=workers,
         progress=progress,
     )  # fmt: skip
     funnel = total(done)
@@ -95,23 +100,19 @@ def vqa(
     wanted = {"train": out} | ({"validation": held_out} if options.validation else {})
     for split in wanted:
         if split not in splits.values():
-            raise ImagePairError(f"{source}: no row for {split}; {reasons(funnel)}. Fix: {_FIXES[split]}.")
+            raise ConfigError(f"{source}: no row for {split}; {reasons(funnel)}. Fix: {_FIXES[split]}.")
     bytes_of = lru_cache(maxsize=16)(store.read)
-    rows_of = {
-        path: _rows([item for item in items if splits[item.image] == split], split, bytes_of, options)
-        for split, path in wanted.items()
-    }
-    write_row_files(rows_of, SCHEMA)
-    rows = Counter(splits[item.image] for item in items)
-    summary = {
-        "rows": len(items),
-        "splits": dict(sorted(rows.items())),
-        "pictures": dict(sorted(Counter(splits.values()).items())),
-        "domains": dict(sorted(Counter(item.domain for item in items).items())),
-        "answers": dict(Counter(normalise(item.answer) for item in items).most_common(20)),
-        "stages": [stage.summary() for stage in funnel],
-    }
-    write_whole(out.with_suffix(".summary.json"), json.dumps(summary, indent=2) + "\n")
+
+    def rows(split: str) -> Iterator[dict[str, Any]]:
+        for index, item in enumerate(item for item in items if splits[item.image] == split):
+            yield _row(index, item, split, bytes_of, options)
+
+    write_row_files({path: rows(split) for split, path in wanted.items()}, SCHEMA)
+    summary = write_summary(
+        out, funnel, [splits[item.image] for item in items], pictures=Counter(splits.values()),
+        domains=Counter(item.domain for item in items),
+        answers=dict(Counter(normalise(item.answer) for item in items).most_common(20)),
+    )  # fmt: skip
     if not keep_work:
         remove(work.parent)
     return summary
@@ -130,17 +131,16 @@ def split_of(image: str, options: VqaOptions) -> str:
 
 
 def _check(out: Path, options: VqaOptions) -> Path:
-    """The file for validation; raises ImagePairError for what cannot be written."""
-    if out.suffix != ".parquet":
-        raise ImagePairError(f"--out is {out}. Fix: the rows are Parquet; give a name that ends in .parquet.")
+    """The file for validation; raises ConfigError for what cannot be written."""
+    check_out(out)
     if not 0 <= options.validation < 1 or not 0 <= options.tolerance <= 1:
-        raise ImagePairError(
+        raise ConfigError(
             f"--validation is {options.validation}, --tolerance {options.tolerance}. Fix: shares from 0 to 1, "
             "--validation below 1."
         )
     held_out = validation_file(out)
     if not options.validation and held_out.exists():
-        raise ImagePairError(
+        raise ConfigError(
             f"{held_out} is there from another run, and pictures of it would now be trained on. Fix: move it away."
         )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -168,10 +168,6 @@ def _chosen(items: list[VqaItem], options: VqaOptions, funnel: Funnel) -> list[V
         if len(asked) > len(few):
             taken.drop("more than are taken of one picture", {"item": order[-1].item_id}, len(asked) - len(few))
     return [item for item in items if item.item_id in kept]
-
-
-def _rows(items: list[VqaItem], split: str, bytes_of: Any, options: VqaOptions) -> Iterator[dict[str, Any]]:
-    return (_row(index, item, split, bytes_of, options) for index, item in enumerate(items))
 
 
 def _row(index: int, item: VqaItem, split: str, bytes_of: Any, options: VqaOptions) -> dict[str, Any]:

@@ -7,11 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from data_prep.trajectories.run import AgentRun
+from data_prep.trajectories.tool_calls import Calls, marked_calls, trimmed
 
-_BASH = re.compile(r"```(?:bash|sh|shell|mswea_bash_command)[ \t]*\n(.*?)\n?```", re.S)
-_PLAIN_BLOCK = re.compile(r"```[ \t]*\n(.*?)\n?```", re.S)
-_TOOL = re.compile(r"<function=([\w.-]+)>\n?(.*?)</function>", re.S)
-_PARAMETER = re.compile(r"<parameter=([\w.-]+)>(.*?)</parameter>", re.S)
 _RETURN_CODE = re.compile(r"\s*<returncode>\s*(-?\d+)\s*</returncode>")
 _NOT_RUN = re.compile(r"\s*(?:Please always provide EXACTLY ONE action|Tool call error:|Your previous response)")
 _HEAD = re.compile(r"<output_head>\n?(.*?)</output_head>", re.S)
@@ -84,23 +81,13 @@ def actions_of(run: AgentRun, wanted: Callable[[str], bool] | None = None) -> It
 
 
 def _calls(text: str) -> Iterator[tuple[str, str, dict[str, str]]]:
-    found = [(match.start(), "bash", match[1], {}) for match in _BASH.finditer(text)]
-    for match in _TOOL.finditer(text, 0, text.rfind("</function>") + len("</function>")):
-        body = match[2][: match[2].rfind("</parameter>") + len("</parameter>")]
-        arguments = {key: _trim(value) for key, value in _PARAMETER.findall(body)}
-        if match[1] in ("bash", "execute_bash") and "command" in arguments:
-            found.append((match.start(), "bash", arguments["command"], {}))
-        else:
-            found.append((match.start(), match[1], "", arguments))
-    if not found:
-        found = [(match.start(), "bash", match[1], {}) for match in _PLAIN_BLOCK.finditer(text)][-1:]
+    calls = Calls()
+    marked_calls(text, calls)
+    regions = calls.regions if calls.tools or calls.named else calls.regions[-1:]
+    found = [(region.start, "bash", trimmed(region.text), {}) for region in regions]
+    found += [(start, name, "", arguments) for start, name, arguments in calls.tools]
     for _, name, script, arguments in sorted(found, key=lambda call: call[0]):
         yield name, script, arguments
-
-
-def _trim(value: str) -> str:
-    """A parameter's value: the line breaks that belong to the tags are not part of it."""
-    return value[1:-1] if len(value) > 1 and value[0] == "\n" and value[-1] == "\n" else value
 
 
 def output_of(reply: str) -> Output:

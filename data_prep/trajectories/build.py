@@ -14,12 +14,11 @@ from data_prep.common.funnel import Funnel, Stage
 from data_prep.common.redact import redact, redact_messages
 from data_prep.trajectories.elide import elide
 from data_prep.trajectories.evidence import evidence_lines
-from data_prep.trajectories.leaks import find_leaks
 from data_prep.trajectories.masking import mask_run
 from data_prep.trajectories.placeholders import PATCH_MASKED
-from data_prep.trajectories.run import AgentRun, TrajectoryError
+from data_prep.trajectories.run import AgentRun
 from data_prep.trajectories.run import Message as Turn
-from data_prep.trajectories.run_store import RunStore
+from data_prep.trajectories.scan import stored_run
 from data_prep.trajectories.tokens import load_tokenizer
 from data_prep.verify.rules import RuleSettings, distinctive_lines
 
@@ -36,16 +35,15 @@ PATCH_LINE = RuleSettings().patch_line
 def build_part(payload: dict[str, Any], path: Path) -> Funnel:
     """Build the pairs of ``payload["groups"]`` and write them as Parquet, in order.
 
-    A group is ``{"runs": [{"run_id", "location", "places"}], "split", "shared"}``.
+    A group is ``{"runs": [{"stored", "places"}], "split", "shared"}``.
     """
     funnel = Funnel()
-    stages = {name: funnel.stage(name, "couples") for name in ("reread", "mask", "budget", "length")}
+    stages = {name: funnel.stage(name, "couples") for name in ("mask", "budget", "length")}
     funnel.stage("masked_lines", "lines")
     tokenizer = load_tokenizer(payload["tokenizer"]) if payload["tokenizer"] else None
-    runs = RunStore(payload)
     with pq.ParquetWriter(path, ARROW_SCHEMA, compression="zstd") as writer:
         for group in payload["groups"]:
-            rows = [pair.to_row() for pair in _build_group(group, runs, tokenizer, payload, funnel, stages)]
+            rows = [pair.to_row() for pair in _build_group(group, tokenizer, payload, funnel, stages)]
             if rows:
                 writer.write_table(pa.Table.from_pylist(rows, schema=ARROW_SCHEMA))
     return funnel
@@ -53,25 +51,19 @@ def build_part(payload: dict[str, Any], path: Path) -> Funnel:
 
 def _build_group(
     group: dict[str, Any],
-    runs: RunStore,
     tokenizer: Any,
     payload: dict[str, Any],
     funnel: Funnel,
     stages: dict[str, Stage],
 ) -> list[ContrastivePair]:
-    sample = {"runs": [member["run_id"] for member in group["runs"]]}
-    try:
-        members = [runs.get(member) for member in group["runs"]]
-    except TrajectoryError as error:
-        stages["reread"].drop("the run changed since it was first read", {**sample, "detail": str(error)})
-        return []
-    stages["reread"].keep()
+    members = [stored_run(*member["stored"]) for member in group["runs"]]
+    sample = {"runs": [run.run_id for run in members]}
     patches = [run.patch for run in members]
     contexts, leaked = [], 0
     for run in members:
         masked = mask_run(run, *patches)
         leaked += masked.leaked_lines_masked
-        if find_leaks(masked.messages, patches, run.issue):
+        if masked.left:
             stages["mask"].drop("a line of the patch is still there", sample)
             return []
         messages, hidden = _hide(masked.messages, patches)
@@ -84,7 +76,7 @@ def _build_group(
         # Secrets first: a mark must not be cut in two, and the evidence's line numbers must be those of the text cut.
         messages, _ = redact_messages(messages)
         evidence = {line for patch in patches for line in evidence_lines(messages, names, patch)}
-        fitted = elide(messages, payload["budget"], evidence, tokenizer, per_message=TURN_TOKENS)
+        fitted = elide(messages, payload["max_tokens"], evidence, tokenizer, per_message=TURN_TOKENS)
         if fitted.reason:
             stages["budget"].drop(fitted.reason, sample)
             return []

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 from math import comb
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from data_prep.common.funnel import Funnel, Stage
 from data_prep.common.seeded import draw
@@ -23,6 +25,7 @@ CommitRule = Literal["same", "near", "any"]
 Level = Literal["file", "class", "function"]
 Couple = tuple[int, int]
 Similarity = Callable[[Light, Light], float]
+WORDS_BAND = (0.02, 0.8)
 # Couples gone through for a sample of what was counted by arithmetic.
 _LOOKED_AT = 20_000
 
@@ -34,22 +37,27 @@ class CascadeSettings:
     Attributes:
         commit: ``same`` base commit; ``near``: instance numbers at most ``near`` apart; ``any``.
         level: what must be shared: a ``file``; a function or ``class`` (the paper's stage); the very ``function``.
-        related: band of the issues' similarity; below it issues are unrelated, above it nearly the same. Words and
-            each encoder have a band of their own.
+        near: largest distance of the numbers that instance ids end in, for ``commit=near``.
+        related: band of the issues' similarity; below it issues are unrelated, above it nearly the same. None is the
+            band of shared words; each encoder has one of its own.
         alike: patches with this share of added lines in common (of the smaller patch) are the same answer.
         patch_ratio: longer over shorter patch, in added lines, at most; beyond it the number of masks in a context
             would tell which patch is its own.
-        bucket: most runs compared for one file; beyond it, runs are drawn from ``seed``.
+        bucket: most runs compared for one file; beyond it, runs are drawn.
     """
 
     commit: CommitRule = "same"
-    near: int = 500
+    near: Annotated[int, Field(ge=0)] = 500
     level: Level = "class"
-    related: tuple[float, float] = (0.02, 0.8)
+    related: tuple[float, float] | None = None
     alike: float = 0.5
-    patch_ratio: float = 2.0
-    bucket: int = 400
-    seed: int = 1
+    patch_ratio: Annotated[float, Field(ge=1)] = 2.0
+    bucket: Annotated[int, Field(ge=2)] = 400
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """The band in use."""
+        return self.related or WORDS_BAND
 
 
 def find_couples(
@@ -58,12 +66,14 @@ def find_couples(
     funnel: Funnel,
     similarity_of: Callable[[Iterable[Light]], Similarity] = IssueSimilarity,
     seen: array[float] | None = None,
+    seed: int = 1,
 ) -> list[Couple]:
     """Couples that pass every stage, as ascending indices, in a fixed order; counts go to ``funnel``.
 
     Args:
         similarity_of: makes the similarity of two issues from the runs that are still in some couple.
         seen: gets the similarity of every couple that was asked for it.
+        seed: draws the runs of a file that too many edit.
     """
     by_repository: dict[str, list[int]] = defaultdict(list)
     for index, light in enumerate(lights):
@@ -77,7 +87,7 @@ def find_couples(
     sample = _first_couple(lights, by_repository.values(), lambda a, b: not _commits_fit(a, b, settings))
     _count(funnel.stage("commit", "couples"), inside, known, reason, sample)
 
-    couples, truncated = _same_file(lights, settings)
+    couples, truncated = _same_file(lights, settings, seed)
     reason = "no file in common" + (f", or only one that over {settings.bucket} runs edit" if truncated else "")
 
     def apart(a: Light, b: Light) -> bool:
@@ -86,12 +96,15 @@ def find_couples(
     sample = _first_couple(lights, by_repository.values(), apart)
     _count(funnel.stage("same file", "couples"), known, len(couples), reason, sample)
 
-    couples = _keep(couples, lights, funnel.stage("other issue", "couples"), _same_issue)
+    def same_issue(a: Light, b: Light) -> str | None:
+        return "same issue" if a.instance_id == b.instance_id else None
+
+    couples = _keep(couples, lights, funnel.stage("other issue", "couples"), same_issue)
     if settings.level != "file":
         stage = funnel.stage("same function or class" if settings.level == "class" else "same function", "couples")
         couples = _keep(couples, lights, stage, lambda a, b: None if shared_place(a, b, settings.level) else "other")
     similarity = similarity_of(lights[index] for couple in couples for index in couple)
-    low, high = settings.related
+    low, high = settings.band
 
     def unrelated(a: Light, b: Light) -> str | None:
         value = similarity(a, b)
@@ -134,12 +147,11 @@ def _files(light: Light) -> set[str]:
 def _keep(couples: Iterable[Couple], lights: Sequence[Light], stage: Stage, why_not) -> list[Couple]:
     kept = []
     for one, other in couples:
-        reason = why_not(lights[one], lights[other])
-        if reason is None:
+        if reason := why_not(lights[one], lights[other]):
+            stage.drop(reason, {"runs": [lights[one].run_id, lights[other].run_id]})
+        else:
             stage.keep()
             kept.append((one, other))
-        else:
-            stage.drop(reason, {"runs": [lights[one].run_id, lights[other].run_id]})
     return kept
 
 
@@ -168,7 +180,7 @@ def _commits_fit(a: Light, b: Light, settings: CascadeSettings) -> bool:
     return a.number is not None and b.number is not None and abs(a.number - b.number) <= settings.near
 
 
-def _same_file(lights: Sequence[Light], settings: CascadeSettings) -> tuple[list[Couple], bool]:
+def _same_file(lights: Sequence[Light], settings: CascadeSettings, seed: int) -> tuple[list[Couple], bool]:
     buckets: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for index, light in enumerate(lights):
         commit = light.commit if settings.commit == "same" else ""
@@ -179,15 +191,11 @@ def _same_file(lights: Sequence[Light], settings: CascadeSettings) -> tuple[list
     for members in buckets.values():
         if len(members) > settings.bucket:
             truncated = True
-            members = sorted(members, key=lambda index: draw(settings.seed, lights[index].run_id))[: settings.bucket]
+            members = sorted(members, key=lambda index: draw(seed, lights[index].run_id))[: settings.bucket]
         for one, other in combinations(sorted(members), 2):
             if _commits_fit(lights[one], lights[other], settings):
                 couples.add((one, other))
     return sorted(couples), truncated
-
-
-def _same_issue(a: Light, b: Light) -> str | None:
-    return "same issue" if a.instance_id == b.instance_id else None
 
 
 def shared_place(a: Light, b: Light, level: Level) -> tuple[str, str] | None:

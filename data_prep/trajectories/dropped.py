@@ -1,40 +1,29 @@
-"""Couples that the cascade dropped, to be looked at side by side: one for every stage and reason that has a sample."""
+"""Couples that the cascade dropped, to be looked at side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from contextrl_verl.pairs import Context, Message
 from data_prep.common.funnel import Funnel
 from data_prep.common.redact import redact, redact_messages
 from data_prep.report.page import Example
-from data_prep.report.samples import sampled
 from data_prep.report.text import shortened
-from data_prep.trajectories.run import AgentRun, TrajectoryError
+from data_prep.trajectories.run import AgentRun
 
 # Of a run on the page; the whole of it is in the input.
 _SHOWN = 20_000
 
 
-def sampled_couples(funnel: Funnel) -> list[tuple[str, str, dict[str, Any]]]:
-    """(stage, reason, sample) of a couple of every reason, in the funnel's order."""
-    return sampled(funnel, "runs", at_least=2)
-
-
 def dropped_examples(funnel: Funnel, read: Callable[[str], AgentRun]) -> Iterator[Example]:
-    """The sampled couples as examples; secrets are redacted, patches are not masked.
+    """A dropped couple of every stage and reason that has a sample; secrets are redacted, patches are not masked.
 
     Args:
         funnel: with samples ``{"runs": [run ids]}``.
-        read: gives the run of an id; one that raises TrajectoryError is shown as its message.
+        read: gives the run of an id.
     """
-    for stage, reason, sample in sampled_couples(funnel):
-        runs = []
-        try:
-            runs = [read(name) for name in sample["runs"][:2]]
-        except TrajectoryError as error:
-            reason = f"{reason}; cannot be shown: {error}"
+    for stage, reason, sample in funnel.sampled("runs", at_least=2):
+        runs = [read(name) for name in sample["runs"][:2]]
         yield Example(
             title=" and ".join(sample["runs"]),
             contexts=[_shown(run) for run in runs],

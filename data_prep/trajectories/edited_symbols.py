@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import PurePosixPath
 from typing import Literal
 
 from unidiff import Hunk, PatchedFile, PatchSet
@@ -16,10 +19,10 @@ from unidiff.errors import UnidiffParseError
 
 from data_prep.trajectories.outline import Around, Kind, Outline, Symbol, indent_of, walk_up
 from data_prep.trajectories.partial_file import Text
-from data_prep.trajectories.paths import PathKind, path_kind
 from data_prep.trajectories.repo_state import Workspace
 from data_prep.trajectories.run import AgentRun
 
+PathKind = Literal["code", "test", "docs", "lock", "changelog", "binary"]
 How = Literal["ast", "lines", "heading", "file"]
 NOT_EDITED: frozenset[PathKind] = frozenset({"test", "docs", "lock", "changelog", "binary"})
 
@@ -28,6 +31,17 @@ _CONTEXT = 3
 _DISTINCTIVE = 12
 _METHOD = re.compile(r"\(\s*(?:self|cls)\b")
 _HEADING = re.compile(r"\s*(?:async\s+)?(def|class)\s+(\w+)")
+_LOCKS = {
+    *("package-lock.json", "yarn.lock", "pnpm-lock.yaml", "poetry.lock", "pipfile.lock", "cargo.lock", "go.sum"),
+    *("uv.lock", "pdm.lock", "composer.lock", "gemfile.lock", "npm-shrinkwrap.json", "flake.lock", "conda-lock.yml"),
+}
+_DOCS = {".md", ".rst", ".txt", ".adoc", ".tex", ".markdown"}
+_BINARY = {
+    *(".png", ".jpg", ".jpeg", ".gif", ".ico", ".pdf", ".zip", ".gz", ".xz", ".bz2", ".whl", ".so", ".pyc", ".npy"),
+    *(".npz", ".mo", ".ttf", ".woff", ".woff2", ".jar", ".sqlite", ".db", ".parquet", ".bin", ".exe", ".dll", ".svgz"),
+}
+_CHANGELOG = re.compile(r"(?:change(?:s|log)|history|news|release[-_]?notes?|whats[-_]?new)(?:[-_.].*)?", re.I)
+_TEST_NAME = re.compile(r"(?:test|tests)_.*|.*_tests?|tests?|conftest|.*\.(?:test|spec)", re.I)
 
 
 class PatchError(ValueError):
@@ -81,7 +95,10 @@ def touched(
     parts = [
         part
         for part in _parse(patch)
-        if len(part) and not part.is_binary_file and (created or not part.is_added_file) and _kind_counts(part, ignore)
+        if len(part)
+        and not part.is_binary_file
+        and (created or not part.is_added_file)
+        and path_kind(_old_path(part)) not in ignore
     ]
     found: list[tuple[PatchedFile, list[_Change]]] = [(part, _changes(part)) for part in parts]
     workspace = None
@@ -95,10 +112,32 @@ def touched(
         text = workspace.text(path) if workspace is not None else None
         shown = workspace.shown.get(path, []) if workspace is not None else []
         for place in _places(path, changes, text, shown, exact):
-            key = place.file, place.symbol, place.kind
-            known = places.get(key)
-            places[key] = place if known is None else _joined(known, place)
+            known = places.setdefault((place.file, place.symbol, place.kind), place)
+            start, end = min(known.start, place.start), max(known.end, place.end)
+            places[place.file, place.symbol, place.kind] = replace(known, start=start, end=end)
     return list(places.values())
+
+
+def path_kind(path: str) -> PathKind:
+    """The kind of a path. A top folder ``test`` holds tests; a package deeper down that is called so may be a library
+    for testing, so there only ``tests`` does."""
+    pure = PurePosixPath(path)
+    folders = [part.lower() for part in pure.parts[:-1]]
+    name, ending = pure.name.lower(), pure.suffix.lower()
+    if name in _LOCKS:
+        return "lock"
+    if ending in _BINARY:
+        return "binary"
+    if "tests" in folders or folders[:1] == ["test"] or "__tests__" in folders or _TEST_NAME.fullmatch(pure.stem):
+        return "test"
+    known = ending in _DOCS or ending == ""
+    if (known and _CHANGELOG.fullmatch(pure.stem)) or {"changelog.d", "newsfragments", "changelog"} & set(folders):
+        return "changelog"
+    if ending in _DOCS and name not in ("requirements.txt", "cmakelists.txt"):
+        return "docs"
+    if folders[:1] in (["docs"], ["doc"], ["documentation"]):
+        return "docs"
+    return "code"
 
 
 @dataclass
@@ -138,10 +177,6 @@ def _parse(patch: str) -> PatchSet:
     return parts
 
 
-def _kind_counts(part: PatchedFile, ignore: Collection[PathKind]) -> bool:
-    return path_kind(_old_path(part)) not in ignore
-
-
 def _old_path(part: PatchedFile) -> str:
     source = part.source_file or ""
     if source == "/dev/null":
@@ -156,33 +191,28 @@ def _changes(part: PatchedFile) -> list[_Change]:
 
 def _hunk_changes(hunk: Hunk, python: bool) -> Iterable[_Change]:
     lines: dict[int, str] = {}
-    groups: list[list[tuple[int, str, bool]]] = []
+    numbered: list[tuple[int, str, str]] = []
     number = hunk.source_start - 1 if hunk.source_length else hunk.source_start
-    open_group = False
     for line in hunk:
         kind, value = line.line_type, line.value.rstrip("\n")
         if kind in (" ", "-", ""):
             number += 1
             lines[number] = value
-        if kind in "+-" and kind:
-            if not open_group:
-                groups.append([])
-            groups[-1].append((number, value, kind == "-"))
         if kind != "\\":
-            open_group = kind in "+-" and bool(kind)
-    for group in groups:
-        yield _change(group, lines, hunk.section_header, python)
+            numbered.append((number, value, kind))
+    for changed, group in groupby(numbered, lambda one: one[2] in ("+", "-")):
+        if changed:
+            yield _change(list(group), lines, hunk.section_header, python)
 
 
-def _change(group: list[tuple[int, str, bool]], lines: dict[int, str], heading: str, python: bool) -> _Change:
-    removed = [number for number, _, gone in group if gone]
+def _change(group: list[tuple[int, str, str]], lines: dict[int, str], heading: str, python: bool) -> _Change:
+    removed = [number for number, _, kind in group if kind == "-"]
     start, end = (removed[0], removed[-1]) if removed else (group[0][0], group[0][0])
     if not python:
         return _Change(start, end, 0, 0, {}, Around((), 0, 0), heading, Symbol("", "module"), True)
-    texts = [(number, text, gone) for number, text, gone in group if text.strip()]
-    text, gone = (texts[0][1], texts[0][2]) if texts else (lines.get(start + 1, ""), False)
+    texts = ((text, kind == "-", number) for number, text, kind in group if text.strip())
+    text, gone, above = next(texts, (lines.get(start + 1, ""), False, start))
     indent = indent_of(text)
-    above = texts[0][0] if texts else start
     if gone and _HEADING.match(text):
         indent += 1  # a definition that is changed is itself the place
     around = walk_up(lines, above, indent)
@@ -213,18 +243,15 @@ def _places(
     path: str, changes: list[_Change], text: Text | None, shown: Sequence[tuple[str, ...]], exact: bool
 ) -> Iterable[Place]:
     if not path.endswith((".py", ".pyi")):
-        for change in changes:
-            yield Place(path, "", "module", change.start, change.end, "file")
+        yield from (Place(path, "", "module", change.start, change.end, "file") for change in changes)
         return
     outline = None
     lines: dict[int, str] = {}
     if text is not None and (exact or not all(change.settled for change in changes)):
-        if text.first_whole:
-            try:
-                outline = Outline("\n".join(line or "" for line in text.first) + "\n")
-            except SyntaxError:
-                outline = None
         lines = {number: line for number, line in enumerate(text.first, 1) if line is not None}
+        if text.first_whole:
+            with suppress(SyntaxError):
+                outline = Outline("\n".join(lines.values()) + "\n")
     for change in changes:
         symbol, how = change.symbol, "heading"
         if exact or not change.settled:
@@ -254,7 +281,3 @@ def _in_pieces(change: _Change, shown: Sequence[tuple[str, ...]]) -> Around:
                 if (len(found.names), -found.indent) > (len(best.names), -best.indent):
                     best = found
     return best
-
-
-def _joined(one: Place, two: Place) -> Place:
-    return Place(one.file, one.symbol, one.kind, min(one.start, two.start), max(one.end, two.end), one.how)

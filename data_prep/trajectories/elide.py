@@ -44,9 +44,11 @@ class Elided:
 class _Turn:
     """One turn's lines, their tokens summed up, and which of them are evidence."""
 
-    def __init__(self, message: Message, lines: list[str], sums: list[int], evidence: list[int], mark: int) -> None:
+    def __init__(
+        self, message: Message, lines: list[str], sums: list[int], evidence: list[int], mark: int, observation: bool
+    ) -> None:
         self.message, self.lines, self.sums, self.mark = message, lines, sums, mark
-        self.evidence = evidence
+        self.evidence, self.observation = evidence, observation
         self.total = sums[-1]
         self.evidence_total = sum(sums[number + 1] - sums[number] for number in evidence)
         self.room_for_marks = mark * (len(evidence) + 1)
@@ -98,37 +100,30 @@ def elide(
     ``evidence`` holds (message index, line) as `evidence_lines` gives them. When the evidence with its marks does not
     fit, the result has no messages and says so in ``reason``.
     """
-    return _elided(messages, budget, evidence, token_counter(tokenizer), per_message)
-
-
-def _elided(
-    messages: Sequence[Message], budget: int, evidence: Iterable[tuple[int, str]], count: TokenCount, per_message: int
-) -> Elided:
+    count = token_counter(tokenizer)
     mark = count([elided(10**8) + "\n"])[0] + 1
     turns = _turns(messages, evidence, count, mark)
+
+    def counted(shown: Sequence[Message]) -> int:
+        return sum(count([message.content for message in shown])) + per_message * len(shown)
+
     # Lines apart take a little more than the whole text, so a close call is settled by counting the whole.
-    if sum(turn.total for turn in turns) + per_message * len(turns) <= budget + budget // 8:
-        whole = _whole(messages, budget, count, per_message)
-        if whole is not None:
-            return whole
+    close = sum(turn.total for turn in turns) + per_message * len(turns) <= budget + budget // 8
+    if close and (tokens := counted(messages)) <= budget:
+        return Elided(tuple(messages), tokens)
     aim = budget
     for _ in range(_ROUNDS):
-        plan = _plan(turns, messages, aim, per_message, mark)
+        plan = _plan(turns, aim, per_message, mark)
         if plan is None:
             break
         shown, left_out, gone = _render(turns, *plan)
-        tokens = sum(count([message.content for message in shown])) + per_message * len(shown)
+        tokens = counted(shown)
         if tokens <= budget:
             return Elided(shown, tokens, left_out, gone)
         # Pieces joined to one text can take more tokens than apart; such a tokenizer gets a lower aim.
         aim -= tokens - budget + 1
-    return _whole(messages, budget, count, per_message) or Elided((), 0, reason=EVIDENCE_TOO_LONG)
-
-
-def _whole(messages: Sequence[Message], budget: int, count: TokenCount, per_message: int) -> Elided | None:
-    """The turns as they are, if they fit."""
-    tokens = sum(count([message.content for message in messages])) + per_message * len(messages)
-    return Elided(tuple(messages), tokens) if tokens <= budget else None
+    tokens = counted(messages)
+    return Elided(tuple(messages), tokens) if tokens <= budget else Elided((), 0, reason=EVIDENCE_TOO_LONG)
 
 
 def _turns(
@@ -139,69 +134,55 @@ def _turns(
         by_message.setdefault(index, set()).add(line)
     lines = [message.content.split("\n") for message in messages]
     lengths = iter(count([line + "\n" for group in lines for line in group]))
+    first_user = next((index for index, message in enumerate(messages) if message.role == "user"), -1)
     turns = []
     for index, (message, group) in enumerate(zip(messages, lines, strict=True)):
         sums = [0, *accumulate(next(lengths) for _ in group)]
-        wanted = by_message.get(index)
+        wanted = by_message.get(index, ())
         kept = [number for number, line in enumerate(group) if line in wanted] if wanted else []
-        turns.append(_Turn(message, group, sums, kept, mark))
+        observation = index > first_user and message.role not in ("assistant", "system")
+        turns.append(_Turn(message, group, sums, kept, mark, observation))
     return turns
 
 
-def _plan(
-    turns: list[_Turn], messages: Sequence[Message], budget: int, per_message: int, mark: int
-) -> tuple[list[int], int, int] | None:
+def _plan(turns: list[_Turn], budget: int, per_message: int, mark: int) -> tuple[list[int], int, int] | None:
     """Tokens for each turn, and the block of turns of which only evidence stays; None if nothing fits."""
-    first_user = next((index for index, message in enumerate(messages) if message.role == "user"), -1)
-    long = [
-        index > first_user and message.role not in ("assistant", "system") for index, message in enumerate(messages)
-    ]
-    others = sum(turn.total for turn, is_long in zip(turns, long, strict=True) if not is_long)
-    others += per_message * len(turns)
-    observations = [turn for turn, is_long in zip(turns, long, strict=True) if is_long]
-    low, high = SHORTEST_OBSERVATION, max((turn.total for turn in observations), default=0)
+
+    def rooms(cap: int) -> list[int]:
+        return [cap if turn.observation else turn.total for turn in turns]
+
+    def costs(cap: int) -> list[int]:
+        return [turn.cost(room) + per_message for turn, room in zip(turns, rooms(cap), strict=True)]
+
+    low, high = SHORTEST_OBSERVATION, max((turn.total for turn in turns if turn.observation), default=0)
     best = -1
     while low <= high:
         cap = (low + high) // 2
-        if others + sum(turn.cost(cap) for turn in observations) <= budget:
+        if sum(costs(cap)) <= budget:
             best, low = cap, cap + 1
         else:
             high = cap - 1
     if best >= 0:
-        return [best if is_long else turn.total for turn, is_long in zip(turns, long, strict=True)], 0, 0
-    rooms = [SHORTEST_OBSERVATION if is_long else turn.total for turn, is_long in zip(turns, long, strict=True)]
-    costs = [0, *accumulate(turn.cost(room) + per_message for turn, room in zip(turns, rooms, strict=True))]
-    bare = [0, *accumulate(_bare_cost(turn, per_message, mark) for turn in turns)]
-    low, high, size = 1, len(turns), 0
-    while low <= high:
-        middle = (low + high) // 2
-        start = (len(turns) - middle) // 2
-        end = start + middle
-        if costs[start] + bare[end] - bare[start] + costs[-1] - costs[end] <= budget:
-            size, high = middle, middle - 1
-        else:
-            low = middle + 1
-    # A row of turns left out shares one mark, so this can fit although the sums above, with a mark each, say no.
-    size = size or len(turns)
-    start = (len(turns) - size) // 2
-    if _block_cost(turns, costs, start, start + size, per_message, mark) > budget:
-        return None
-    return rooms, start, start + size
+        return rooms(best), 0, 0
+    full = [0, *accumulate(costs(SHORTEST_OBSERVATION))]
 
+    def block(size: int) -> tuple[int, int]:
+        start = (len(turns) - size) // 2
+        return start, start + size
 
-def _bare_cost(turn: _Turn, per_message: int, mark: int) -> int:
-    return turn.cost(0) + per_message if turn.evidence else mark + per_message
+    def cost(size: int, shared: bool) -> int:
+        """Tokens without a block of so many turns, whose row of turns with nothing left may share one mark."""
+        start, end = block(size)
+        total, gone_before = full[start] + full[-1] - full[end], False
+        for turn in turns[start:end]:
+            if turn.evidence or not (gone_before and shared):
+                total += per_message + (turn.cost(0) if turn.evidence else mark)
+            gone_before = not turn.evidence
+        return total
 
-
-def _block_cost(turns: list[_Turn], costs: list[int], start: int, end: int, per_message: int, mark: int) -> int:
-    cost, gone_before = costs[start] + costs[-1] - costs[end], False
-    for turn in turns[start:end]:
-        if turn.evidence:
-            cost += turn.cost(0) + per_message
-        elif not gone_before:
-            cost += mark + per_message
-        gone_before = not turn.evidence
-    return cost
+    # All turns but the evidence can fit by shared marks although the search, with a mark each, says no.
+    size = 1 + bisect_left(range(1, len(turns)), True, key=lambda size: cost(size, shared=False) <= budget)
+    return (rooms(SHORTEST_OBSERVATION), *block(size)) if cost(size, shared=True) <= budget else None
 
 
 def _render(turns: list[_Turn], rooms: list[int], start: int, end: int) -> tuple[tuple[Message, ...], int, int]:

@@ -1,4 +1,4 @@
-"""From couples to groups: caps per run, per file and in all, and more than one confounder on request.
+"""From couples to groups: caps per run, per file and in all, more than one confounder on request, and the splits.
 
 A group of N runs gives N pairs: each run in turn supports its own patch against the others, so that nothing about a
 run by itself tells the answer.
@@ -7,15 +7,20 @@ run by itself tells the answer.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from data_prep.common.funnel import Funnel
 from data_prep.common.seeded import draw
+from data_prep.common.splits import assign_components
 from data_prep.trajectories.candidates import Couple
 from data_prep.trajectories.run_summary import Light
 
 Group = tuple[int, ...]
+Unit = Literal["instance", "repository"]
 
 
 @dataclass(frozen=True)
@@ -26,21 +31,22 @@ class GroupSettings:
         options: contexts of a pair; 2 is one confounder.
         per_run: groups that one run may be in.
         per_file: groups whose runs have a file of one repository in common.
-        limit: groups in all; None for no limit. The paper keeps 1,000 pairs of 66,000 runs.
-        seed: decides which couples come first.
+        limit: groups in all; 0 for no limit. The paper keeps 1,000 pairs of 66,000 runs.
     """
 
-    options: int = 2
-    per_run: int = 4
-    per_file: int = 200
-    limit: int | None = 2500
-    seed: int = 1
+    options: Annotated[int, Field(ge=2)] = 2
+    per_run: Annotated[int, Field(ge=1)] = 4
+    per_file: Annotated[int, Field(ge=1)] = 200
+    limit: Annotated[int, Field(ge=0)] = 2500
 
 
 def choose_groups(
-    couples: Sequence[Couple], lights: Sequence[Light], settings: GroupSettings, funnel: Funnel
+    couples: Sequence[Couple], lights: Sequence[Light], settings: GroupSettings, funnel: Funnel, seed: int = 1
 ) -> list[Group]:
-    """Groups of ``settings.options`` runs, every two of them a couple; counts go to the funnel, in couples."""
+    """Groups of ``settings.options`` runs, every two of them a couple; counts go to the funnel, in couples.
+
+    ``seed`` decides which couples come first.
+    """
     stage = funnel.stage("caps", "couples")
     neighbours: dict[int, set[int]] = defaultdict(set)
     for one, other in couples:
@@ -54,10 +60,10 @@ def choose_groups(
     def free(run: int) -> bool:
         return used[run] < settings.per_run
 
-    for one, other in sorted(couples, key=lambda c: draw(settings.seed, lights[c[0]].run_id, lights[c[1]].run_id)):
+    for one, other in sorted(couples, key=lambda c: draw(seed, lights[c[0]].run_id, lights[c[1]].run_id)):
         sample = {"runs": [lights[one].run_id, lights[other].run_id]}
         files = _files(lights[one]) & _files(lights[other])
-        if settings.limit is not None and len(groups) >= settings.limit:
+        if settings.limit and len(groups) >= settings.limit:
             stage.drop("over the limit in all")
             continue
         if not (free(one) and free(other)):
@@ -66,7 +72,7 @@ def choose_groups(
         if any(in_file[file] >= settings.per_file for file in files):
             stage.drop(f"a file has {settings.per_file} groups already", sample)
             continue
-        group = _extend((one, other), neighbours, lights, settings, free)
+        group = _extend((one, other), neighbours, lights, settings.options, free, seed)
         if group is None or group in taken:
             stage.drop("no further run fits" if group is None else "the same group again", sample)
             continue
@@ -82,12 +88,27 @@ def _files(light: Light) -> set[tuple[str, str]]:
     return {(light.repository, place[0]) for place in light.places}
 
 
-def _extend(couple: Couple, neighbours, lights, settings: GroupSettings, free) -> Group | None:
+def _extend(couple: Couple, neighbours, lights, options: int, free, seed: int) -> Group | None:
     group = list(couple)
     common = neighbours[couple[0]] & neighbours[couple[1]]
-    for run in sorted(common, key=lambda index: draw(settings.seed, "more", lights[index].run_id)):
-        if len(group) == settings.options:
+    for run in sorted(common, key=lambda index: draw(seed, "more", lights[index].run_id)):
+        if len(group) == options:
             break
         if free(run) and all(run in neighbours[member] for member in group):
             group.append(run)
-    return tuple(sorted(group)) if len(group) == settings.options else None
+    return tuple(sorted(group)) if len(group) == options else None
+
+
+def assign_splits(
+    groups: Sequence[Group],
+    lights: Sequence[Light],
+    shares: Mapping[str, float],
+    *,
+    by: Unit = "instance",
+    seed: int = 1,
+) -> list[str]:
+    """A split for every group, so that no instance, or no repository, is in two of them."""
+    names = [
+        [lights[run].instance_id if by == "instance" else lights[run].repository for run in group] for group in groups
+    ]
+    return assign_components(names, shares, seed=seed)

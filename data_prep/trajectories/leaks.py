@@ -10,11 +10,12 @@ look the same; an added line is found inside longer text as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from data_prep.trajectories.edits import edits_of, first_turn, writes_of
-from data_prep.trajectories.patch_lines import patch_lines
+from data_prep.trajectories.patch_lines import PatchLines, patch_lines
 from data_prep.trajectories.placeholders import NUMBERING, PATCH_MASKED
 from data_prep.trajectories.run import Message
 
@@ -65,7 +66,7 @@ def canonical_lines(text: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Secrets:
+class PatchNeedles:
     """What of some patches must not show in a run.
 
     Attributes:
@@ -79,27 +80,24 @@ class Secrets:
     seen: str
 
 
-def secrets_of(messages: Sequence[Message], patches: Iterable[str], issue: str, written: int, edited: int) -> Secrets:
-    """The secrets of the patches in this run; ``written`` and ``edited`` are the turns of its first write and edit."""
-    first = written
-    original = "\0".join([issue, *(turn.content for turn in messages[:first] if turn.role != "assistant")])
-    parsed = [patch_lines(patch) for patch in patches]
-    known = tight(original)
+def needles_of(
+    messages: Sequence[Message], patches: Iterable[PatchLines], issue: str, written: int, edited: int
+) -> PatchNeedles:
+    """The needles of the patches in this run; ``written`` and ``edited`` are the turns of its first write and edit."""
+    known = tight("\0".join([issue, *(turn.content for turn in messages[:written] if turn.role != "assistant")]))
     needles: dict[str, str] = {}
     lines: set[str] = set()
-    for patch in parsed:
-        old = {tight(line) for line in patch.original}
-        old_text = "\0".join(old)
+    for patch in patches:
+        old = "\0".join({tight(line) for line in patch.original})
         for line in patch.added:
             bare = tight(line)
             key = canonical(bare)
             if key:
                 lines.add(key)
-            if len(bare) < MIN_CHARS or bare in old_text or bare in known:
-                continue
-            needles.setdefault(key if len(key) >= MIN_CANONICAL else bare, line.strip())
+            if len(bare) >= MIN_CHARS and bare not in old and bare not in known:
+                needles.setdefault(key if len(key) >= MIN_CANONICAL else bare, line.strip())
     _drop_seen(messages[:edited], needles)
-    return Secrets(needles, frozenset(lines), known)
+    return PatchNeedles(needles, frozenset(lines), known)
 
 
 def _drop_seen(messages: Sequence[Message], needles: dict[str, str]) -> None:
@@ -130,65 +128,51 @@ def _drop_seen(messages: Sequence[Message], needles: dict[str, str]) -> None:
 
 def find_leaks(messages: Sequence[Message], patch: str | Sequence[str], issue: str = "") -> list[Leak]:
     """Every place of the run that shows a distinctive added line of the patch or patches, in order."""
-    patches = [patch] if isinstance(patch, str) else patch
+    patches = [patch_lines(text) for text in ([patch] if isinstance(patch, str) else patch)]
     writes = writes_of(messages)
     first = first_turn(writes, messages)
-    edits = edits_of(writes, [path for patch in patches for path in patch_lines(patch).files])
-    return leaks_of(messages, secrets_of(messages, patches, issue, first, first_turn(edits, messages)), first)
+    edits = edits_of(writes, [path for lines in patches for path in lines.files])
+    return leaks_of(messages, needles_of(messages, patches, issue, first, first_turn(edits, messages)), first)
 
 
-def leaks_of(messages: Sequence[Message], secrets: Secrets, first: int) -> list[Leak]:
+def leaks_of(messages: Sequence[Message], hidden: PatchNeedles, first: int) -> list[Leak]:
     """As `find_leaks`, with what is already known about the run."""
-    if not secrets.needles:
+    if not hidden.needles:
         return []
-    fragments = "\0".join(secrets.needles)
+    fragments = "\0".join(hidden.needles)
     leaks: list[Leak] = []
     for index, turn in enumerate(messages):
-        if index < first and turn.role != "assistant":
+        agent = turn.role == "assistant"
+        if index < first and not agent:
             continue
-        text = turn.content
-        found = _hits(text, secrets.needles)
-        spans = [_widened(text, start, end, turn.role == "assistant") for start, end, _ in found]
-        leaks += [
-            Leak(index, start, end, line, whole) for (start, end, whole), (*_, line) in zip(spans, found, strict=True)
-        ]
-        if turn.role == "assistant":
-            leaks += [Leak(index, *place) for place in _partial(text, fragments, secrets)]
+        for start, end, line in _hits(turn.content, hidden.needles):
+            start, end, whole = _widened(turn.content, start, end, agent)
+            leaks.append(Leak(index, start, end, line, whole))
+        if agent:
+            leaks += [Leak(index, *place) for place in _partial(turn.content, fragments, hidden)]
     return sorted(leaks)
 
 
-def _hits(text: str, needles: dict[str, str]) -> list[tuple[int, int, str]]:
+def _hits(text: str, needles: dict[str, str]) -> Iterator[tuple[int, int, str]]:
     """Where the needles stand in the text: start, end, line."""
     form = canonical(text)
     present = [needle for needle in needles if needle in form]
-    if not present:
-        return []
     # Places of the kept pieces: in the canonical form and in the text.
     kept, origin, total = [], [], 0
-    for match in _KEPT.finditer(text):
+    for match in _KEPT.finditer(text) if present else ():
         kept.append(total)
         origin.append(match.start())
         total += match.end() - match.start()
-    hits = []
+
+    def place(at: int) -> int:
+        piece = bisect_right(kept, at) - 1
+        return origin[piece] + at - kept[piece]
+
     for needle in present:
         at = form.find(needle)
         while at >= 0:
-            stop = at + len(needle) - 1
-            first, last = _piece(kept, at), _piece(kept, stop)
-            hits.append((origin[first] + at - kept[first], origin[last] + stop - kept[last] + 1, needles[needle]))
+            yield place(at), place(at + len(needle) - 1) + 1, needles[needle]
             at = form.find(needle, at + len(needle))
-    return hits
-
-
-def _piece(kept: list[int], place: int) -> int:
-    low, high = 0, len(kept) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if kept[middle] <= place:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _widened(text: str, start: int, end: int, prose: bool) -> tuple[int, int, bool]:
@@ -209,7 +193,7 @@ def _tag(text: str) -> bool:
     return "<output>" in text or "</output>" in text or "```" in text or PATCH_MASKED in text
 
 
-def _partial(text: str, fragments: str, secrets: Secrets) -> list[tuple[int, int, str, bool]]:
+def _partial(text: str, fragments: str, hidden: PatchNeedles) -> list[tuple[int, int, str, bool]]:
     """Quoted code in the agent's own words, and lines of its code blocks, that are a good part of an added line."""
     places = [(match.start(1), match.end(1)) for match in _QUOTED.finditer(text)] if "`" in text else []
     for block in _FENCED.finditer(text) if "```" in text else ():
@@ -225,10 +209,8 @@ def _partial(text: str, fragments: str, secrets: Secrets) -> list[tuple[int, int
     for start, end in places:
         piece = text[start:end]
         form = canonical(piece)
-        if len(form) < MIN_FRAGMENT or form not in fragments or not _EXPRESSION.search(piece):
-            continue
-        if tight(piece) in secrets.seen:
-            continue
-        owner = next(line for needle, line in secrets.needles.items() if form in needle)
-        found.append((start, end, owner, False))
+        if len(form) >= MIN_FRAGMENT and form in fragments and _EXPRESSION.search(piece):
+            if tight(piece) not in hidden.seen:
+                owner = next(line for needle, line in hidden.needles.items() if form in needle)
+                found.append((start, end, owner, False))
     return found

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from data_prep.trajectories.edits import Edit, contents_of, edits_of, first_turn, writes_of
-from data_prep.trajectories.leaks import Leak, Secrets, canonical, leaks_of, secrets_of
+from data_prep.trajectories.leaks import Leak, PatchNeedles, canonical, leaks_of, needles_of
 from data_prep.trajectories.patch_lines import patch_lines
 from data_prep.trajectories.placeholders import NUMBERING, PATCH_MASKED
 from data_prep.trajectories.run import AgentRun, Message
 
-_SHOWS_DIFF = (
-    "diff",
-    "git stash show",
-    "MINI_SWE_AGENT_FINAL_OUTPUT",
-    "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT",
-    "submit",
-)
+_SHOWS_DIFF = ("diff", "git stash show", "FINAL_OUTPUT", "submit")
 _DIFF_START = re.compile(r"^(?:diff --git |diff -[a-zA-Z]+ |--- (?=[^\n]*\n\+\+\+ ))", re.M)
 _DIFF_LINE = ("+", "-", " ", "@@", "\\", "diff ", "index ", "new file", "deleted file", "old mode", "new mode")
 _DIFF_LINES = (*_DIFF_LINE, "similarity ", "rename ", "copy ", "Binary ", "GIT binary")
@@ -34,12 +28,14 @@ class Masked:
         masked_spans: how many pieces were masked, by kind of edit; ``diff`` for printed diffs.
         leaked_lines_masked: places that showed an added line besides the edits and diffs.
         first_write: turn of the run's first write; views before it are untouched.
+        left: places that show an added line all the same; none, unless masking itself is wrong.
     """
 
     messages: tuple[Message, ...]
     masked_spans: Counter[str] = field(default_factory=Counter)
     leaked_lines_masked: int = 0
     first_write: int = 0
+    left: tuple[Leak, ...] = ()
 
 
 def mask_run(run: AgentRun, *patches: str) -> Masked:
@@ -47,17 +43,17 @@ def mask_run(run: AgentRun, *patches: str) -> Masked:
 
     To compare two runs, give both runs' patches for each of them, so that what is masked does not tell them apart.
     """
-    patches = patches or (run.patch,)
-    files = dict.fromkeys(path for patch in patches for path in patch_lines(patch).files)
+    parsed = [patch_lines(patch) for patch in patches or (run.patch,)]
+    files = dict.fromkeys(path for patch in parsed for path in patch.files)
     writes = writes_of(run.messages)
     first = first_turn(writes, run.messages)
-    counts: Counter[str] = Counter()
     edits = edits_of(writes, files)
+    counts: Counter[str] = Counter()
     messages = _replaced(run.messages, contents_of(edits) + _printed_diffs(run.messages, first), counts)
-    secrets = secrets_of(run.messages, patches, run.issue, first, first_turn(edits, run.messages))
-    leaks = leaks_of(messages, secrets, first)
-    messages = _without(messages, leaks, secrets)
-    return Masked(messages, counts, len(leaks), first)
+    hidden = needles_of(run.messages, parsed, run.issue, first, first_turn(edits, run.messages))
+    leaks = leaks_of(messages, hidden, first)
+    messages = _without(messages, leaks, hidden)
+    return Masked(messages, counts, len(leaks), first, tuple(leaks_of(messages, hidden, first)))
 
 
 def _printed_diffs(messages: Sequence[Message], first: int) -> list[Edit]:
@@ -98,59 +94,52 @@ def _diff_end(text: str, position: int) -> int:
 
 def _replaced(messages: Sequence[Message], spans: Iterable[Edit], counts: Counter[str]) -> tuple[Message, ...]:
     """The turns with a mark for every span; a span that is a mark already stays one and is not counted."""
-    by_message: dict[int, list[Edit]] = {}
-    for span in spans:
-        by_message.setdefault(span.message, []).append(span)
-    result = list(messages)
-    for index, edits in by_message.items():
-        text = messages[index].content
-        pieces, position = [], 0
-        for edit in sorted(edits):
-            content = text[edit.start : edit.end].strip()
-            if edit.start < position or not content or content == PATCH_MASKED:
-                continue
-            counts[edit.kind] += 1
-            pieces += [text[position : edit.start], PATCH_MASKED]
-            position = edit.end
-        result[index] = Message(role=messages[index].role, content="".join([*pieces, text[position:]]))
-    return tuple(result)
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    for span in sorted(spans):
+        places = wanted.setdefault(span.message, [])
+        content = messages[span.message].content[span.start : span.end].strip()
+        if content and content != PATCH_MASKED and (not places or span.start >= places[-1][1]):
+            places.append((span.start, span.end))
+            counts[span.kind] += 1
+    return _marked(messages, wanted)
 
 
-def _without(messages: tuple[Message, ...], leaks: list[Leak], secrets: Secrets) -> tuple[Message, ...]:
+def _without(messages: tuple[Message, ...], leaks: list[Leak], hidden: PatchNeedles) -> tuple[Message, ...]:
     """The turns with a mark for every leak; leaks in lines that follow each other share one."""
-    by_message: dict[int, list[Leak]] = {}
+    wanted: dict[int, list[tuple[int, int]]] = {}
     for leak in leaks:
-        by_message.setdefault(leak.message, []).append(leak)
+        text = messages[leak.message].content
+        span = leak.start, leak.end
+        wanted.setdefault(leak.message, []).append(_grown(text, *span, hidden.lines) if leak.whole_lines else span)
+    return _marked(messages, {index: _joined(spans, messages[index].content) for index, spans in wanted.items()})
+
+
+def _marked(messages: Sequence[Message], wanted: Mapping[int, list[tuple[int, int]]]) -> tuple[Message, ...]:
+    """The turns with a mark in place of each span; spans are in order and apart."""
     result = list(messages)
-    for index, found in by_message.items():
-        text = messages[index].content
-        spans = [(leak.start, leak.end) for leak in found if not leak.whole_lines]
-        spans += _grown(text, [(leak.start, leak.end) for leak in found if leak.whole_lines], secrets.lines)
-        pieces, position = [], 0
-        for start, end in _joined(spans, text):
+    for index, spans in wanted.items():
+        text, position, pieces = messages[index].content, 0, []
+        for start, end in spans:
             pieces += [text[position:start], PATCH_MASKED]
             position = end
         result[index] = Message(role=messages[index].role, content="".join([*pieces, text[position:]]))
     return tuple(result)
 
 
-def _grown(text: str, spans: list[tuple[int, int]], lines: frozenset[str]) -> list[tuple[int, int]]:
-    """Whole-line spans grown over neighbouring lines that are added lines too, however short."""
-    grown = []
-    for start, end in spans:
-        while start > 0:
-            before = text.rfind("\n", 0, start - 1) + 1
-            if not _is_added(text[before : start - 1], lines):
-                break
-            start = before
-        while end < len(text):
-            after = text.find("\n", end + 1)
-            after = len(text) if after < 0 else after
-            if not _is_added(text[end + 1 : after], lines):
-                break
-            end = after
-        grown.append((start, end))
-    return grown
+def _grown(text: str, start: int, end: int, lines: frozenset[str]) -> tuple[int, int]:
+    """A whole-line span grown over neighbouring lines that are added lines too, however short."""
+    while start > 0:
+        before = text.rfind("\n", 0, start - 1) + 1
+        if not _is_added(text[before : start - 1], lines):
+            break
+        start = before
+    while end < len(text):
+        after = text.find("\n", end + 1)
+        after = len(text) if after < 0 else after
+        if not _is_added(text[end + 1 : after], lines):
+            break
+        end = after
+    return start, end
 
 
 def _is_added(line: str, lines: frozenset[str]) -> bool:

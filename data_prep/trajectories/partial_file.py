@@ -65,7 +65,7 @@ class Text:
             self.lose("what was shown does not agree with the edits as understood")
             return
         try:
-            self._reach(start - 1 + len(shown))
+            self.reach(start - 1 + len(shown))
         except LostError as error:
             self.lose(str(error))
             return
@@ -93,7 +93,7 @@ class Text:
         self.origin = [None] * len(shown)
         self.whole, self.lost, self.edited, self._anew = True, "", True, True
 
-    def _reach(self, count: int) -> None:
+    def reach(self, count: int) -> None:
         """Make places for unknown lines up to this one."""
         if count > MAX_LINES:
             raise LostError(f"line {count} is beyond any file")
@@ -110,13 +110,19 @@ class Text:
         self.lines, self.origin = list(lines), [None] * len(lines)
         self.whole, self.lost, self.edited, self._anew = True, "", True, True
 
+    def rewrite(self, lines: Sequence[str | None]) -> None:
+        """All lines anew, with every unknown one among them, in the same order."""
+        unknown = iter([origin for line, origin in zip(self.lines, self.origin, strict=True) if line is None])
+        self.lines, self.origin = list(lines), [next(unknown) if line is None else None for line in lines]
+        self.edited = True
+
     def splice(self, start: int, end: int, new: Sequence[str]) -> None:
         """Lines ``start`` to ``end`` (from 1, both included) become new; with ``end = start - 1`` new ones come in."""
         if self.lost:
             raise LostError(self.lost)
-        self._reach(end)
+        self.reach(end)
         if start - 1 > len(self.lines):
-            self._reach(start - 1)
+            self.reach(start - 1)
         if any(line is None for line in self.lines[start - 1 : end]):
             raise LostError("an edit of a line that was never shown")
         self.lines[start - 1 : end] = new
@@ -165,79 +171,44 @@ class Text:
         self._anew = False
 
     def diff(self, path: str, context: int = 3) -> str:
-        """A unified diff from before to now; empty if they are the same; raises LostError if it cannot be known."""
+        """A unified diff from before to now; empty if they are the same; raises LostError if it cannot be known.
+
+        Unknown lines are the same ones in the same order on both sides; no hunk reaches over one.
+        """
         if self.lost:
             raise LostError(self.lost)
-        known_before = self.first_whole or not self.existed
-        if None not in self.origin and len(self.origin) == len(self.first):
-            return ""
-        before = [line if line is not None else f"\0{index}" for index, line in enumerate(self.first)]
-        now = [
-            line if line is not None else f"\0{origin}" for line, origin in zip(self.lines, self.origin, strict=True)
-        ]
-        if self._anew and not known_before:
+        if self._anew and self.existed and not self.first_whole:
             raise LostError("the file was written anew and its text before was not shown")
-        return _unified(path, before, now, context, new_file=not self.existed)
+        hunks: list[str] = []
+        old, new = _stretches(self.first), _stretches(self.lines)
+        for (old_at, before), (new_at, now) in zip(old, new, strict=True):
+            matcher = difflib.SequenceMatcher(None, before, now, autojunk=False)
+            for group in matcher.get_grouped_opcodes(context) if before != now else ():
+                old_range = _range(old_at + group[0][1], old_at + group[-1][2])
+                hunks.append(f"@@ -{old_range} +{_range(new_at + group[0][3], new_at + group[-1][4])} @@\n")
+                for tag, one, two, three, four in group:
+                    if tag == "equal":
+                        hunks += [f" {line}\n" for line in before[one:two]]
+                    else:
+                        hunks += [f"-{line}\n" for line in before[one:two]]
+                        hunks += [f"+{line}\n" for line in now[three:four]]
+        if not hunks:
+            return ""
+        old_name = f"--- a/{path}\n" if self.existed else "new file mode 100644\n--- /dev/null\n"
+        return "".join([f"diff --git a/{path} b/{path}\n", old_name, f"+++ b/{path}\n", *hunks])
 
 
-def _unified(path: str, before: list[str], now: list[str], context: int, new_file: bool) -> str:
-    matcher = difflib.SequenceMatcher(None, before, now, autojunk=False)
-    hunks: list[str] = []
-    for group in matcher.get_grouped_opcodes(context):
-        for part in _split(group, before, now):
-            hunks.append(_hunk(part, before, now, new_file))
-    if not hunks:
-        return ""
-    head = f"diff --git a/{path} b/{path}\n"
-    if new_file:
-        return head + f"new file mode 100644\n--- /dev/null\n+++ b/{path}\n" + "".join(hunks)
-    return head + f"--- a/{path}\n+++ b/{path}\n" + "".join(hunks)
-
-
-_Code = tuple[str, int, int, int, int]
-
-
-def _split(group: Sequence[_Code], before: list[str], now: list[str]) -> list[list[_Code]]:
-    """Parts of a hunk between which there are unknown lines; those lines are left out of the context."""
-    parts: list[list[_Code]] = [[]]
-    for tag, old_start, old_end, new_start, new_end in group:
-        if tag != "equal":
-            if any(line.startswith("\0") for line in (*before[old_start:old_end], *now[new_start:new_end])):
-                raise LostError("an edit of a line that was never shown")
-            parts[-1].append((tag, old_start, old_end, new_start, new_end))
-            continue
-        run: list[int] = []
-        for offset in range(old_end - old_start):
-            if not before[old_start + offset].startswith("\0"):
-                run.append(offset)
-                continue
-            _close(parts, run, old_start, new_start)
-            parts.append([])
-        _close(parts, run, old_start, new_start)
-    return [part for part in parts if any(code[0] != "equal" for code in part)]
-
-
-def _close(parts: list[list[_Code]], run: list[int], old_start: int, new_start: int) -> None:
-    if run:
-        first, last = run[0], run[-1] + 1
-        parts[-1].append(("equal", old_start + first, old_start + last, new_start + first, new_start + last))
-        run.clear()
-
-
-def _hunk(part: Sequence[_Code], before: list[str], now: list[str], new_file: bool) -> str:
-    old_start, old_end = part[0][1], part[-1][2]
-    new_start, new_end = part[0][3], part[-1][4]
-    lines = [f"@@ -{_range(old_start, old_end)} +{_range(new_start, new_end)} @@\n"]
-    for tag, one, two, three, four in part:
-        if tag == "equal":
-            lines += [f" {line}\n" for line in before[one:two]]
+def _stretches(lines: Sequence[str | None]) -> list[tuple[int, list[str]]]:
+    """The known lines between unknown ones, each time with the number of lines before."""
+    found: list[tuple[int, list[str]]] = [(0, [])]
+    for number, line in enumerate(lines, 1):
+        if line is None:
+            found.append((number, []))
         else:
-            lines += [f"-{line}\n" for line in before[one:two]]
-            lines += [f"+{line}\n" for line in now[three:four]]
-    return "".join(lines)
+            found[-1][1].append(line)
+    return found
 
 
 def _range(start: int, end: int) -> str:
     """As ``diff -u`` counts: from 1, and the line before an empty range."""
-    count = end - start
-    return f"{start + 1 if count else start},{count}"
+    return f"{start + 1 if end > start else start},{end - start}"

@@ -10,9 +10,12 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
 
 import contextrl_verl
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair
 from contextrl_verl.pairs.files import PairFile, write_pairs
 from data_prep.common.funnel import Funnel
@@ -26,24 +29,31 @@ from data_prep.common.pipeline import (
     run_parts,
     total,
 )
+from data_prep.common.splits import read_shares
 from data_prep.report.page import Histogram, write_report
 from data_prep.trajectories.build import build_part
 from data_prep.trajectories.candidates import CascadeSettings, find_couples, shared_place
-from data_prep.trajectories.dropped import dropped_examples, sampled_couples
-from data_prep.trajectories.groups import Group, GroupSettings, choose_groups
-from data_prep.trajectories.issue_similarity import IssueSimilarity
-from data_prep.trajectories.issue_vectors import embed_issues
+from data_prep.trajectories.dropped import dropped_examples
+from data_prep.trajectories.groups import Group, GroupSettings, Unit, assign_splits, choose_groups
+from data_prep.trajectories.issue_similarity import EmbeddedSimilarity, IssueSimilarity
 from data_prep.trajectories.readers.files import list_files
+from data_prep.trajectories.readers.types import MAX_RECORD_BYTES
 from data_prep.trajectories.run import AgentRun
-from data_prep.trajectories.run_store import RunStore
 from data_prep.trajectories.run_summary import Light
-from data_prep.trajectories.scan import load_lights, plan_scan, scan_part
-from data_prep.trajectories.splits import Unit, assign_splits
-from data_prep.trajectories.spool import plan_spool, spool_index, spool_part
+from data_prep.trajectories.scan import load_lights, plan_scan, scan_part, stored_run
 from data_prep.verify.rules import RuleSettings
 from data_prep.verify.write import Concluded, Judging, conclude, nothing_left, spread
 
 GROUPS_PER_PART = 64
+# Settings of the first pass.
+READING = ("format", "tasks", "replay", "outcome", "max_record_bytes")
+SPLITS = {"train": 0.8, "validation": 0.1, "probe": 0.1}
+
+
+def _shares(value: Any) -> dict[str, float]:
+    if isinstance(value, dict):
+        value = ",".join(f"{name}={share}" for name, share in value.items())
+    return read_shares(str(value))
 
 
 @dataclass(frozen=True)
@@ -52,31 +62,50 @@ class PrepareSettings:
 
     Attributes:
         format: of the runs, see :data:`data_prep.trajectories.readers.FORMATS`, or ``auto``.
-        tasks: table of tasks with patches, for runs without one.
+        tasks: SWE-smith table of tasks with patches, for runs without one.
         replay: recover missing patches from the run's own edits.
         outcome: ``any``, or only runs that are ``resolved`` or ``unresolved``.
-        budget: tokens of a context at most, by ``tokenizer`` (a Hugging Face name or folder; empty for a fast
+        max_record_bytes: a larger record is rejected.
+        max_tokens: of a context at most, by ``tokenizer`` (a Hugging Face name or folder; empty for a fast
             approximation).
         length_ratio: longest over shortest context of a pair at most.
-        related_model: sentence encoder that says how related two issues are; empty for shared words.
-        shares: of the splits.
+        related_model: sentence encoder (sentence-transformers name or folder) that says how related two issues are;
+            empty for shared words.
+        splits: shares of train, validation and probe, also as the text ``train=0.9,probe=0.1``.
         split_by: what may not be in two splits.
+        seed: of caps, splits and order.
+        keep_work: keep the folder with finished parts.
+
+    Raises:
+        ConfigError: an encoder without the band of its similarities.
     """
 
     format: str = "auto"
     tasks: str | None = None
     replay: bool = False
-    outcome: str = "any"
-    max_record_bytes: int = 64 << 20
+    outcome: Literal["any", "resolved", "unresolved"] = "any"
+    max_record_bytes: Annotated[int, Field(ge=1)] = MAX_RECORD_BYTES
     cascade: CascadeSettings = field(default_factory=CascadeSettings)
     groups: GroupSettings = field(default_factory=GroupSettings)
-    budget: int = 12_000
+    max_tokens: Annotated[int, Field(ge=256)] = 12_000
     tokenizer: str = ""
     related_model: str = ""
-    length_ratio: float = 2.0
-    shares: dict[str, float] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "probe": 0.1})
+    length_ratio: Annotated[float, Field(ge=1)] = 2.0
+    splits: Annotated[dict[str, float], BeforeValidator(_shares)] = field(default_factory=lambda: dict(SPLITS))
     split_by: Unit = "instance"
     seed: int = 1
+    keep_work: bool = False
+
+    def __post_init__(self) -> None:
+        if self.related_model and self.cascade.related is None:
+            raise ConfigError(
+                "related_model is given without cascade.related. Fix: choose the band of its similarities, e.g. "
+                "--set cascade.related='[0.3, 0.9]'; the report shows how similar the issues are."
+            )
+
+    def content(self) -> dict[str, Any]:
+        """What candidates depend on."""
+        return {name: value for name, value in asdict(self).items() if name != "keep_work"}
 
 
 def prepare(
@@ -87,7 +116,6 @@ def prepare(
     report: Path | None = None,
     engine: Engine = "local",
     workers: int | None = None,
-    keep_work: bool = False,
     progress: bool = True,
     judging: Judging | None = None,
 ) -> dict[str, Any]:
@@ -99,7 +127,7 @@ def prepare(
     Raises:
         TrajectoryError: the input cannot be found or is no source of runs.
         PipelineError: a part failed, or no pair is left.
-        UnjudgedError, RemoteError: the judge of ``judging`` could not see all pairs; what is done is kept.
+        UnjudgedError, ConfigError: the judge of ``judging`` could not see all pairs; what is done is kept.
     """
     started = time.monotonic()
     found = find_candidates(source, out, settings, engine=engine, workers=workers, progress=progress)
@@ -117,7 +145,7 @@ def prepare(
     }
     if report is not None:
         _report(report, summary, found, concluded, out)
-    if not keep_work:
+    if not settings.keep_work:
         remove(found.work.parent)
     return summary
 
@@ -158,44 +186,21 @@ def find_candidates(
     """Everything before verification, in a work folder next to ``out``; see :func:`prepare`."""
     inputs = [path for path, _ in list_files(source)]
     inputs += [Path(settings.tasks)] if settings.tasks and Path(settings.tasks).exists() else []
-    name = fingerprint([contextrl_verl.__version__, describe_inputs(inputs), asdict(settings)])
+    name = fingerprint([contextrl_verl.__version__, describe_inputs(inputs), settings.content()])
     work = out.with_name(f".{out.name}.work") / name
     run = {"engine": engine, "workers": workers, "progress": progress}
-    options = {
-        "format": settings.format,
-        "tasks": settings.tasks,
-        "replay": settings.replay,
-        "outcome": settings.outcome,
-        "max_record_bytes": settings.max_record_bytes,
-        "keep_issue": bool(settings.related_model),
-    }
+    options = {name: value for name, value in settings.content().items() if name in READING}
     scanned = run_parts(work / "scan", plan_scan(source, options), scan_part, title="Reading runs", **run)
     funnel = total(scanned)
     lights = load_lights([part.path for part in scanned], funnel)
-    embed = partial(
-        embed_issues, scanned=[part.path for part in scanned], model=settings.related_model, folder=work,
-        progress=progress,
-    )  # fmt: skip
     similarities = array("d")
-    couples = find_couples(
-        lights, settings.cascade, funnel, embed if settings.related_model else IssueSimilarity, similarities
-    )
-    groups = choose_groups(couples, lights, settings.groups, funnel)
-    splits = assign_splits(groups, lights, settings.shares, by=settings.split_by, seed=settings.seed)
+    model = settings.related_model
+    embed = partial(EmbeddedSimilarity, model=model, folder=work, progress=progress) if model else IssueSimilarity
+    couples = find_couples(lights, settings.cascade, funnel, embed, similarities, settings.seed)
+    groups = choose_groups(couples, lights, settings.groups, funnel, settings.seed)
+    splits = assign_splits(groups, lights, settings.splits, by=settings.split_by, seed=settings.seed)
 
-    by_name = {light.run_id: light for light in lights}
-    to_look_at = [name for _, _, sample in sampled_couples(funnel) for name in sample["runs"]]
-    wanted = sorted({*(lights[index].run_id for group in groups for index in group), *to_look_at})
-    spooled = run_parts(
-        work / "spool",
-        plan_spool(source, options, [by_name[name] for name in wanted]),
-        spool_part,
-        title="Unpacking runs",
-        suffix=".jsonl",
-        **run,
-    )
-    spool = spool_index(spooled)
-    parts = _build_payloads(source, options, settings, lights, groups, splits, spool)
+    parts = _build_payloads(settings, lights, groups, splits)
     built = run_parts(work / "build", parts, build_part, title="Masking and building", **run)
     counts = total(built)
     lines = (
@@ -205,39 +210,25 @@ def find_candidates(
     candidates = work / "pairs.parquet"
     if not write_pairs(_all_pairs(built), candidates):
         raise PipelineError(nothing_left(funnel))
-    store = RunStore({"source": str(source), **options})
+    stored = {light.run_id: light.stored for light in lights}
 
     def read(name: str) -> AgentRun:
-        return store.get({"run_id": name, "location": by_name[name].location, **spool.get(name, {})})
+        return stored_run(*stored[name])
 
     return Found(work, candidates, funnel, lines.left if lines is not None else 0, similarities, read)
 
 
 def _build_payloads(
-    source: Path,
-    options: dict[str, Any],
-    settings: PrepareSettings,
-    lights: list[Light],
-    groups: list[Group],
-    splits: list[str],
-    spool: dict[str, dict[str, Any]],
+    settings: PrepareSettings, lights: list[Light], groups: list[Group], splits: list[str]
 ) -> list[dict[str, Any]]:
     def member(index: int) -> dict[str, Any]:
-        light = lights[index]
-        found = spool.get(light.run_id) or {"location": light.location}
-        return {"run_id": light.run_id, "places": [list(place[:2]) for place in light.places], **found}
+        return {"stored": lights[index].stored, "places": [place[:2] for place in lights[index].places]}
 
     rows = []
     for group, split in zip(groups, splits, strict=True):
         place = shared_place(lights[group[0]], lights[group[1]], settings.cascade.level)
         rows.append({"runs": [member(index) for index in group], "split": split, "shared": list(place or ())})
-    common = {
-        "source": str(source),
-        **options,
-        "tokenizer": settings.tokenizer,
-        "budget": settings.budget,
-        "length_ratio": settings.length_ratio,
-    }
+    common = {name: getattr(settings, name) for name in ("tokenizer", "max_tokens", "length_ratio")}
     return [
         {**common, "groups": rows[start : start + GROUPS_PER_PART]} for start in range(0, len(rows), GROUPS_PER_PART)
     ]

@@ -10,60 +10,65 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 
 from data_prep.trajectories.actions import Action, Output, actions_of
 from data_prep.trajectories.partial_file import LostError, Text
-from data_prep.trajectories.quoting import exact_value
-from data_prep.trajectories.repo_paths import Folders
 from data_prep.trajectories.run import AgentRun
 from data_prep.trajectories.sed import run_sed, sed_arguments
-from data_prep.trajectories.shell import Command, pipelines
+from data_prep.trajectories.shell import Command, exact_value, pipelines
 from data_prep.trajectories.views import printed_diff, program_of, shown_by, silent
 
 _WRITES = re.compile(r"open\([^)\n]{0,200}['\"][wax]\+?b?\+?['\"]|write_text|\.write\(|os\.re(?:name|place)|fileinput")
 _MANY = re.compile(r"\bglob|os\.walk|sys\.argv|rglob")
 _EVERYWHERE = re.compile(r"git (?:checkout|stash|reset|restore|apply|clean)|\bpatch [-<]|\bcd /")
 _TEMPORARY = re.compile(r"git stash|git reset --hard|git clean|git checkout \.|git checkout -- \.|git apply|\bpatch\b")
+_ALL_FILES = re.compile(r"git checkout (?:-b|\w+$)|git (?:checkout|restore) \.")
+_TOOL_DID = re.compile(r"has been edited|created successfully|Successfully|replaced|undone")
 _SETTING = re.compile(r"[A-Za-z_]\w*=")
 _VIEW_TITLE = re.compile(r"Here's the result of running `cat -n` on [^\n]{0,300}:\n")
-_HARMLESS = {
-    *("cat", "nl", "head", "tail", "grep", "egrep", "fgrep", "rg", "ls", "find", "wc", "git", "pytest", "diff", "cmp"),
-    *(
-        "cd",
-        "echo",
-        "printf",
-        "file",
-        "stat",
-        "md5sum",
-        "sha1sum",
-        "sort",
-        "cut",
-        "uniq",
-        "test",
-        "[",
-        "export",
-        "which",
-    ),
-    *(
-        "sed",
-        "chmod",
-        "touch",
-        "python",
-        "python3",
-        "mkdir",
-        "pip",
-        "awk",
-        "xargs",
-        "env",
-        "timeout",
-        "time",
-        "tox",
-        "nosetests",
-        "source",
-        ".",
-    ),
-}
+_HARMLESS = frozenset(
+    """
+    cat nl head tail grep egrep fgrep rg ls find wc git pytest diff cmp cd echo printf file stat md5sum sha1sum sort cut
+    uniq test [ export which sed chmod touch python python3 mkdir pip awk xargs env timeout time tox nosetests source .
+    """.split()
+)
+_ROOTS = ("/testbed", "/workspace/repo", "/repo")
+_SYSTEM = {"tmp", "usr", "etc", "opt", "var", "bin", "lib", "proc", "sys", "dev", "home", "root", "mnt"}
+_UPLOADED = re.compile(r"<uploaded_files>\s{0,9}(/[^\s<]{1,200})\s{0,9}</uploaded_files>")
+
+
+class Folders:
+    """Where the repository is and where the shell stands."""
+
+    def __init__(self, run: AgentRun) -> None:
+        uploaded = (_UPLOADED.search(turn.content) for turn in run.messages[:3] if turn.role == "user")
+        self._roots = [*_ROOTS, *(found[1].rstrip("/") for found in uploaded if found)]
+        self._here = ""
+
+    def below(self, path: str) -> str | None:
+        """The path below the repository; None outside of it."""
+        if path.startswith("/"):
+            root = next((root for root in self._roots if path == root or path.startswith(root + "/")), None)
+            if root is None:
+                return None
+            path = path[len(root) + 1 :]
+        else:
+            path = posixpath.join(self._here, path)
+        path = posixpath.normpath(path) if path else "."
+        return None if path.startswith("..") else path
+
+    def home(self) -> None:
+        """Back to the repository's root, where every command of mini-swe-agent starts."""
+        self._here = ""
+
+    def change(self, path: str) -> None:
+        """`cd`. An unknown absolute folder near the top that is no system folder is taken for the repository's."""
+        below = self.below(path)
+        parts = path.strip("/").split("/")
+        if below is None and path.startswith("/") and len(parts) <= 2 and parts[0] not in _SYSTEM:
+            self._roots.append(path.rstrip("/"))
+        self._here = "" if below in (None, ".") else below or ""
 
 
 class Workspace:
@@ -139,24 +144,56 @@ class Workspace:
             words = [exact_value(word.raw) for word in command.words]
             while words and words[0] is not None and _SETTING.match(words[0]):
                 words = words[1:]
-            name = words[0] if words else None
-            if name == "cd" and len(words) > 1 and words[1]:
+            if words[:1] == ["cd"] and len(words) > 1 and words[1]:
                 self._folders.change(words[1])
                 continue
             for path in command.outputs:
                 self._written(path, command, action, ok)
             try:
-                self._program(name, words, command, action, ok)
+                self._program(words[0] if words else None, words[1:], command, action, ok)
             except LostError as error:
-                for word in words[1:]:
-                    self._lose(word, str(error))
+                self._lose(words[1:], str(error))
 
-    def _program(self, name: str | None, words: list[str | None], command: Command, action: Action, ok: bool) -> None:
-        arguments = words[1:]
+    def _change(self, path: str | None, edit: Callable[[Text], None], create: bool = True) -> None:
+        """Edit a file that is followed; its text is lost where the effect cannot be known."""
+        text = self._find(path, create) if path else None
+        if text is None or path is None:
+            return
+        self._changed(path)
+        try:
+            edit(text)
+        except LostError as error:
+            text.lose(str(error))
+
+    def _changed(self, path: str) -> None:
+        if "/" in (self._folders.below(path) or ""):
+            self.shown_diff = ""
+
+    def _lose(self, paths: Iterable[str | None], why: str) -> None:
+        for path in paths:
+            self._change(path, lambda text: text.lose(why), create=False)
+
+    def _lose_named(self, code: str, why: str, everything: bool = False) -> None:
+        for path, text in self.files.items():
+            if everything or posixpath.basename(path) in code:
+                self._changed(path)
+                text.lose(why)
+
+    def _program(
+        self, name: str | None, arguments: list[str | None], command: Command, action: Action, ok: bool
+    ) -> None:
         if name == "sed" and any((word or "").startswith(("-i", "--in-place")) for word in arguments):
-            self._sed(arguments, ok)
+            given, files = sed_arguments(arguments)
+            if ok:
+                for path in files:
+                    self._change(path, lambda text: run_sed(text, given))
+            else:
+                self._lose(
+                    [path for path in files if path and self._find(path)], "a command that failed may have changed it"
+                )
         elif name == "edit_via_str_replace":
-            self._replace(arguments, ok)
+            if ok:  # the tool changes nothing when it fails
+                self._replace(arguments)
         elif name == "tee":
             for word in arguments:
                 if word and not word.startswith("-"):
@@ -167,9 +204,8 @@ class Workspace:
             self._move(name, [word or "" for word in arguments if not (word or "").startswith("-")])
         elif name in ("python", "python3"):
             self._python(arguments, command, action.script)
-        elif name in ("patch", "perl", "ed", "ex", "vim") or name not in _HARMLESS:
-            for word in arguments:
-                self._lose(word, f"changed by {name}")
+        elif name not in _HARMLESS:
+            self._lose(arguments, f"changed by {name}")
             if name == "patch":
                 self._lose_named(action.script, "changed by a patch")
 
@@ -183,60 +219,34 @@ class Workspace:
             self._scripts[below] = body
             if self._only is not None and _WRITES.search(body):
                 self._names.add(posixpath.basename(below))
-        text = self._find(path, create=False)
-        if text is None:
-            text = self._find(path)
-            if text is None or below is None:
-                return
-            existed = any(below in turn.content for turn in self._run.messages[2 : action.turn] if turn.role == "user")
-            text.__init__(existed=existed)  # type: ignore[misc]
-        self._changed(path)
-        if body is None or not from_cat or not ok or (append and not text.known):
-            text.lose("written by a command whose output is not shown")
-        else:
-            lines = body.split("\n")
-            text.write([line or "" for line in text.lines] + lines if append else lines)
+        if below is not None and self._find(path, create=False) is None and self._find(path) is not None:
+            earlier = self._run.messages[2 : action.turn]
+            self.files[below] = Text(any(below in turn.content for turn in earlier if turn.role == "user"))
 
-    def _sed(self, arguments: list[str | None], ok: bool) -> None:
-        programs, files, extended = sed_arguments(arguments)
-        for path in files:
-            text = self._find(path) if path else None
-            if text is None or path is None:
-                continue
-            self._changed(path)
-            try:
-                if not ok:
-                    raise LostError("a command that failed may have changed it")
-                run_sed(text, programs, extended)
-            except LostError as error:
-                text.lose(str(error))
+        def write(text: Text) -> None:
+            if body is None or not from_cat or not ok or (append and not text.known):
+                raise LostError("written by a command whose output is not shown")
+            text.write([*(line or "" for line in text.lines if append), *body.split("\n")])
 
-    def _replace(self, arguments: list[str | None], ok: bool) -> None:
+        self._change(path, write)
+
+    def _replace(self, arguments: list[str | None]) -> None:
         given = list(arguments)
         while given and given[0] and given[0].startswith("-"):
             del given[0]
-        path = given[0] if given else None
-        text = self._find(path) if path else None
-        if text is None or path is None or not ok:
-            return  # the tool changes nothing when it fails
-        self._changed(path)
-        try:
+
+        def replace(text: Text) -> None:
             if len(given) < 3 or given[1] is None or given[2] is None:
                 raise LostError("a replacement that depends on the shell")
             text.replace_once(given[1], given[2])
-        except LostError as error:
-            text.lose(str(error))
+
+        self._change(given[0] if given else None, replace)
 
     def _git(self, arguments: list[str | None], script: str) -> None:
         kind = next((word for word in arguments if word and not word.startswith("-")), "")
-        if kind in ("checkout", "restore") and not re.search(
-            r"git checkout (?:-b|\w+$)|git (?:checkout|restore) \.", script
-        ):
+        if kind in ("checkout", "restore") and not _ALL_FILES.search(script):
             for word in arguments:
-                text = self._find(word, create=False) if word else None
-                if text is not None and word:
-                    self._changed(word)
-                    text.reset()
+                self._change(word, Text.reset, create=False)
         elif _TEMPORARY.search(script) and kind in ("stash", "reset", "clean", "checkout", "restore", "apply"):
             self.shown_diff = ""
             for text in self.files.values():
@@ -255,16 +265,16 @@ class Workspace:
                     self.files.pop(below, None)
             return
         if len(paths) == 2:
-            source, target = self._find(paths[0], create=False), self._find(paths[1])
-            if target is not None:
-                self._changed(paths[1])
-                if source is not None and source.known:
-                    target.write([line or "" for line in source.lines])
-                else:
-                    target.lose(f"written by {name} from a file that was not shown")
+            source = self._find(paths[0], create=False)
+
+            def write(text: Text) -> None:
+                if source is None or not source.known:
+                    raise LostError(f"written by {name} from a file that was not shown")
+                text.write([line or "" for line in source.lines])
+
+            self._change(paths[1], write)
             if name == "mv" and source is not None:
-                self._changed(paths[0])
-                source.lose("moved away")
+                self._lose(paths[:1], "moved away")
 
     def _python(self, arguments: list[str | None], command: Command, script: str) -> None:
         code = " ".join(script[slice(*span)] for span in command.heredocs)
@@ -279,49 +289,30 @@ class Workspace:
         """The editor tool of SWE-agent and its relatives, and single-purpose tools of the same fields."""
         given = action.arguments
         path = given.get("path") or given.get("file_path") or ""
-        text = self._find(path) if path else None
-        if text is None:
+        if not path or self._find(path) is None:
             return
         reply = action.output.head if action.output is not None else ""
         verb = given.get("command") or ("str_replace" if "old_str" in given else "")
         if verb == "view":
             title = _VIEW_TITLE.search(reply)
-            if title and action.output is not None:
+            if title:
                 self._see(pipelines(f"cat -n '{path}'")[0], Output(None, reply[title.end() :], cut=True))
             return
-        if verb in ("str_replace", "insert", "create", "undo_edit") and not re.search(
-            r"has been edited|created successfully|Successfully|replaced|undone", reply
-        ):
+        if verb in ("str_replace", "insert", "create", "undo_edit") and not _TOOL_DID.search(reply):
             return  # the tool says so when it changed something
-        self._changed(path)
-        try:
+
+        def edit(text: Text) -> None:
+            line = given.get("insert_line", "").strip()
             if verb == "str_replace":
                 text.replace_once(given.get("old_str", ""), given.get("new_str", ""))
-            elif verb == "insert" and given.get("insert_line", "").strip().isdigit():
-                line = int(given["insert_line"])
-                text.splice(line + 1, line, given.get("new_str", given.get("insert_text", "")).split("\n"))
+            elif verb == "insert" and line.isdigit():
+                new = given.get("new_str", given.get("insert_text", ""))
+                text.splice(int(line) + 1, int(line), new.split("\n"))
             elif verb == "create":
                 if not text.lines:
-                    text.__init__(existed=False)  # type: ignore[misc]
+                    text.existed = False
                 text.write(given.get("file_text", "").removesuffix("\n").split("\n"))
             else:
                 raise LostError(f"{action.name} {verb} is not known here")
-        except LostError as error:
-            text.lose(str(error))
 
-    def _changed(self, path: str) -> None:
-        below = self._folders.below(path)
-        if below is not None and "/" in below:
-            self.shown_diff = ""
-
-    def _lose(self, path: str | None, why: str) -> None:
-        text = self._find(path, create=False) if path else None
-        if text is not None and path is not None:
-            self._changed(path)
-            text.lose(why)
-
-    def _lose_named(self, code: str, why: str, everything: bool = False) -> None:
-        for path, text in self.files.items():
-            if everything or posixpath.basename(path) in code:
-                self._changed(path)
-                text.lose(why)
+        self._change(path, edit)

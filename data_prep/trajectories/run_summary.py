@@ -18,9 +18,8 @@ class Light:
     """A run without its text.
 
     Attributes:
-        location: where the reader finds the run again (JSON).
+        stored: file and row of the first pass, see :func:`data_prep.trajectories.scan.stored_run`.
         places: (file, qualified symbol or "", kind: ``function``, ``class`` or ``module``, how it was found).
-        chars: length of all turns.
         words: ids and counts of the issue's words, ids ascending; see :func:`issue_words`.
         added: digests of the patch's added lines.
     """
@@ -29,9 +28,8 @@ class Light:
     instance_id: str
     repository: str
     commit: str
-    location: str
+    stored: tuple[str, int]
     places: tuple[tuple[str, str, str, str], ...]
-    chars: int
     words: tuple[np.ndarray, np.ndarray]
     added: frozenset[int]
 

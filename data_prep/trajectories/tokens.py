@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from contextrl_verl.errors import ConfigError
+
 TokenCount = Callable[[Sequence[str]], list[int]]
 
 _PIECES = re.compile(r"[A-Za-z]{1,6}|\d{1,3}|\s+|[^\sA-Za-z\d]")
@@ -49,20 +51,19 @@ def token_counter(tokenizer: Any = None) -> TokenCount:
 
 
 def load_tokenizer(name: str) -> Any:
-    """The Hugging Face tokenizer of that name or folder; None, for the stand-in, if the name is empty."""
+    """The Hugging Face tokenizer of that name or folder; None, for the stand-in, if the name is empty.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
     if not name:
         return None
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise ImportError(
-            f"tokenizer {name!r} needs the package transformers, which is not installed; install it, or leave the "
-            "tokenizer empty to count approximately"
-        ) from error
+    from transformers import AutoTokenizer
+
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"tokenizer {name!r} cannot be loaded ({error}); give a folder with a tokenizer.json, or leave it empty "
-            "to count approximately"
+        raise ConfigError(
+            f"tokenizer {name!r} cannot be loaded ({str(error).splitlines()[0]}). Fix: a model's name, a folder with "
+            "a tokenizer.json; leave it empty to count approximately."
         ) from error

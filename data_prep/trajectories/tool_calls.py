@@ -26,9 +26,10 @@ _CONTENTS = frozenset(
     "search replace replacement insert_line_text edits to_replace code_edit contents".split()
 )
 _PATHS = frozenset("path file_path filepath filename file target_file".split())
+_SHELL_TOOLS = ("bash", "execute_bash")
 _SUBCOMMANDS = frozenset("view create str_replace insert undo_edit".split())
 _JSON_FIELD = re.compile(r'"(\w+)"\s{0,9}:\s{0,9}"([^"\\]*(?:\\.[^"\\]*)*)"?', re.S)
-_XML_FIELD = re.compile(r'<parameter(?:=|\s+name=")([\w-]+)"?>')
+_XML_TAG = re.compile(r'<(?:function=|invoke\s+name=")(?P<tool>[\w.-]+)|<parameter(?:=|\s+name=")(?P<field>[\w-]+)"?>')
 
 _ACI_EDIT = re.compile(r"^edit[ \t]+\d+(?::\d+)?[ \t]*\n", re.M)
 _ACI_OPEN = re.compile(r"^(?:open|create)[ \t]+[\"']?([^\s\"']+)", re.M)
@@ -52,10 +53,19 @@ class Region:
 
 @dataclass
 class Calls:
-    """What a turn holds: shell text to be read further, and edits that are already known."""
+    """What a turn holds.
+
+    Attributes:
+        regions: shell text to be read further.
+        writes: edits that are already known.
+        tools: calls of other tools than the shell: place, name, arguments.
+        named: whether a fence says that it holds shell text.
+    """
 
     regions: list[Region] = field(default_factory=list)
     writes: list[Write] = field(default_factory=list)
+    tools: list[tuple[int, str, dict[str, str]]] = field(default_factory=list)
+    named: bool = False
 
 
 def find_calls(content: str, opened: str = "") -> Calls:
@@ -65,9 +75,7 @@ def find_calls(content: str, opened: str = "") -> Calls:
         _patch_blocks(content, calls)
     if "\nend_of_edit" in content:
         _aci_edits(content, calls, opened)
-    if "```" in content and _fences(content, calls):
-        return calls
-    if "<parameter" in content and _xml(content, calls):
+    if marked_calls(content, calls):
         return calls
     if '":' in content and _json(Region(content, 0), calls, 0):
         return calls
@@ -75,6 +83,21 @@ def find_calls(content: str, opened: str = "") -> Calls:
     if match is not None:
         calls.regions.append(Region(content[match.start() :], match.start()))
     return calls
+
+
+def marked_calls(content: str, calls: Calls) -> bool:
+    """Add what stands in fences and XML tags; a fence without a language counts only where no fence names a shell."""
+    unnamed = _fences(content, calls) if "```" in content else []
+    if calls.named:
+        return True
+    found = "<parameter" in content and _xml(content, calls)
+    calls.regions += unnamed
+    return found or bool(unnamed)
+
+
+def trimmed(value: str) -> str:
+    """A parameter's value: the line breaks that belong to the tags are not part of it."""
+    return value[1:-1] if len(value) > 1 and value[0] == "\n" and value[-1] == "\n" else value
 
 
 def last_opened(content: str, before: str) -> str:
@@ -85,8 +108,8 @@ def last_opened(content: str, before: str) -> str:
     return found[-1] if found else before
 
 
-def _fences(content: str, calls: Calls) -> bool:
-    """Shell fences; a fence without a language counts only where no fence names a shell."""
+def _fences(content: str, calls: Calls) -> list[Region]:
+    """Add the fences that name a shell; those without a language are given back."""
     position = 0
     named, unnamed = [], []
     while (opening := _fence(_FENCE, content, position)) is not None:
@@ -96,8 +119,9 @@ def _fences(content: str, calls: Calls) -> bool:
         if language in _SHELLS:
             (named if language else unnamed).append(Region(content[opening.end() : stop], opening.end()))
         position = closing.end() if closing else len(content)
-    calls.regions += named or unnamed
-    return bool(named or unnamed)
+    calls.regions += named
+    calls.named = bool(named)
+    return unnamed
 
 
 def _fence(pattern: re.Pattern[str], content: str, position: int) -> re.Match[str] | None:
@@ -114,15 +138,14 @@ def _fence(pattern: re.Pattern[str], content: str, position: int) -> re.Match[st
     return None
 
 
-def _add_fields(fields: list[tuple[str, str, list[tuple[int, int]]]], calls: Calls) -> None:
+def _add_fields(fields: list[tuple[str, str, tuple[int, int]]], calls: Calls) -> None:
     """Turn the fields (name, value, where the value stands) of a tool call into an edit."""
     paths = [value.strip() for name, value, _ in fields if name in _PATHS]
     edit = any(name in ("old_str", "new_str", "old_string", "new_string", "file_text") for name, _, _ in fields)
     spans = [
         (start, end, "tool call")
-        for name, _, places in fields
+        for name, _, (start, end) in fields
         if name in _CONTENTS and (paths or edit or name in ("patch", "diff"))
-        for start, end in places
     ]
     if spans:
         targets = list(paths)
@@ -133,21 +156,28 @@ def _add_fields(fields: list[tuple[str, str, list[tuple[int, int]]]], calls: Cal
 
 
 def _xml(content: str, calls: Calls) -> bool:
-    fields = []
+    tools: list[tuple[int, str, list[tuple[str, str, tuple[int, int]]]]] = []
     position = 0
-    while (match := _XML_FIELD.search(content, position)) is not None:
-        stop = content.find("</parameter>", match.end())
-        stop = len(content) if stop < 0 else stop
-        start, name = match.end(), match[1]
-        value = content[start:stop]
+    while (match := _XML_TAG.search(content, position)) is not None:
+        start = position = match.end()
+        if match["tool"] or not tools:
+            tools.append((match.start(), match["tool"] or "", []))
+        name = match["field"]
+        if name is None:
+            continue
+        position = content.find("</parameter>", start)
+        position = len(content) if position < 0 else position
+        value = content[start:position]
         if name in _COMMANDS and value.strip() not in _SUBCOMMANDS:
             calls.regions.append(Region(value, start))
         else:
-            inner = start + (len(value) - len(value.lstrip("\n")))
-            fields.append((name, value, [(inner, max(inner, stop - (len(value) - len(value.rstrip("\n")))))]))
-        position = stop
-    _add_fields(fields, calls)
-    return bool(fields or calls.regions)
+            inner = start + len(value) - len(value.lstrip("\n"))
+            tools[-1][2].append((name, value, (inner, max(inner, start + len(value.rstrip("\n"))))))
+    for start, name, fields in tools:
+        _add_fields(fields, calls)
+        if fields and name not in _SHELL_TOOLS:
+            calls.tools.append((start, name, {key: trimmed(value) for key, value, _ in fields}))
+    return bool(calls.tools or calls.regions)
 
 
 def _json(region: Region, calls: Calls, depth: int) -> bool:
@@ -165,10 +195,10 @@ def _json(region: Region, calls: Calls, depth: int) -> bool:
             calls.regions.append(inner)
             found = True
         elif name in _CONTENTS or name in _PATHS:
-            fields.append((name, inner.text, [(region.at(start), region.at(end))]))
+            fields.append((name, inner.text, (region.at(start), region.at(end))))
             found = True
         elif name == "input" and _PATCH_BEGIN in raw:
-            fields.append(("patch", inner.text, [(region.at(start), region.at(end))]))
+            fields.append(("patch", inner.text, (region.at(start), region.at(end))))
             found = True
     _add_fields(fields, calls)
     return found

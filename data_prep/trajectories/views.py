@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from data_prep.trajectories.actions import Output
-from data_prep.trajectories.quoting import exact_value
-from data_prep.trajectories.shell import Command
+from data_prep.trajectories.shell import Command, exact_value
 
 _NUMBERED = re.compile(r" *(\d{1,7})\t(.*)")
-_FOUND = re.compile(r"(\d{1,7})[:-](.*)")
-_FOUND_IN = re.compile(r"([\w./+-]+\.\w+):(\d{1,7}):(.*)")
+_FOUND = re.compile(r"(?P<number>\d{1,7})[:-](?P<line>.*)")
+_FOUND_IN = re.compile(r"(?P<path>[\w./+-]+\.\w+):(?P<number>\d{1,7}):(?P<line>.*)")
 _RANGE = re.compile(r"(\d{1,7})(?:,(\d{1,7}|\$))?p")
 _END = 10**7
 
@@ -114,54 +114,39 @@ def _lines(view: _View, output: Output) -> Iterator[Shown]:
     if output.cut:
         head = head[:-1]  # its last line may be cut as well
     if view.numbers == "grep":
-        yield from _found(view.path, head)
-        return
-    if view.numbers == "tab":
+        for line in head:
+            match = _FOUND_IN.fullmatch(line) or (_FOUND.fullmatch(line) if view.path else None)
+            if match and int(match["number"]):
+                yield Shown(match.groupdict().get("path") or view.path, int(match["number"]), (match["line"],))
+    elif view.numbers == "tab":
         whole = not output.cut and not view.sifted and view.start == 1 and view.end == _END
         yield from _runs(view.path, head, whole)
         if output.cut and output.tail:
             yield from _runs(view.path, _split(output.tail)[1:], False)
-        return
-    if view.sifted or not head or view.start > view.end:
-        return
-    if len(head) > view.end - view.start + 1:
-        return  # something else was printed too
-    ends = not output.cut and (view.end == _END or len(head) < view.end - view.start + 1)
-    yield Shown(view.path, view.start, tuple(head), ends)
+    # More lines than that: something else was printed too.
+    elif not view.sifted and 0 < len(head) <= view.end - view.start + 1:
+        ends = not output.cut and (view.end == _END or len(head) < view.end - view.start + 1)
+        yield Shown(view.path, view.start, tuple(head), ends)
 
 
 def _split(text: str) -> list[str]:
-    lines = text.split("\n")
-    return lines[:-1] if lines and not lines[-1] else lines
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _runs(path: str, lines: list[str], whole: bool) -> Iterator[Shown]:
     """Runs of consecutive numbers; a line without a number ends the reading."""
-    start, run = 0, []
-    for line in lines:
-        match = _NUMBERED.fullmatch(line)
-        if match is None:
-            whole = False
-            break
+    numbered = list(takewhile(bool, map(_NUMBERED.fullmatch, lines)))
+    runs: list[tuple[int, list[str]]] = []
+    for match in numbered:
         number = int(match[1])
-        if not run or number != start + len(run):
-            if run:
-                yield Shown(path, start, tuple(run))
-            start, run = number, []
-        run.append(match[2])
-    if run and start > 0:
-        yield Shown(path, start, tuple(run), whole and start == 1)
-
-
-def _found(path: str, lines: list[str]) -> Iterator[Shown]:
-    for line in lines:
-        match = _FOUND_IN.fullmatch(line)
-        if match and int(match[2]):
-            yield Shown(match[1], int(match[2]), (match[3],))
-            continue
-        match = _FOUND.fullmatch(line) if path else None
-        if match and int(match[1]):
-            yield Shown(path, int(match[1]), (match[2],))
+        if not runs or number != runs[-1][0] + len(runs[-1][1]):
+            runs.append((number, []))
+        runs[-1][1].append(match[2])
+    for start, run in runs:
+        if start > 0:
+            yield Shown(
+                path, start, tuple(run), whole and len(runs) == 1 and len(numbered) == len(lines) and start == 1
+            )
 
 
 def silent(pipeline: list[Command]) -> bool:

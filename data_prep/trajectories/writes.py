@@ -96,38 +96,38 @@ def _pipeline(commands: list[Command], text: str) -> Write | None:
     write = Write()
     spans = write.spans
     writing = False
+
+    def moves(targets: list[Word], feeds: list[Word]) -> bool:
+        write.targets += [word.value for word in targets]
+        write.feeds += [word.value for word in feeds]
+        return True
+
     for command in commands:
-        words, name, rest = _tool(command)
+        name, rest, plain = _tool(command)
+        files = [word for word in rest if not word.raw.startswith("-")]
         if name in ("sed", "gsed", "perl", "ruby"):
             writing |= _stream_editor(name, rest, write)
         elif _PYTHON.fullmatch(name):
             writing |= _python(rest, command, write)
         elif name == "tee":
-            write.targets += [value for word in rest if not (value := word.value).startswith("-")]
-            writing = True
+            writing = moves([word for word in rest if not word.value.startswith("-")], [])
         elif name in _EDITORS:
             writing |= _line_editor(rest, command, write)
         elif name == "patch" or (name == "git" and rest and rest[0].value in ("apply", "am")):
-            values = [word.value for word in rest if not word.raw.startswith("-")]
-            write.feeds += command.reads + values
-            write.targets += values
+            write.feeds += command.reads
             write.unknown |= not command.heredocs and len(commands) == 1
-            writing = True
+            writing = moves(files, files)
         elif name in _COPIERS and len(rest) > 1:
-            values = [word.value for word in rest if not word.raw.startswith("-")]
-            write.targets += values[-1:]
-            write.feeds += values[:-1]
-            writing = True
-        elif name in _EDIT_TOOLS or (name in _ACI and words[0] is not None and len(rest) > 0):
+            writing = moves(files[-1:], files[:-1])
+        elif name in _EDIT_TOOLS or (name in _ACI and rest):
             writing |= _edit_tool(name, rest, command, write)
         elif name in ("awk", "gawk") and any(word.value == "inplace" for word in rest):
             spans += [(*word.inside, "awk -i inplace") for word in rest if word.is_quoted]
-            write.targets += [word.value for word in rest if not word.is_quoted]
-            writing = True
+            writing = moves(plain, [])
         if command.outputs:
             write.targets += command.outputs
-            write.feeds += command.reads + [word.value for word in rest if not word.is_quoted]
-            writing = True
+            write.feeds += command.reads
+            writing = moves([], plain)
     for command in commands:
         for start, end in command.heredocs:
             _body(text[start:end], write)
@@ -140,23 +140,20 @@ def _pipeline(commands: list[Command], text: str) -> Write | None:
     return write
 
 
-def _tool(command: Command) -> tuple[list[Word | None], str, list[Word]]:
-    """The command's words, the program it runs behind ``sudo``, ``xargs``, ``VAR=...`` and the like, its arguments."""
-    words = command.words
+def _tool(command: Command) -> tuple[str, list[Word], list[Word]]:
+    """The program that runs behind ``sudo``, ``xargs``, ``VAR=...`` and the like, its arguments, those not quoted."""
+    name, rest = "", command.words
     wrapped = False
-    for index, word in enumerate(words):
-        raw = word.raw
-        if _ASSIGNMENT.match(raw):
+    for index, word in enumerate(command.words[:42]):
+        if _ASSIGNMENT.match(word.raw):
             continue
-        name = word.value.rsplit("/", 1)[-1]
-        if name in _WRAPPERS:
+        program = word.value.rsplit("/", 1)[-1]
+        if program in _WRAPPERS:
             wrapped = True
-            continue
-        if not wrapped or name in _KNOWN or _PYTHON.fullmatch(name):
-            return list(words), name, words[index + 1 :]
-        if index > 40:
+        elif not wrapped or program in _KNOWN or _PYTHON.fullmatch(program):
+            name, rest = program, command.words[index + 1 :]
             break
-    return [None], "", words
+    return name, rest, [word for word in rest if not word.is_quoted]
 
 
 def _stream_editor(name: str, rest: list[Word], write: Write) -> bool:
@@ -264,7 +261,7 @@ def _printed(commands: list[Command], write: Write) -> None:
     """The arguments of ``echo``, ``printf`` and the like, when their output goes into a file."""
     taken = {span[0] for span in write.spans}
     for command in commands:
-        _, name, rest = _tool(command)
+        name, rest, _ = _tool(command)
         for word in rest:
             start, end = word.inside
             if start in taken or not (word.is_quoted or name in ("echo", "printf")):

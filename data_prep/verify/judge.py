@@ -1,130 +1,179 @@
-"""A language model as judge, behind any OpenAI-compatible endpoint; and its costs before it is asked."""
+"""A language model as judge, behind any OpenAI-compatible endpoint: what it is asked, and what it says."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+import base64
+from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
-from contextrl_verl.pairs import ContrastivePair
-from data_prep.models.budget import Budget
-from data_prep.models.cache import ReplyCache
-from data_prep.models.chat import ChatEndpoint, ChatSettings
-from data_prep.models.spec import EndpointRole
-from data_prep.models.tokens import BYTES_PER_TOKEN, input_bound, input_guess
-from data_prep.verify.prompt import PROMPT_VERSION, judge_messages
-from data_prep.verify.verdict import Judgement, Verdict
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from contextrl_verl.errors import ConfigError
+from contextrl_verl.pairs import ContrastivePair, ImageRef
+from contextrl_verl.pairs.prompting import option_order
+from data_prep.models.chat import ChatEndpoint, sendable
+from data_prep.verify.rules import content_of
+
+# Part of the cache key: raise it whenever the template or the way it is filled changes.
+PROMPT_VERSION = "judge-1"
+# Own draw of the order, so that it says nothing about the order in training.
+_ORDER_SEED = 0x10D6E
+_MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 
 # A reason of one or two sentences and the braces around it.
 _USUAL_REPLY_TOKENS = 120
+_templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    undefined=StrictUndefined,
+    autoescape=False,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+Label = Literal["VALID", "INVALID", "UNCERTAIN"]
+
+
+class Verdict(BaseModel):
+    """A judge's answer. The reason stands first, so that a model gives it before it decides."""
+
+    # Stated in the schema, since strict endpoints want it; a reply with more fields is still usable.
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
+    reason: str = Field(min_length=1)
+    label: Label
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.strip().upper() if isinstance(value, str) else value
+
+    @field_validator("reason")
+    @classmethod
+    def _short(cls, value: str) -> str:
+        value = " ".join(value.split())
+        return value if len(value) <= 1000 else value[:997] + "..."
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What judging would cost.
+class Judgement:
+    """What became of one pair at the judge.
 
     Attributes:
-        calls: answers that are not in the cache; ``cached``: those that are.
-        input_tokens, output_tokens: a guess; ``how`` says by what means.
-        cost: of the guess; None without prices.
-        worst_case: if every answer is as long as allowed and every byte is a token; retries come on top.
+        label: None if the pair was not judged.
+        reason: the judge's, or why there is none.
+        how: ``answered``, ``malformed`` (then UNCERTAIN), ``refused``, ``spending cap`` or ``failed`` (not judged).
+        cached: whether it cost nothing.
     """
 
-    calls: int
-    cached: int
-    input_tokens: int
-    output_tokens: int
-    cost: Decimal | None
-    worst_case: Decimal | None
-    currency: str
-    how: str
-
-    def sentence(self) -> str:
-        money = "no prices given, so no cost"
-        if self.cost is not None:
-            money = f"{self.cost:.4f} {self.currency} (at most {self.worst_case:.4f} without retries)"
-        return (
-            f"{self.calls} calls to make, {self.cached} answers already in the cache; "
-            f"about {self.input_tokens:,} input and {self.output_tokens:,} output tokens ({self.how}); {money}"
-        )
+    label: Label | None
+    reason: str
+    how: str = "answered"
+    cached: bool = False
 
 
-class OpenAIJudge:
-    """Asks an endpoint for verdicts. See :class:`data_prep.models.chat.ChatEndpoint` for how failures are met."""
+class Judge(Protocol):
+    """Anything that gives verdicts; used inside ``async with``."""
 
-    def __init__(
-        self,
-        settings: ChatSettings,
-        cache: ReplyCache | None = None,
-        budget: Budget | None = None,
-        environ: Mapping[str, str] = os.environ,
-    ) -> None:
-        self.endpoint = ChatEndpoint(settings, cache, budget, environ)
+    async def __aenter__(self) -> Judge: ...
 
-    async def __aenter__(self) -> OpenAIJudge:
-        await self.endpoint.__aenter__()
-        return self
+    async def __aexit__(self, *exception: object) -> None: ...
 
-    async def __aexit__(self, *exception: object) -> None:
-        await self.endpoint.__aexit__(*exception)
-
-    async def judge(self, pair: ContrastivePair) -> Judgement:
-        """Raises RemoteError when nothing more can be asked."""
-        reply = await self.endpoint.ask(judge_messages(pair), Verdict, PROMPT_VERSION)
-        if reply.value is not None:
-            return Judgement(reply.value.label, reply.value.reason, cached=reply.cached)
-        label = "UNCERTAIN" if reply.how == "malformed" else None
-        return Judgement(label, reply.why, reply.how, reply.cached)
-
-    def estimate(self, pairs: Iterable[ContrastivePair], count: Callable[[str], int] | None = None) -> Estimate:
-        """Look at every pair and at the cache; asks nothing.
-
-        Args:
-            count: a tokenizer's count of tokens; by default bytes are divided by a constant.
-        """
-        settings, prices = self.endpoint.settings, self.endpoint.budget.prices
-        calls = cached = tokens = bound = 0
-        for pair in pairs:
-            messages = judge_messages(pair)
-            if self.endpoint.stored(self.endpoint.key(messages, Verdict, PROMPT_VERSION), Verdict):
-                cached += 1
-                continue
-            calls += 1
-            tokens += input_guess(messages, settings.tokens_per_image, count)
-            bound += input_bound(messages, Verdict, settings.tokens_per_image)
-        usual = calls * min(_USUAL_REPLY_TOKENS, settings.max_tokens)
-        how = "counted with the tokenizer given" if count else f"UTF-8 bytes / {BYTES_PER_TOKEN:g}"
-        return Estimate(
-            calls=calls,
-            cached=cached,
-            input_tokens=tokens,
-            output_tokens=usual,
-            cost=prices and prices.cost(tokens, usual),
-            worst_case=prices and prices.cost(bound, calls * settings.max_tokens),
-            currency=prices.currency if prices else "",
-            how=f"{how}; {_USUAL_REPLY_TOKENS} output tokens a reply",
-        )
+    async def judge(self, pair: ContrastivePair) -> Judgement: ...
 
     def summary(self) -> dict[str, Any]:
-        """Requests, answers, tokens and money as plain values."""
-        budget = self.endpoint.budget
-        usage = self.endpoint.usage
-        counts = {**vars(usage), "retries": dict(usage.retries), "fallbacks": list(usage.fallbacks)}
-        cache = self.endpoint.cache
-        counts |= {"model": self.endpoint.settings.model, "damaged_cache_files": cache.damaged if cache else 0}
-        if budget.prices is not None:
-            counts |= {
-                "spent": float(budget.spent),
-                "of_it_at_worst_case": float(budget.uncertain),
-                "billed_above_worst_case": budget.over_worst_case,
-                "currency": budget.prices.currency,
-                "cap": None if budget.cap is None else float(budget.cap),
-            }
-        return counts
+        """Counts for reports, as plain JSON values."""
+        ...
 
 
-def judge_of(role: EndpointRole, environ: Mapping[str, str] = os.environ) -> OpenAIJudge:
-    """The judge that a role describes; raises RemoteError on prices, cap or address that make no sense."""
-    return OpenAIJudge(role.settings(), role.replies(), role.budget(), environ)
+class OpenAIJudge(ChatEndpoint):
+    """Asks an endpoint for verdicts."""
+
+    async def judge(self, pair: ContrastivePair) -> Judgement:
+        """Raises ConfigError when nothing more can be asked."""
+        reply = await self.ask(judge_messages(pair), Verdict, PROMPT_VERSION)
+        if reply.value is not None:
+            return Judgement(reply.value.label, reply.value.reason, cached=reply.cached)
+        return Judgement("UNCERTAIN" if reply.how == "malformed" else None, reply.why, reply.how, reply.cached)
+
+    def sentence(self, pairs: Iterable[ContrastivePair]) -> str:
+        """What judging would cost; asks nothing."""
+        questions = ((judge_messages(pair), PROMPT_VERSION) for pair in pairs)
+        return self.estimate(questions, Verdict, _USUAL_REPLY_TOKENS)
+
+
+def shown_order(pair: ContrastivePair) -> list[int]:
+    """Indices into ``pair.contexts`` as the judge sees them: random, but always the same for a pair id."""
+    return option_order(pair.pair_id, len(pair.contexts), epoch=0, seed=_ORDER_SEED)
+
+
+def judge_messages(pair: ContrastivePair) -> list[dict[str, Any]]:
+    """Chat messages; images go along as data URLs, right after the line that names their context.
+
+    Raises:
+        ConfigError: an image is missing or of a type that endpoints do not take.
+    """
+    order = shown_order(pair)
+    kind = pair.supporting.kind
+    # Contexts are data, whatever they say; a fence drawn from them cannot be guessed and closed inside them.
+    fence = content_of(pair)
+    rules = _templates.get_template("system.jinja").render(kind=kind)
+    head = _templates.get_template("question.jinja").render(
+        query=pair.query, answer=pair.answer, count=len(order), fence=fence, supporting=order.index(0) + 1
+    )
+    parts: list[dict[str, Any]] = [_text(head)]
+    for number, index in enumerate(order, start=1):
+        context = pair.contexts[index]
+        parts.append(_text(f"<context number={number} fence={fence}>\n"))
+        if kind == "images":
+            parts.extend(
+                {"type": "image_url", "image_url": {"url": data_url(image, f"pair {pair.pair_id!r}: ")}}
+                for image in context.images
+            )
+        elif kind == "messages":
+            parts.append(_text("".join(f"[{message.role}]\n{message.content}\n" for message in context.messages)))
+        else:
+            parts.append(_text(context.text))
+        parts.append(_text(f"\n</context number={number} fence={fence}>\n"))
+    parts.append(_text('Reply with one JSON object: {"reason": "...", "label": "VALID" | "INVALID" | "UNCERTAIN"}'))
+    return [{"role": "system", "content": rules}, {"role": "user", "content": _joined(parts)}]
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": sendable(text)}
+
+
+def _joined(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Neighbouring texts as one; plain text if there is nothing else, since small servers take only that."""
+    joined: list[dict[str, Any]] = []
+    for part in parts:
+        if part["type"] == "text" and joined and joined[-1]["type"] == "text":
+            joined[-1] = _text(joined[-1]["text"] + part["text"])
+        else:
+            joined.append(part)
+    return joined[0]["text"] if len(joined) == 1 else joined
+
+
+def data_url(image: ImageRef, where: str = "") -> str:
+    """An encoded image as a data URL; its bytes are sent as they are.
+
+    Raises:
+        ConfigError: the file is missing, or not PNG, JPEG, GIF or WebP.
+    """
+    data = image.bytes
+    if data is None:
+        try:
+            data = Path(image.path).read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"{where}image {image.path!r} cannot be read ({error.strerror}). Fix: put it there, or drop the pair."
+            ) from None
+    kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
+    if kind is None and data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        kind = "image/webp"
+    if kind is None:
+        raise ConfigError(
+            f"{where}an image starts with {data[:8]!r}, which is not PNG, JPEG, GIF or WebP. "
+            "Fix: convert it, or drop the pair."
+        )
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

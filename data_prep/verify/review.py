@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, ContrastivePair
 from contextrl_verl.pairs.whole_file import write_whole
-from data_prep.models.errors import RemoteError
 from data_prep.verify.rules import content_of, text_of
 
 _ENDINGS = {b"\x89P": ".png", b"\xff\xd8": ".jpg", b"GI": ".gif", b"RI": ".webp"}
 _SHOWN = 4000
 
 
-class ReviewError(RemoteError):
+class ReviewError(ConfigError):
     """A line of the review file that cannot be used: says which, what it holds, and the fix."""
 
 

@@ -6,7 +6,6 @@ import random
 import re
 
 import pytest
-import typer
 from audit.planted import add_text, couples
 from PIL import Image
 from typer.testing import CliRunner
@@ -14,20 +13,18 @@ from typer.testing import CliRunner
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
+from contextrl_verl.cli import app
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import write_pairs
-from data_prep.audit import AuditError, FeatureGroup, audit
-from data_prep.audit.command import audit_command
-from data_prep.audit.registry import register
-from data_prep.audit.report import write_json
+from data_prep.audit import FeatureGroup, audit, register
+from data_prep.audit.result import print_result, write_chart, write_json
 
-app = typer.Typer()
-app.command()(audit_command)
 QUICK = ["--group", "masks", "--group", "position", "--repeats", "1"]
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, [*map(str, arguments)])
+    return CliRunner().invoke(app, ["audit", *map(str, arguments)])
 
 
 def one_paragraph(result):
@@ -104,7 +101,7 @@ def test_bad_files(tmp_path):
         assert named in one_paragraph(run(path))
     path = tmp_path / "pairs.jsonl"
     write_pairs(couples(20, 1), path)
-    assert "--out" in one_paragraph(run(path, "--out", path / "below", *QUICK))
+    assert str(path / "below") in one_paragraph(run(path, "--out", path / "below", *QUICK))
 
 
 def picture(rng, side, quality):
@@ -212,15 +209,15 @@ def test_a_group_of_ones_own():
     ],
 )
 def test_a_bad_group_is_named(columns, named):
-    with pytest.raises(AuditError, match=named) as caught:
+    with pytest.raises(ConfigError, match=named) as caught:
         audit(couples(20, 1), groups=[FeatureGroup("mine", "", columns=columns)])
     assert "'mine'" in str(caught.value)
 
 
 def test_groups_need_columns_and_a_name_of_their_own():
-    with pytest.raises(AuditError, match="neither"):
+    with pytest.raises(ConfigError, match="neither"):
         FeatureGroup("empty", "")
-    with pytest.raises(AuditError, match="twice"):
+    with pytest.raises(ConfigError, match="twice"):
         register(FeatureGroup("lengths", "", columns=lambda view: [[1.0]]))
 
 
@@ -241,8 +238,6 @@ def test_odd_characters_do_not_stop_the_audit(tmp_path):
     assert len(result.domains) == 1
     write_json(result, tmp_path / "audit.json")
     from rich.console import Console
-
-    from data_prep.audit.report import print_result, write_chart
 
     write_chart(result, tmp_path / "audit.png")
     console = Console(file=io.StringIO(), width=120)

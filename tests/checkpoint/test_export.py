@@ -172,7 +172,7 @@ def test_bad_input(run, tmp_path):
     assert "holds no checkpoint" in export(tmp_path)[1]
     assert "holds no checkpoint" in export(checkpoints / "global_step_3")[1]
     assert f"near it: {METRIC}" in export(checkpoints, "--best", METRIC.replace("acc", "accuracy"))[1]
-    assert "--mode is 'most'" in export(checkpoints, "--best", METRIC, "--mode", "most")[1]
+    assert "'most' is not one of 'max', 'min'" in export(checkpoints, "--best", METRIC, "--mode", "most")[1]
     assert "need all of a run" in export(checkpoints / "global_step_2", "--prune", "1")[1]
     assert "there is no such file" in export(checkpoints, "--metrics", run / "no.jsonl")[1]
     (run / "broken.jsonl").write_text('{"step": 1, "data": {}}\nnot json\n')

@@ -8,7 +8,7 @@ import pytest
 import torch
 from look import parameters, source
 
-from contextrl_verl.demo.smoke.vision_models import make_model, make_processor
+from contextrl_verl.demo.tiny_vision import make_model, make_processor
 
 qwen2_vl = pytest.importorskip("verl.models.transformers.qwen2_vl", reason="needs verl and a working torchvision")
 

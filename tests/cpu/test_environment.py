@@ -1,6 +1,6 @@
 import pytest
 
-from contextrl_verl.patches.cpu.environment import ENVIRONMENT, cpu_environment, cpu_selected
+from contextrl_verl.patches.cpu.environment import AUTOLOAD, ENVIRONMENT, cpu_environment, cpu_selected
 
 
 @pytest.mark.parametrize(
@@ -17,12 +17,17 @@ def test_no_variable_means_no_cpu():
 def test_defaults_fill_gaps_and_what_the_caller_set_stays():
     base = {"PATH": "/bin", "VLLM_CPU_KVCACHE_SPACE": "4", "HF_HUB_OFFLINE": "0"}
     environment = cpu_environment(base)
-    assert environment == {**ENVIRONMENT, **base}
+    assert environment == {**ENVIRONMENT, **base, "PYTHONPATH": AUTOLOAD}
     assert base == {"PATH": "/bin", "VLLM_CPU_KVCACHE_SPACE": "4", "HF_HUB_OFFLINE": "0"}
 
 
 def test_the_platform_itself_is_not_negotiable():
     assert cpu_environment({"VERL_PLATFORM": "nvidia"})["VERL_PLATFORM"] == "cpu"
+
+
+def test_what_the_path_held_stays_and_the_folder_is_in_it_once():
+    once = cpu_environment({"PYTHONPATH": "/one:/two"})["PYTHONPATH"]
+    assert once == f"{AUTOLOAD}:/one:/two" == cpu_environment({"PYTHONPATH": once})["PYTHONPATH"]
 
 
 def test_the_current_environment_is_the_base(monkeypatch):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 import pytest
+
+from contextrl_verl.patches.cpu.environment import AUTOLOAD
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision", reason="needs torchvision (make setup)")
@@ -13,13 +13,24 @@ extension = pytest.importorskip("torchvision.extension")
 if torch.version.cuda or extension._has_ops():
     pytest.skip("torchvision has its operators here", allow_module_level=True)
 
-PLAIN = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
-NO_PLATFORM = {"VERL_PLATFORM": ""}
+ON_CPU = {"VERL_PLATFORM": "cpu", "PYTHONPATH": AUTOLOAD}
+IMAGES = """
+import torchvision.transforms.v2.functional as F
+import torch
+picture = torch.arange(48, dtype=torch.uint8).view(3, 4, 4)
+assert F.resize(picture, [8, 8]).shape == (3, 8, 8)
+import qwen_vl_utils
+from transformers import Qwen2VLImageProcessor
+assert "image_processing_qwen2_vl" in Qwen2VLImageProcessor.__module__
+"""
 
 
-def test_torch_calls_the_entry_point():
-    names = [point.name for point in importlib.metadata.entry_points(group="torch.backends")]
-    assert "contextrl_torchvision" in names, "pyproject.toml"
+def test_without_the_platform_nothing_of_ours_is_in_import_torch(run_python):
+    code = (
+        "import sys, torch; print([m for m in sys.modules if m.startswith(('contextrl', 'reward_fns', 'data_prep'))])"
+    )
+    assert run_python(code).stdout.strip() == "[]"
+    assert "contextrl_verl.patches.cpu.torchvision_ops" in run_python(code, **ON_CPU).stdout
 
 
 def test_still_needed(run_python):
@@ -32,21 +43,20 @@ except RuntimeError as error:
 else:
     raise SystemExit("torchvision imports by itself now: delete contextrl_verl/patches/cpu/torchvision_ops.py")
 """
-    run_python(code, **PLAIN)
+    run_python(code)
 
 
-def test_images_are_processed_in_any_process(run_python):
-    """Without a word to this package, and without VERL_PLATFORM."""
-    code = """
-import torchvision.transforms.v2.functional as F
-import torch
-picture = torch.arange(48, dtype=torch.uint8).view(3, 4, 4)
-assert F.resize(picture, [8, 8]).shape == (3, 8, 8)
-import qwen_vl_utils
-from transformers import Qwen2VLImageProcessor
-assert "image_processing_qwen2_vl" in Qwen2VLImageProcessor.__module__
-"""
-    run_python(code, **NO_PLATFORM)
+@pytest.mark.parametrize(
+    ("first", "environment"),
+    [
+        ("", ON_CPU),
+        ("import verl", {"VERL_PLATFORM": "cpu"}),
+        ("from contextrl_verl.cli import app; app(['forge', '--help'], standalone_mode=False)", {}),
+    ],
+)
+def test_images_are_processed_here_and_in_a_process_that_is_started(run_python, first, environment):
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {IMAGES!r}], check=True)"
+    run_python(f"{first}\n{IMAGES}\n{child}", **environment)
 
 
 def test_a_compiled_operator_still_says_that_it_is_missing(run_python):
@@ -60,7 +70,7 @@ except RuntimeError as error:
 else:
     raise SystemExit("nms ran")
 """
-    run_python(code)
+    run_python(code, **ON_CPU)
 
 
 def test_nothing_happens_before_torchvision_is_imported_nor_where_it_has_its_operators(run_python):
@@ -70,7 +80,7 @@ import torch
 from contextrl_verl.patches.cpu import torchvision_ops
 assert "torchvision" not in sys.modules
 finders = [f for f in sys.meta_path if type(f).__name__ == "_DeclareBeforeImport"]
-torchvision_ops.autoload()
+torchvision_ops.install()
 assert len(finders) == 1
 assert len([f for f in sys.meta_path if type(f).__name__ == "_DeclareBeforeImport"]) == 1
 assert finders[0].find_spec("torchvision") is None
@@ -78,18 +88,15 @@ sys.modules["torchvision.extension"] = types.SimpleNamespace(_has_ops=lambda: Tr
 assert finders[0].find_spec("torchvision._meta_registrations") is None
 assert not torchvision_ops._libraries
 """
-    run_python(code)
+    run_python(code, **ON_CPU)
 
 
-def test_with_an_accelerator_nothing_is_installed(run_python):
+def test_with_an_accelerator_nothing_happens(run_python):
     code = """
 import sys
 import torch
 torch.version.cuda = "13.0"
-sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "_DeclareBeforeImport"]
-from contextrl_verl.patches.cpu.torchvision_ops import autoload
-before = list(sys.meta_path)
-autoload()
-assert sys.meta_path == before
+(finder,) = [f for f in sys.meta_path if type(f).__name__ == "_DeclareBeforeImport"]
+assert finder.find_spec("torchvision._meta_registrations") is None
 """
-    run_python(code)
+    run_python(code, **ON_CPU)

@@ -39,6 +39,14 @@ RESET = object()
 HANG = object()
 
 
+def alone(monkeypatch: Any) -> None:
+    """The key of the tests, no proxy, and a client that waits hundredths of a second where it would wait seconds."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CONTEXTRL_TEST_KEY", KEY)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+
+
 @dataclass
 class ChatServer:
     """``reply(number, body)`` gives the answer to the request of that number (from 0): a response, RESET or HANG."""

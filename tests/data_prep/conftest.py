@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from chat_server import KEY, ChatServer
+from chat_server import ChatServer, alone
 
-from data_prep.models.budget import Budget, Prices
-from data_prep.models.cache import ReplyCache
-from data_prep.models.chat import ChatSettings
-from data_prep.models.retry import RetryPolicy
+from data_prep.models.spec import ModelSpec
 from data_prep.verify.judge import OpenAIJudge
 
 
 @pytest.fixture
 def server(monkeypatch):
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CONTEXTRL_TEST_KEY", KEY)
+    alone(monkeypatch)
     with ChatServer() as running:
         yield running
 
 
 @pytest.fixture
 def make_judge(server, tmp_path):
-    def make(prices=None, cap=None, cache="cache", attempts=4, first_wait=0.01, longest_wait=5.0, **settings):
-        settings = {"timeout": 5.0, "key_variable": "CONTEXTRL_TEST_KEY", "base_url": server.url} | settings
-        retry = RetryPolicy(attempts, first_wait, longest_wait)
-        return OpenAIJudge(
-            ChatSettings(model="m", retry=retry, **settings),
-            ReplyCache(tmp_path / cache) if cache else None,
-            Budget(Prices.of(*prices) if prices else None, cap),
-        )
+    def make(prices=(None, None), cap=None, cache="cache", **settings):
+        settings = {"timeout": 5.0, "key_variable": "CONTEXTRL_TEST_KEY", "base_url": server.url, "tries": 4} | settings
+        settings |= {"price_in": prices[0], "price_out": prices[1], "max_cost": cap}
+        return OpenAIJudge(ModelSpec(model="m", cache=tmp_path / cache if cache else None, **settings))
 
     return make

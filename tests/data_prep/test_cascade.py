@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from data_prep.common.funnel import Funnel
 from data_prep.trajectories.candidates import CascadeSettings, find_couples, patch_overlap, shared_place
-from data_prep.trajectories.groups import GroupSettings, choose_groups
+from data_prep.trajectories.groups import GroupSettings, assign_splits, choose_groups
 from data_prep.trajectories.issue_similarity import IssueSimilarity
 from data_prep.trajectories.run_summary import Light, added_lines, issue_words
-from data_prep.trajectories.splits import assign_splits
 
 WORDS = "queryset form field admin cache lookup model widget url template session token migrate index filter".split()
 
@@ -26,9 +25,8 @@ def light(number: int, **changes) -> Light:
         "instance_id": f"o__p-{number}",
         "repository": "o/p",
         "commit": "c1",
-        "location": "",
+        "stored": ("", number),
         "places": (("a.py", "A.f", "function", "ast"),),
-        "chars": 1000,
         "words": issue_words(f"the lookup of field {number} fails in the form"),
         "added": frozenset({number}),
     }
@@ -119,7 +117,7 @@ def test_a_bucket_over_its_cap_is_drawn_from_the_seed_and_named():
     (reason,) = funnel.stage("same file").dropped
     assert "over 10 runs" in reason
     assert couples == find_couples(lights, rules, Funnel())
-    assert couples != find_couples(lights, CascadeSettings(bucket=10, related=(0.0, 1.0), seed=2), Funnel())
+    assert couples != find_couples(lights, rules, Funnel(), seed=2)
 
 
 def test_issues_are_compared_by_rare_words():
@@ -143,8 +141,8 @@ def test_groups_are_cliques_within_their_caps(seed, options, per_run):
     lights = random_lights(seed)
     couples = find_couples(lights, CascadeSettings(commit="any", level="file", related=(0.0, 1.0)), Funnel())
     funnel = Funnel()
-    rules = GroupSettings(options=options, per_run=per_run, per_file=5, limit=12, seed=seed)
-    groups = choose_groups(couples, lights, rules, funnel)
+    rules = GroupSettings(options=options, per_run=per_run, per_file=5, limit=12)
+    groups = choose_groups(couples, lights, rules, funnel, seed)
     funnel.check()
     assert funnel.stage("caps").left == len(groups) == len(set(groups)) <= 12
     for group in groups:
@@ -152,7 +150,7 @@ def test_groups_are_cliques_within_their_caps(seed, options, per_run):
         assert set(combinations(group, 2)) <= set(couples)
     for run in range(len(lights)):
         assert sum(run in group for group in groups) <= per_run
-    assert groups == choose_groups(list(reversed(couples)), lights, rules, Funnel())
+    assert groups == choose_groups(list(reversed(couples)), lights, rules, Funnel(), seed)
 
 
 @settings(deadline=None, max_examples=40)

@@ -147,7 +147,7 @@ def test_anything_with_encode_counts():
 
 PATCH = """--- a/pkg/core/base.py
 +++ b/pkg/core/base.py
- -10,3 +10,3 @@ class Reader:
+@@ -10,3 +10,3 @@ class Reader:
      def load(self, limit):
 -        return self.read(limit)
 +        return self.read(limit, 3)

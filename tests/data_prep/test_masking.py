@@ -27,7 +27,7 @@ PATCH = f"""diff --git a/pkg/core/base.py b/pkg/core/base.py
 index 1111111..2222222 100644
 --- a/pkg/core/base.py
 +++ b/pkg/core/base.py
- -10,4 +10,6 @@ class Reader:
+@@ -10,4 +10,6 @@ class Reader:
  def load(self, limit):
      \"\"\"Load it all at once.\"\"\"
 -    return self.read(limit)

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_records import PATCH, SOURCE, came_back, mini_v1, said
 
-from data_prep.trajectories.edited_symbols import PatchError, Place, touched
+from data_prep.trajectories.edited_symbols import PatchError, Place, path_kind, touched
 from data_prep.trajectories.outline import Outline, indent_of, walk_up
-from data_prep.trajectories.paths import path_kind
 from data_prep.trajectories.readers import Location, RawRecord, parse_record
 from data_prep.trajectories.run import AgentRun
 
@@ -82,7 +81,7 @@ LINES = CODE.splitlines()
 def run_with(*messages: dict) -> AgentRun:
     record = mini_v1()
     record["messages"] = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, *messages]
-    run = parse_record(RawRecord(Location("", "lines", "none", 0, 0), json.dumps(record).encode()))
+    run = parse_record(RawRecord(Location(""), json.dumps(record).encode()))
     assert isinstance(run, AgentRun)
     return run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.trajectories.edited_symbols import touched
-from data_prep.trajectories.readers import open_source, read_at, read_many
+from data_prep.trajectories.readers import open_source
 from data_prep.trajectories.replay import replayed_patch
 from data_prep.trajectories.run import AgentRun
 
@@ -18,15 +18,10 @@ SOURCE = Path(os.environ.get("CONTEXTRL_TRAJECTORIES", SHARED))
 
 
 @pytest.fixture(scope="module")
-def located():
+def runs() -> list[AgentRun]:
     if not SOURCE.exists():
         pytest.skip(f"{SOURCE} is not here; set CONTEXTRL_TRAJECTORIES to a file of real runs")
-    return list(open_source(SOURCE))
-
-
-@pytest.fixture(scope="module")
-def runs(located) -> list[AgentRun]:
-    return [one.run for one in located]
+    return [one.run for one in open_source(SOURCE)]
 
 
 def test_every_run_is_read_whole(runs):
@@ -40,12 +35,6 @@ def test_every_run_is_read_whole(runs):
         assert run.issue
         assert len(run.messages) > 4
         assert len({run.run_id for run in runs}) == len(runs)
-
-
-def test_runs_are_found_again(located):
-    chosen = [located[index] for index in (0, len(located) // 2, -1)]
-    assert [read_at(SOURCE, one.location) for one in chosen] == [one.run for one in chosen]
-    assert list(read_many(SOURCE, [one.location for one in reversed(chosen)])) == chosen
 
 
 def test_every_patch_edits_a_place_and_most_a_known_function(runs, capsys):

@@ -15,6 +15,7 @@ from dataclasses import replace
 import pytest
 from leak_check import leaks_left
 from made_runs import made_run, write_runs
+from run_records import write_parquet
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
@@ -22,11 +23,12 @@ from contextrl_verl.pairs.files import PairFile
 from data_prep.common.pipeline import PipelineError
 from data_prep.trajectories.candidates import CascadeSettings
 from data_prep.trajectories.groups import GroupSettings
-from data_prep.trajectories.prepare import PrepareSettings, prepare
-from data_prep.trajectories.readers import open_source
+from data_prep.trajectories.prepare import PrepareSettings, find_candidates, prepare
+from data_prep.trajectories.readers import Location, RawRecord, open_source, parse_record
 from data_prep.trajectories.run import TrajectoryError
 
 SETTINGS = PrepareSettings(cascade=CascadeSettings(commit="any", related=(0.0, 1.0)))
+SETS = ("--set", "cascade.commit=any", "--set", "cascade.related=[0, 1]")
 
 
 def made(count: int = 24) -> list:
@@ -111,10 +113,19 @@ def test_every_way_to_store_the_runs_gives_the_same_pairs(source, tmp_path):
     for number, record in enumerate(made()):
         (folder / f"{number:03d}.traj.json").write_text(json.dumps(record, indent=1))
     found = []
-    for name, path in (("plain", source), ("packed", packed), ("folder", folder)):
+    table = write_parquet(tmp_path / "runs.parquet", made(), group=5)
+    for name, path in (("plain", source), ("packed", packed), ("folder", folder), ("table", table)):
         prepare(path, tmp_path / f"{name}.parquet", SETTINGS, workers=2)
         found.append((tmp_path / f"{name}.parquet").read_bytes())
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_runs_are_stored_as_they_were_read(source, tmp_path):
+    found = find_candidates(source, tmp_path / "p.parquet", SETTINGS, workers=1)
+    source.unlink()
+    for number in range(24):
+        run = parse_record(RawRecord(Location(""), json.dumps(made_run(number)).encode()))
+        assert found.read(run.run_id) == run
 
 
 def test_more_confounders_on_request(source, tmp_path):
@@ -137,7 +148,7 @@ def test_killed_again_and_again_the_result_is_the_same_to_the_byte(source, tmp_p
     out = tmp_path / "killed.parquet"
     command = [
         sys.executable, "-m", "contextrl_verl.cli", "pairs", "trajectories", "--input", str(source), "--out", str(out),
-        "--commit", "any", "--related", "0.0", "1.0", "--workers", "2",
+        *SETS, "--workers", "2",
     ]  # fmt: skip
     draw = random.Random(3)
     for _ in range(4):
@@ -163,8 +174,9 @@ def test_nothing_left_is_one_clear_paragraph_and_no_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--commit", "never"], "--commit is 'never'. Fix: one of same, near, any."),
-        (["--splits", "train=2"], "--splits is 'train=2'. Fix:"),
+        (["--set", "cascade.commit=never"], "cascade.commit is 'never'. Fix: input should be 'same', 'near' or 'any'."),
+        (["--set", "splits=train=2"], "--splits is 'train=2'. Fix:"),
+        (["--set", "commit=any"], "--set names 'commit', and there is no such setting. Fix: format, tasks,"),
         (["--engine", "spark"], "--engine is 'spark'"),
     ],
 )
@@ -177,8 +189,8 @@ def test_mistakes_on_the_command_line(source, tmp_path, arguments, said):
 
 def test_the_command_writes_what_it_says(source, tmp_path):
     out = tmp_path / "p.parquet"
-    command = ["pairs", "trajectories", "--input", str(source), "--out", str(out), "--commit", "any", "--workers", "1"]
-    result = CliRunner().invoke(app, [*command, "--related", "0.0", "1.0", "--report", str(tmp_path / "r")])
+    command = ["pairs", "trajectories", "--input", str(source), "--out", str(out), *SETS, "--workers", "1"]
+    result = CliRunner().invoke(app, [*command, "--report", str(tmp_path / "r")])
     assert result.exit_code == 0, result.output
     assert f"{len(PairFile(out))} pairs" in result.output
     assert (tmp_path / "r" / "index.html").exists()

@@ -42,7 +42,7 @@ def neighbours_and_mutant(path: Path, maker: Callable[[int], dict], compression:
     lines = [json.dumps(maker(1)).encode(), mutant, json.dumps(maker(3)).encode()]
     path.write_bytes(packed(b"\n".join(lines) + b"\n", compression))
     found = list(open_source(path, max_record_bytes=LIMIT))
-    whole = [parse_record(RawRecord(Location("", "lines", "none", 0, 0), line)) for line in (lines[0], lines[2])]
+    whole = [parse_record(RawRecord(Location(""), line)) for line in (lines[0], lines[2])]
     assert found[0].run == whole[0]
     assert found[-1].run == whole[1]
     return Counter(checked(located) for located in found[1:-1])
@@ -140,39 +140,19 @@ def test_mutated_rows(tmp_path):
 def test_replay_and_places_of_mutated_runs():
     """1,000 runs whose commands and outputs are damaged: a patch or none, places or a reason."""
     rng = Random(7)
-    pieces = [
-        "```bash\n",
-        "\n```",
-        "<<'EOF'\n",
-        "EOF\n",
-        "'",
-        '"',
-        "|",
-        "$(",
-        "sed -i '1,",
-        "s/(a*)*b/",
-        "cat -n ",
-        "\\",
-    ]
+    pieces = ["```bash\n", "\n```", "<<'EOF'\n", "EOF\n", "99999999\tx\n", "cat -n ", "@@ -1 +1 @@\n", "\n-", "\n+"]
     pieces += [
         "nl -ba x.py | sed -n '3,999999999p'",
         "<returncode>0</returncode>\n<output>\n",
-        "99999999\tx\n",
-        "&&",
-        ">>",
-    ]
-    pieces += [
-        "<function=str_replace_editor>\n<parameter=command>",
-        "</parameter>",
+        "sed -i '1,",
         "git diff",
-        "@@ -1 +1 @@\n",
-        "\n-",
-        "\n+",
     ]
+    pieces += ["<function=str_replace_editor>\n<parameter=command>", "</parameter>", "s/(a*)*b/"]
+    pieces += ["'", '"', "|", "$(", "\\", "&&", ">>"]
     outcomes: Counter[str] = Counter()
     for _ in range(1000):
         maker = MAKERS[rng.choice(list(MAKERS))]
-        run = parse_record(RawRecord(Location("", "lines", "none", 0, 0), json.dumps(maker(1)).encode()))
+        run = parse_record(RawRecord(Location(""), json.dumps(maker(1)).encode()))
         messages = []
         for turn in run.messages:
             text = turn.content
@@ -198,7 +178,7 @@ def test_replay_and_places_of_mutated_runs():
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_record(data):
-    result = parse_record(RawRecord(Location("", "lines", "none", 0, 0), data))
+    result = parse_record(RawRecord(Location(""), data))
     assert isinstance(result, Rejected)
 
 
@@ -221,5 +201,5 @@ json_values = st.recursive(
 @given(value=json_values, format=st.sampled_from(["mini-swe-agent", "atif", "swe-agent", "swe-smith", "klear"]))
 def test_any_json_under_any_format(value, format):
     record = {"instance_id": "owner__name-1", "messages": value, "steps": value, "history": value, "info": {}}
-    result = parse_record(RawRecord(Location("", "lines", "none", 0, 0), record), format)
+    result = parse_record(RawRecord(Location(""), record), format)
     assert isinstance(result, (Rejected, AgentRun))

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
 from contextrl_verl.pairs.files import PairFile
-from data_prep.trajectories import issue_vectors
+from data_prep.trajectories import issue_similarity
 from data_prep.trajectories.candidates import CascadeSettings
 from data_prep.trajectories.prepare import PrepareSettings, prepare
 from data_prep.trajectories.run import TrajectoryError
@@ -49,8 +49,8 @@ def source(tmp_path):
     return write_runs(tmp_path / "runs.jsonl", [made_run(number) for number in range(24)])
 
 
-def settings(encoder, band):
-    return PrepareSettings(cascade=CascadeSettings(commit="any", related=band), related_model=str(encoder))
+def settings(encoder, band, **changes):
+    return PrepareSettings(cascade=CascadeSettings(commit="any", related=band), related_model=str(encoder), **changes)
 
 
 def stage_of(summary):
@@ -82,11 +82,13 @@ def test_the_band_is_of_the_encoder_s_cosines(encoder, source, tmp_path):
 
 def test_vectors_are_computed_once(encoder, source, tmp_path, monkeypatch):
     loads = []
-    load = issue_vectors._load
-    monkeypatch.setattr(issue_vectors, "_load", lambda name: loads.append(name) or load(name))
+    load = issue_similarity.load_sentence_encoder
+    monkeypatch.setattr(
+        issue_similarity, "load_sentence_encoder", lambda name, *rest: loads.append(name) or load(name, *rest)
+    )
     out = tmp_path / "p.parquet"
     for _ in range(2):
-        prepare(source, out, settings(encoder, (-1.0, 1.1)), workers=1, progress=False, keep_work=True)
+        prepare(source, out, settings(encoder, (-1.0, 1.1), keep_work=True), workers=1, progress=False)
     assert loads == [str(encoder)]
 
 
@@ -94,6 +96,6 @@ def test_a_model_that_is_none_and_a_band_that_is_missing_are_told(source, tmp_pa
     with pytest.raises(TrajectoryError, match=r"--related-model is '.*nothing', which cannot be loaded.*Fix:"):
         prepare(source, tmp_path / "p.parquet", settings(tmp_path / "nothing", (0, 1)), workers=1, progress=False)
     command = ["pairs", "trajectories", "--input", str(source), "--out", str(tmp_path / "p.parquet")]
-    done = CliRunner().invoke(app, [*command, "--related-model", "m"])
+    done = CliRunner().invoke(app, [*command, "--set", "related_model=m"])
     assert done.exit_code == 1
-    assert "--related-model is given without --related" in done.output
+    assert "related_model is given without cascade.related" in done.output

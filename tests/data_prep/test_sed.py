@@ -1,29 +1,25 @@
-"""`sed -i` carried out on known texts, against GNU sed itself where it is installed."""
+"""`sed -i` carried out by GNU sed on known texts and on texts of which some lines are not known."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from data_prep.trajectories import sed
 from data_prep.trajectories.partial_file import LostError, Text
-from data_prep.trajectories.quoting import exact_value
 from data_prep.trajectories.sed import run_sed, sed_arguments
+from data_prep.trajectories.shell import exact_value
+
+needs_sed = pytest.mark.skipif(not sed.gnu_sed(), reason="GNU sed is not installed")
 
 
 def whole(lines: list[str]) -> Text:
     text = Text()
     text.see(1, lines, to_end=True)
     return text
-
-
-def has_gnu_sed() -> bool:
-    if shutil.which("sed") is None:
-        return False
-    return "GNU" in subprocess.run(["sed", "--version"], capture_output=True, text=True, check=False).stdout
 
 
 LINES = [
@@ -62,79 +58,122 @@ def a_program(rng: Random) -> str:
         pattern, replacement = rng.choice(PATTERNS), rng.choice(REPLACEMENTS)
         if r"\1" in replacement and r"\(" not in pattern:
             replacement = "X"
-        return f"{address}s/{pattern}/{replacement}/{rng.choice(['', 'g', '2', 'gI', 'I', '2g'])}"
-    return address + ("d" if what < 0.6 else rng.choice("aic") + rng.choice(TEXTS))
+        program = f"{address}s/{pattern}/{replacement}/{rng.choice(['', 'g', '2', 'gI', 'I', '2g'])}"
+    elif what < 0.7:
+        program = f"{address}d"
+    else:
+        return address + rng.choice("aic") + rng.choice(TEXTS)
+    return program if rng.random() < 0.7 else f"{program};{a_program(rng)}"
 
 
-@pytest.mark.skipif(not has_gnu_sed(), reason="GNU sed is not installed; its rules are checked by hand below")
-def test_the_same_as_gnu_sed(tmp_path: Path):
-    """400 random programs on random files; what is refused is not counted."""
+@needs_sed
+def test_partly_known_texts_become_what_the_whole_becomes(tmp_path: Path):
+    """600 random programs on random files with hidden lines; only what cannot be known is refused."""
     rng = Random(11)
-    same = 0
-    for _ in range(400):
-        lines = [rng.choice([*LINES, ""]) for _ in range(rng.randint(1, 8))]
-        programs = [a_program(rng) for _ in range(rng.choice([1, 1, 1, 2]))]
+    done = {True: 0, False: 0}
+    for _ in range(600):
+        lines = [rng.choice([*LINES, ""]) for _ in range(rng.randint(5, 9))]
+        arguments = [part for _ in range(rng.choice([1, 1, 1, 2])) for part in ("-e", a_program(rng))]
         path = tmp_path / "file"
         path.write_text("".join(f"{line}\n" for line in lines))
-        command = ["sed", "-i", *(part for program in programs for part in ("-e", program)), str(path)]
-        done = subprocess.run(command, capture_output=True, check=False)
-        text = whole(lines)
-        try:
-            run_sed(text, programs)
-        except LostError:
+        if subprocess.run(["sed", "-i", *arguments, str(path)], capture_output=True, check=False).returncode:
             continue
-        if done.returncode == 0:
-            same += 1
-            assert "".join(f"{line}\n" for line in text.lines) == path.read_text(), (programs, lines)
-    assert same > 300
+        text, hide = Text(), rng.choice([0.0, 0.3, 0.6])
+        seen = [number for number in range(1, len(lines) + 1) if rng.random() >= hide]
+        for number in seen:
+            text.see(number, [lines[number - 1]], to_end=number == len(lines) and rng.random() < 0.5)
+        whole_file = text.known
+        try:
+            run_sed(text, arguments)
+        except LostError:
+            assert not whole_file, (arguments, lines)
+            continue
+        done[whole_file] += 1
+        expected = path.read_text().split("\n")[:-1]
+        assert len(text.lines) == len(text.origin)
+        for place, line in enumerate(text.lines):
+            assert line is None or line == expected[place], (arguments, lines, seen, text.lines, expected)
+        assert not text.whole or len(text.lines) == len(expected)
+    assert done[True] > 75
+    assert done[False] > 50
 
 
+@needs_sed
 @pytest.mark.parametrize(
-    ("program", "extended", "expected"),
+    ("arguments", "expected"),
     [
-        ("2s/b/B/", False, ["a.b", "B b b", "c"]),
-        ("s/b/B/g", False, ["a.B", "B B B", "c"]),
-        ("s|a.b|x/y|", False, ["x/y", "b b b", "c"]),
-        ("s/(a)\\.(b)/\\2\\1/", True, ["ba", "b b b", "c"]),
-        ("2,3d", False, ["a.b"]),
-        ("$d", False, ["a.b", "b b b"]),
-        ("2i\\    new", False, ["a.b", "    new", "b b b", "c"]),
-        ("/c/a one\\n two", False, ["a.b", "b b b", "c", "one", " two"]),
-        ("1,2c\\new", False, ["new", "c"]),
-        ("2d;s/c/C/", False, ["a.b", "C"]),
+        (["-E", "-e", "s/(a)\\.(b)/\\2\\1/"], ["ba", "b b b", "c"]),
+        (["-e", "2i\\    new"], ["a.b", "    new", "b b b", "c"]),
+        (["-e", "/c/a one\\n two"], ["a.b", "b b b", "c", "one", " two"]),
+        (["-n", "-e", "2p"], ["b b b"]),
+        (["-e", "/b b/{s/b/\\U&/2;n;y/c/C/}"], ["a.b", "b B b", "C"]),
     ],
 )
-def test_by_hand(program, extended, expected):
+def test_by_hand(arguments, expected):
     text = whole(["a.b", "b b b", "c"])
-    run_sed(text, [program], extended)
+    run_sed(text, arguments)
     assert text.lines == expected
 
 
+@needs_sed
 @pytest.mark.parametrize(
     "program",
-    ["1r other", "{p}", "s/a/\\U&/", "s/a/b/w out", "1~2d", "s/a", "s/(a*)*b/x/", "y/a/b/", "0,/a/d", "9999999999d"],
+    [
+        "1r /etc/passwd",
+        "s/a/b/w out",
+        "w out",
+        "e id",
+        "s/a/b/e",
+        "s/a",
+        ":a;ba",
+        ":a;p;ba",
+        ":a;s/^/aaaaaaaaaa/;ta",
+        "d\0",
+    ],
 )
-def test_what_is_not_known_is_refused(program):
+def test_what_reads_writes_or_never_ends_is_refused(program, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sed, "SECONDS", 1)
     text = whole(["a", "b"])
     with pytest.raises(LostError):
-        run_sed(text, [program], extended=True)
+        run_sed(text, ["-e", program])
     assert text.lines == ["a", "b"]
+    assert list(tmp_path.iterdir()) == []
 
 
+@needs_sed
 def test_lines_that_were_not_shown_are_not_guessed():
     text = Text()
     text.see(10, ["ten", "eleven"])
-    run_sed(text, ["11s/eleven/12/"])
+    run_sed(text, ["-e", "11s/eleven/12/"])
     assert text.lines[9:] == ["ten", "12"]
-    for program in ("s/ten/x/", "/ten/d", "$d", "9d", "12s/a/b/"):
+    for program in ("s/ten/x/", "/ten/d", "$d", "9d", "12s/a/b/", "9999999999d", "10s/x/y/;d", "10!d", "10a x\n1d"):
         with pytest.raises(LostError):
-            run_sed(text, [program])
+            run_sed(text, ["-e", program])
+    assert text.lines[9:] == ["ten", "12"]
+
+
+def test_without_gnu_sed_an_edit_is_not_understood_and_that_is_said_once(monkeypatch):
+    monkeypatch.setattr(sed.shutil, "which", lambda name: None)
+    sed.gnu_sed.cache_clear()
+    text = whole(["a"])
+
+    def edit():
+        for _ in range(2):
+            with pytest.raises(LostError, match="GNU sed is not installed"):
+                run_sed(text, ["-e", "s/a/b/"])
+
+    with pytest.warns(UserWarning, match="GNU sed is not installed") as said:
+        edit()
+    sed.gnu_sed.cache_clear()
+    assert (len(said), text.lines) == (1, ["a"])
 
 
 def test_arguments():
-    assert sed_arguments(["-i", "-e", "1d", "-e", "2d", "a.py", "b.py"]) == (["1d", "2d"], ["a.py", "b.py"], False)
-    assert sed_arguments(["-i.bak", "-E", "s/a/b/", "a.py"]) == (["s/a/b/"], ["a.py"], True)
-    assert sed_arguments(["-i", "s/a/b/", None]) == (["s/a/b/"], [None], False)
+    given = ["-e", "1d", "-e", "2d"]
+    assert sed_arguments(["-i", *given, "a.py", "b.py"]) == (given, ["a.py", "b.py"])
+    assert sed_arguments(["-i.bak", "-E", "s/a/b/", "a.py"]) == (["-E", "-e", "s/a/b/"], ["a.py"])
+    assert sed_arguments(["-i", "s/a/b/", None]) == (["-e", "s/a/b/"], [None])
     with pytest.raises(LostError):
         sed_arguments(["-i", None, "a.py"])
 

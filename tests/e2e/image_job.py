@@ -14,8 +14,8 @@ from image_factory import as_png, noise
 from PIL import Image
 
 from contextrl_verl.demo.evidence_pairs import DATA_SOURCE
-from contextrl_verl.demo.smoke.vision_models import make_model, make_processor
 from contextrl_verl.demo.tiny_model import make_tokenizer
+from contextrl_verl.demo.tiny_vision import make_model, make_processor
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import write_pairs
 

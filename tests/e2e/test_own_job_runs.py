@@ -80,6 +80,7 @@ def test_the_users_function_scores_the_users_rows_and_ours_the_pairs(run):
     assert "val-aux/contextrl/selection/length/mean@1" not in last
 
 
+@pytest.mark.slow
 def test_a_reward_that_always_fails_ends_the_job_and_names_its_error(data, tmp_path):
     keys = job_keys(data, tmp_path) | {
         "+reward.custom_reward_function.reward_kwargs.registry": f"{{{SOURCE}: '{data}/mine.py:broken'}}",

@@ -1,4 +1,8 @@
-"""SMOKE=1: two real steps of a recipe's yaml on a CPU, for every arm of a text recipe and two of an image recipe."""
+"""SMOKE=1: two real steps of a recipe's yaml on a CPU, for every arm of a text recipe and two of an image recipe.
+
+``make test`` rehearses the arm that trains twice, once through each of verl's trainers; what the others share with
+it is composed and checked for every recipe and arm in tests/recipes.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +26,10 @@ HELD_OUT = "val-core/contextrl/selection/acc/mean@1"
 
 @pytest.mark.parametrize(
     ("script", "arm"),
-    [*((TEXT, arm) for arm in ARMS), (IMAGES, "contextrl"), (IMAGES, "grpo")],
-    ids=[*(f"text-{arm}" for arm in ARMS), "images-contextrl", "images-grpo"],
+    [
+        pytest.param(script, arm, id=f"{script.parent.name}-{arm}", marks=() if arm == "da_sft" else pytest.mark.slow)
+        for script, arm in [*((TEXT, arm) for arm in ARMS), (IMAGES, "contextrl"), (IMAGES, "grpo")]
+    ],
 )
 def test_two_steps_of_an_arm(script, arm, tmp_path):
     steps, trained = _rehearse(script, tmp_path, ARM=arm)

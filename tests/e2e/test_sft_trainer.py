@@ -8,9 +8,9 @@ from image_job import bright_pair
 from pair_factory import text_pair
 
 from contextrl_verl.demo.evidence_pairs import evidence_pairs
-from contextrl_verl.demo.smoke.vision_models import make_model as make_vision_model
-from contextrl_verl.demo.smoke.vision_models import make_processor
 from contextrl_verl.demo.tiny_model import make_model, make_tokenizer
+from contextrl_verl.demo.tiny_vision import make_model as make_vision_model
+from contextrl_verl.demo.tiny_vision import make_processor
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair
 from contextrl_verl.pairs.files import write_pairs
@@ -50,6 +50,8 @@ def replies(model, tokenizer, pairs) -> tuple[list[int], float]:
     return likeliest, sum(right) / len(right)
 
 
+# The rehearsal of the arm da_sft runs the same trainer.
+@pytest.mark.slow
 def test_the_model_learns_to_reply_with_an_option_and_is_saved_whole(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

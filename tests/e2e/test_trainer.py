@@ -55,6 +55,8 @@ def test_rollout_and_trainer_agree_on_the_ordinary_rows(straight):
         assert metrics["training/rollout_probs_diff_max"] < 1e-3
 
 
+# Engine, data set and agent loop are tested for it by themselves.
+@pytest.mark.slow
 def test_two_steps_with_averaged_margins(data, tmp_path):
     keys = job_keys(data, tmp_path) | {
         "contextrl.loss.margin": "averaged",
@@ -101,6 +103,8 @@ def test_validation_asks_every_held_out_pair_in_both_orders(straight):
     assert accuracy * 2 * HELD_OUT == pytest.approx(round(accuracy * 2 * HELD_OUT))
 
 
+# What the data set restores is tested with verl's own loader in tests/test_dataset_resume.py.
+@pytest.mark.slow
 def test_a_killed_run_resumes_with_the_same_rows(data, straight, tmp_path):
     whole, _, _ = straight
     keys = job_keys(data, tmp_path)

@@ -37,8 +37,8 @@ from tiny_engine import (
 )
 from verl.utils import hf_processor
 
-from contextrl_verl.demo.smoke.vision_models import make_model, make_processor
 from contextrl_verl.demo.tiny_model import make_tokenizer
+from contextrl_verl.demo.tiny_vision import make_model, make_processor
 from contextrl_verl.grpo.batch_column import ordinary_row, pair_row
 from contextrl_verl.pairs.option_tokens import resolve_option_tokens
 from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, encode_prompt, images_of

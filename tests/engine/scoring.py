@@ -18,8 +18,8 @@ from tiny_engine import ATTENTION, Setup, as_batch, make_engine, make_rows, say,
 from verl.utils import hf_processor
 from verl.utils import tensordict_utils as tu
 
-from contextrl_verl.demo.smoke.vision_models import make_model, make_processor
 from contextrl_verl.demo.tiny_model import make_tokenizer
+from contextrl_verl.demo.tiny_vision import make_model, make_processor
 
 
 def score(folder, rows, setup: Setup):

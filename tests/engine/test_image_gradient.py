@@ -8,7 +8,7 @@ import flash_attention
 import pytest
 from ranks import run_ranks
 
-from contextrl_verl.demo.smoke.vision_models import FAMILIES
+from contextrl_verl.demo.tiny_vision import FAMILIES
 
 SCRIPT = Path(__file__).with_name("image_gradient.py")
 

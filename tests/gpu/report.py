@@ -201,7 +201,7 @@ def main() -> int:
     summary = f"{len(lines)} lines, {wrong} wrong, {left} not run, {time.monotonic() - started:.0f} s."
     print(summary)
     if given.append:
-        from bench.overhead.report import write_into
+        from bench.common import write_into
         from contextrl_verl.pairs.whole_file import whole_file
 
         text = write_into(given.append, f"{table(lines)}\n\n{summary} Made by `make test-gpu`.", BEGIN, END)

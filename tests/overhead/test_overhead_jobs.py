@@ -1,12 +1,13 @@
-"""The two jobs: what they share, where they differ, and how long their rows are."""
+"""The two jobs: what they share, where they differ, how long their rows are, and how they take turns."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.overhead.material import ordinary_rows, pairs
-from bench.overhead.sizes import Sizes, job_keys
+from bench.overhead.jobs import Sizes, job_keys, ordinary_rows, pairs
+from bench.overhead.turns import ORDER, Turns
 from contextrl_verl.demo.tiny_model import make_tokenizer
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, encode_prompt
@@ -69,3 +70,35 @@ def test_a_prompt_shorter_than_its_template_is_named():
     object.__setattr__(sizes, "pair_prompt", 20)  # Sizes itself refuses so few
     with pytest.raises(ConfigError, match=r"^pair_prompt is 20 tokens, and the template alone has \d+\. Fix: raise it"):
         pairs(sizes, tokenizer, 1)
+
+
+def test_steps_alternate_and_none_overlaps(tmp_path):
+    made, working = [], threading.Lock()
+
+    def job(number):
+        turns = Turns(tmp_path, number, steps=4, timeout=20)
+        turns.next()
+        for _ in range(4):
+            assert working.acquire(blocking=False), "both jobs work"
+            made.append(number)
+            working.release()
+            turns.next()
+
+    threads = [threading.Thread(target=job, args=(number,)) for number in (1, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    # Neither job is always the first of a round.
+    assert made == [*ORDER, *ORDER] == [0, 1, 1, 0, 0, 1, 1, 0]
+
+
+def test_a_job_waits_for_the_other_to_be_ready(tmp_path):
+    with pytest.raises(RuntimeError, match="waited 0 s"):
+        Turns(tmp_path, 0, steps=2, timeout=0).next()
+
+
+def test_a_job_ends_when_the_other_stopped(tmp_path):
+    (tmp_path / "stop").touch()
+    with pytest.raises(RuntimeError, match="the other job of the benchmark stopped"):
+        Turns(tmp_path, 1, steps=2, timeout=20).next()

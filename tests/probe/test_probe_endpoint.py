@@ -8,20 +8,18 @@ import re
 
 import pytest
 from aiohttp import web
-from chat_server import KEY, ChatServer, completion, failure
+from chat_server import KEY, ChatServer, alone, completion, failure
 from probe_stubs import couples
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
 from contextrl_verl.pairs.files import write_pairs
-from data_prep.probe.comparison import read_result
+from data_prep.probe.report import read_result
 
 
 @pytest.fixture
 def server(monkeypatch):
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CONTEXTRL_TEST_KEY", KEY)
+    alone(monkeypatch)
     with ChatServer() as running:
         yield running
 

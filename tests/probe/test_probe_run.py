@@ -9,9 +9,9 @@ from probe_stubs import Stub, always_first, couples, guesser, oracle
 
 from contextrl_verl.objective import context_awareness_loss, pair_sums
 from contextrl_verl.pairs.prompting import PromptConfig
-from data_prep.probe.comparison import compare
 from data_prep.probe.questions import Answer, ProbeError, Questions, labels_for
 from data_prep.probe.run import probe
+from data_prep.probe.statistics import compare
 
 
 def ask(rule, pairs, window=None, labels=("A", "B"), **options):
@@ -187,8 +187,8 @@ def test_another_seed_shows_the_same_questions_under_other_numbers():
 
 
 def test_questions_are_those_of_validation_in_training(demo_tokenizer, tmp_path):
+    from contextrl_verl.grpo.pair_source import PairSource
     from contextrl_verl.pairs.files import write_pairs
-    from contextrl_verl.pairs.source import PairSource
     from contextrl_verl.settings import parse_settings
 
     write_pairs(couples(6), tmp_path / "pairs.parquet")

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
-from data_prep.probe.comparison import mcnemar, paired_difference
 from data_prep.probe.statistics import (
     bias_of,
     choice_credit,
     effective_number,
     interval,
+    mcnemar,
     order_free_accuracy,
+    paired_difference,
     terciles,
 )
 

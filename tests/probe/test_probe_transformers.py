@@ -8,13 +8,13 @@ from image_factory import image_pair
 from pair_factory import text_pair
 from probe_stubs import couples
 
-from contextrl_verl.demo.smoke.vision_models import FAMILIES, make_model, make_processor
+from contextrl_verl.demo.tiny_vision import FAMILIES, make_model, make_processor
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.objective import context_awareness_loss, pair_sums
 from contextrl_verl.pairs.prompting import PromptConfig
 from data_prep.probe.questions import ProbeError, Questions
 from data_prep.probe.run import probe
-from data_prep.probe.transformers_backend import LocalModel, TransformersBackend
+from data_prep.probe.transformers_backend import PLAIN, LocalModel, TransformersBackend
 
 PROMPT = PromptConfig(labels=("A", "B", "C"))
 
@@ -116,8 +116,6 @@ def test_a_base_model_needs_a_template(tiny_model, demo_tokenizer, tmp_path):
     (base / "chat_template.jinja").unlink()
     with pytest.raises(ProbeError, match=r"no chat template, so it is a base model. Fix: --plain"):
         LocalModel(str(base), PROMPT)
-    from data_prep.probe.chat_templates import PLAIN
-
     plain = LocalModel(str(base), PromptConfig(prefill="Answer:"), chat_template=PLAIN)
     question = next(iter(Questions(plain.prompt).of(text_pair(1), 0)))
     assert plain.tokenizer.decode(plain.encode(question)) == question.messages[0]["content"] + "\n\nAnswer:"

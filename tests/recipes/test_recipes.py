@@ -136,7 +136,7 @@ def test_lora_ratio_and_lambda_are_one_word_each(tmp_path):
         ({"ITEMS": "1"}, "of 1 items are pairs"),
         ({"PAIRS": ""}, "PAIRS is not set"),
         ({"SMOKE": "yes"}, "SMOKE is 'yes'"),
-        ({"GPUS_PER_NODE": "3"}, "data.train_batch_size is 64, with n=8 512 rows of a step, which 3 GPUs"),
+        ({"GPUS_PER_NODE": "3"}, "data.train_batch_size is 64, with n=8 512 rows, which 3 data-parallel ranks"),
         ({"UPDATES": "8", "ROLLOUTS": "6", "GPUS_PER_NODE": "32"}, "ppo_mini_batch_size is 7, with n=6 42 rows"),
     ],
 )

@@ -13,9 +13,8 @@ from bench.replication.base_model import (
     selection_prompt,
     shares,
 )
-from bench.replication.pairs import pairs
+from bench.replication.material import TASKS, pairs
 from bench.replication.plan import read_plan, with_first_habit
-from bench.replication.tasks import TASKS
 from contextrl_verl.demo.tiny_model import make_tokenizer
 
 PLAN = read_plan("quick")

@@ -2,15 +2,16 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 
-from bench.replication.__main__ import main
-from bench.replication.plan import read_plan
+from bench.common import BEGIN, END
+from bench.replication.__main__ import main, write_results
+from bench.replication.material import OTHERS, TASKS
+from bench.replication.plan import read_plan, with_first_habit
 from bench.replication.report import agreement, differences_table, markdown
 from bench.replication.results import OTHERS_MEAN, results_of
-from bench.replication.run import write_results
-from bench.replication.tasks import OTHERS, TASKS
 from contextrl_verl.arms import ARMS
 
 # Accuracy on every task, and step at which held-out selection reaches the mark.
@@ -91,23 +92,30 @@ def test_agreement_with_the_paper(arm, low, high, says):
     assert agreement(arm, {"low": low, "high": high}) == says
 
 
-def test_the_page_is_made_from_the_results_file(results, tmp_path):
-    assert main(["--page", str(tmp_path / "results.json"), "--docs", str(tmp_path / "docs")]) == 0
-    page = (tmp_path / "docs" / "replication.md").read_text()
+def _page(tmp_path, *more):
+    page = tmp_path / "docs" / "replication.md"
+    page.parent.mkdir()
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\n## Run it\n")
+    assert main(["--page", str(tmp_path / "results.json"), "--docs", str(page.parent), *more]) == 0
+    return page.read_text()
+
+
+def test_the_figures_of_a_results_file_go_into_the_page(results, tmp_path):
+    page = _page(tmp_path)
     assert "images/replication.png" in page
     assert (tmp_path / "docs" / "images" / "replication.png").is_file()
-    assert "## Run it" in page
+    assert page.startswith("before\n")
+    assert "\nold\n" not in page
+    assert page.endswith("## Run it\n")
+    shipped = (Path(__file__).parents[2] / "docs" / "replication.md").read_text()
+    assert shipped.index(BEGIN) < shipped.index("**Selection.**") < shipped.index(END)
 
 
 def test_a_run_from_another_start_stands_beside_it(results, tmp_path):
-    habit = read_plan("quick", seeds=(5,)).base.model_copy(update={"first_habit": 0.5})
-    plan = read_plan("quick", seeds=(5,), arms=("contextrl", "da_rl")).model_copy(update={"base": habit})
+    plan = with_first_habit(read_plan("quick", seeds=(5,), arms=("contextrl", "da_rl")), 0.5)
     cells = [_cell(arm, 5) for arm in plan.arms]
     write_results(plan, tmp_path / "other", {5: cells[0]["evaluation"]}, cells, None)
-    asked = ["--page", str(tmp_path / "results.json"), "--other-start", str(tmp_path / "other" / "results.json")]
-    assert main([*asked, "--docs", str(tmp_path / "docs")]) == 0
-    _, _, told = (tmp_path / "docs" / "replication.md").read_text().partition("## From another start")
-    told = told.partition("## What is trained and asked")[0]
+    _, _, told = _page(tmp_path, "--other-start", str(tmp_path / "other" / "results.json")).partition("## From another")
     assert "the first one with probability 0.5" in told
     assert "Seeds 5, 32 steps, arms contextrl, da_rl;" in told
     assert "contextrl 8, da_rl never" in told

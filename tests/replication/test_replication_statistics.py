@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.replication.statistics import claim, difference, pooled, steps_to
+from bench.replication.results import claim, difference, pooled, steps_to
 from contextrl_verl.errors import ConfigError
 
 

@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from bench.replication.pairs import held_out, pairs
-from bench.replication.tasks import TASKS, items, split_of
+from bench.replication.material import TASKS, held_out, items, pairs, split_of
 from contextrl_verl.errors import ConfigError
 
 

@@ -10,7 +10,7 @@ from reward_fns import RewardConfigError, compute_score
 
 PATCH = """--- a/x.py
 +++ b/x.py
- -1,3 +1,3 @@
+@@ -1,3 +1,3 @@
  def f(a):
 -    return a
 +    return a + 1

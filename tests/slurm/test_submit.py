@@ -262,7 +262,10 @@ def test_a_model_that_is_not_in_the_cache(tmp_path, monkeypatch):
         ("ray_kwargs.ray_init.num_cpus=32", "ray_kwargs.ray_init.num_cpus is 32"),
         ("trainer.save_freq=-1", "a requeued job would start at step 0 again"),
         ("trainer.resume_mode=disable", "would not go on from its last checkpoint"),
-        ("actor_rollout_ref.actor.ppo_mini_batch_size=5", "that is 10 rows, and 8 GPUs cannot share them evenly"),
+        (
+            "actor_rollout_ref.actor.ppo_mini_batch_size=5",
+            "ppo_mini_batch_size is 5, with n=2 10 rows, which 8 data-parallel ranks",
+        ),
     ],
 )
 def test_a_configuration_that_does_not_fit(override, said):

@@ -19,4 +19,16 @@ def activate() -> None:
     from contextrl_verl.patches.cpu.shims import apply_all
 
     apply_all()
+    allow_torchvision()
     import contextrl_verl.patches.cpu.platform  # noqa: F401
+
+
+def allow_torchvision() -> None:
+    """PyPI's torchvision beside a CPU build of torch, here and in the processes that this one starts."""
+    import os
+
+    from contextrl_verl.patches.cpu.environment import cpu_environment
+    from contextrl_verl.patches.cpu.torchvision_ops import install
+
+    install()
+    os.environ["PYTHONPATH"] = cpu_environment()["PYTHONPATH"]

@@ -3,6 +3,9 @@
 import os
 from collections.abc import Mapping
 
+# Names an entry point to torch, see torchvision_ops.py.
+AUTOLOAD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "autoload")
+
 ENVIRONMENT: dict[str, str] = {
     # Selects contextrl_verl.patches.cpu.platform and switches on the shims.
     "VERL_PLATFORM": "cpu",
@@ -33,7 +36,9 @@ def cpu_environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
 
     What the caller has set stays, except ``VERL_PLATFORM``: asking for this environment is asking for the CPU.
     """
-    return {**ENVIRONMENT, **base, "VERL_PLATFORM": "cpu"}
+    path = base.get("PYTHONPATH", "").split(os.pathsep)
+    path = os.pathsep.join([AUTOLOAD, *(folder for folder in path if folder and folder != AUTOLOAD)])
+    return {**ENVIRONMENT, **base, "VERL_PLATFORM": "cpu", "PYTHONPATH": path}
 
 
 def main() -> None:
@@ -41,7 +46,7 @@ def main() -> None:
     import shlex
 
     chosen = cpu_environment()
-    for name in ENVIRONMENT:
+    for name in [*ENVIRONMENT, "PYTHONPATH"]:
         print(f"export {name}={shlex.quote(chosen[name])}")
 
 

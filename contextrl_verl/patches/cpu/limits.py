@@ -7,23 +7,23 @@ import shutil
 from typing import Any
 
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.settings import RunView
 
 _BYTES = 4  # fp32, as platform/cpu.yaml sets it
 _SHARED = "/dev/shm"
 
 
-def check_cpu_limits(run: dict[str, Any], config: Any) -> None:
+def check_cpu_limits(run: RunView, config: Any) -> None:
     """Raises ConfigError if a weight does not fit into verl's transfer, or a sequence into vLLM's cache.
 
     Args:
-        run: what the job's config says, by the names of the block ``contextrl.run``.
         config: the model's own, from transformers.
     """
     text = config.get_text_config()
     problems = []
     # The largest weight of a decoder is its embedding; verl sends the others in the same buckets.
     largest = text.vocab_size * text.hidden_size * _BYTES
-    bucket = int(run.get("bucket_megabytes") or 0) << 20
+    bucket = run.bucket_megabytes << 20
     needed = -(-largest // 2**20)
     if bucket and largest > bucket:
         problems.append(
@@ -38,11 +38,11 @@ def check_cpu_limits(run: dict[str, Any], config: Any) -> None:
             f"{_SHARED} has {free >> 20} MiB left, and verl sends weights to vLLM through {max(bucket, largest) >> 20} "
             "MiB of it. Fix: give the container more shared memory (docker run --shm-size=2g)."
         )
-    length = run.get("max_model_len")
+    length = run.max_model_len
     cache = float(os.environ.get("VLLM_CPU_KVCACHE_SPACE") or 0) * 2**30
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    sequence = 2 * text.num_hidden_layers * heads * width * _BYTES * int(length or 0)
+    sequence = 2 * text.num_hidden_layers * heads * width * _BYTES * (length or 0)
     if cache and sequence > cache:
         problems.append(
             f"VLLM_CPU_KVCACHE_SPACE is {os.environ['VLLM_CPU_KVCACHE_SPACE']} GiB, and one sequence of "

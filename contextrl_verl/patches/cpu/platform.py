@@ -55,9 +55,11 @@ _device_module = _CpuDeviceModule()
 class PlatformCPU(PlatformBase):
     """One CPU device per process, gloo between processes, logical GPUs for Ray's scheduler."""
 
-    device_name = "cpu"
-    vendor_name = "cpu"
+    device_name = vendor_name = "cpu"
     device_module = _device_module
+    manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
+    set_device = synchronize = set_allocator_settings = empty_cache = staticmethod(_nothing)
+    profiler_start = profiler_stop = cudart = staticmethod(_nothing)
 
     def is_available(self) -> bool:
         return True
@@ -77,24 +79,6 @@ class PlatformCPU(PlatformBase):
     def device_count(self) -> int:
         return 1
 
-    def set_device(self, device_index: int) -> None:
-        pass
-
-    def synchronize(self, device_index: int | None = None) -> None:
-        pass
-
-    def manual_seed(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    def manual_seed_all(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    def set_allocator_settings(self, settings: str) -> None:
-        pass
-
-    def empty_cache(self) -> None:
-        pass
-
     def get_device_capability(self, device_index: int = 0) -> tuple[None, None]:
         return None, None
 
@@ -109,12 +93,6 @@ class PlatformCPU(PlatformBase):
     def nvtx_range(self, msg: str):
         yield
 
-    def profiler_start(self) -> None:
-        pass
-
-    def profiler_stop(self) -> None:
-        pass
-
     def ray_resource_name(self) -> str:
         """Ray's GPUs, counted but not there: verl places workers by accelerator and looks up their ids by this name."""
         return "GPU"
@@ -125,6 +103,3 @@ class PlatformCPU(PlatformBase):
     def is_ipc_supported(self) -> bool:
         """No: new weights reach vLLM through POSIX shared memory."""
         return False
-
-    def cudart(self) -> None:
-        return None

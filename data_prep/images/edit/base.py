@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from data_prep.images.edit.plan import EditPlan, NotEdited, Operation
@@ -13,61 +11,49 @@ if TYPE_CHECKING:
 
     from data_prep.images.item import VqaItem
 
-__all__ = ["Editor", "NotEdited", "NotReached", "Proposer", "seeded"]
+__all__ = ["Editor", "NotEdited", "NotReached", "Proposer"]
 
 
 class NotReached(NotEdited):
     """A question that an endpoint should have seen and did not (``spending cap``, ``failed``); a rerun may reach it."""
 
 
-class Proposer(Protocol):
-    """Says how to change a picture so that its question gets another answer.
-
-    Used within ``async with``.
+class Part(Protocol):
+    """Used within ``async with``.
 
     Attributes:
-        name: of the proposer and all its settings; goes in fingerprints.
+        name: of the part and all its settings; goes in fingerprints.
         remote: whether it waits for an endpoint, so that several are worth running at a time.
     """
 
     name: str
     remote: bool
 
-    async def __aenter__(self) -> Proposer: ...
+    async def __aenter__(self) -> Any: ...
 
     async def __aexit__(self, *exception: object) -> None: ...
+
+    def summary(self) -> dict[str, Any]:
+        """Requests, answers and money as plain values; empty for an offline one."""
+
+
+class Proposer(Part, Protocol):
+    """Says how to change a picture so that its question gets another answer."""
 
     def template(self, item: VqaItem) -> str | None:
         """A name for questions of one kind, over which chosen edits are spread; None if it cannot be edited for."""
 
     async def propose(self, item: VqaItem, image: Image.Image, seed: int) -> EditPlan:
-        """Raises NotEdited if there is nothing to propose, RemoteError if nothing more can be asked."""
-
-    def summary(self) -> dict[str, Any]:
-        """Requests, answers and money as plain values; empty for an offline one."""
+        """Raises NotEdited if there is nothing to propose, ConfigError if nothing more can be asked."""
 
 
-class Editor(Protocol):
-    """Carries a plan out; used within ``async with``. Attributes as for :class:`Proposer`."""
+class Editor(Part, Protocol):
+    """Carries a plan out."""
 
-    name: str
-    remote: bool
     operations: frozenset[Operation]
 
-    async def __aenter__(self) -> Editor: ...
-
-    async def __aexit__(self, *exception: object) -> None: ...
-
     async def edit(self, image: Image.Image, plan: EditPlan, seed: int) -> Image.Image:
-        """A new RGB picture of the same size.
-
-        Raises:
-            NotEdited: it cannot do this one.
-            RemoteError: nothing more can be asked.
-        """
-
-    def summary(self) -> dict[str, Any]:
-        """Requests, answers and money as plain values; empty for an offline one."""
+        """A new RGB picture of the same size. Raises as :meth:`Proposer.propose`."""
 
 
 class Offline:
@@ -83,9 +69,3 @@ class Offline:
 
     def summary(self) -> dict[str, Any]:
         return {}
-
-
-def seeded(seed: int, *names: str) -> random.Random:
-    """Random draws that depend on the seed and the names alone."""
-    text = "\0".join([str(seed), *names]).encode("utf-8", "surrogatepass")
-    return random.Random(int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "big"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image
 
-from data_prep.images.edit.plan import NotEdited, Region, clipped
+from data_prep.images.edit.cutout import levels
+from data_prep.images.edit.plan import NotEdited, Region, region_of
 
 # Levels by which a model's redrawing differs without meaning to.
 _REDRAWN = 24.0
@@ -46,8 +48,8 @@ class Frame:
         """The picture on the canvas; its border goes on to the canvas's, so that no bars tempt a model."""
         left, top, right, bottom = self.box
         inner = np.asarray(image.resize((right - left, bottom - top), Image.Resampling.LANCZOS))
-        beyond = [(top, self.size[1] - bottom), (left, self.size[0] - right)]
-        return Image.fromarray(np.pad(inner, beyond + [(0, 0)] * (inner.ndim - 2), mode="edge"))
+        beyond = top, self.size[1] - bottom, left, self.size[0] - right
+        return Image.fromarray(cv2.copyMakeBorder(inner, *beyond, cv2.BORDER_REPLICATE))
 
     def take(self, canvas: Image.Image, size: tuple[int, int]) -> Image.Image:
         """The picture back from a canvas of any scale."""
@@ -69,18 +71,13 @@ def changed_region(original: Image.Image, edited: Image.Image) -> Region:
     Raises:
         NotEdited: nothing did.
     """
-    from scipy import ndimage
-
-    change = np.abs(np.asarray(edited, dtype=np.float32) - np.asarray(original, dtype=np.float32)).max(axis=2)
+    change = np.abs(np.asarray(edited, dtype=np.int16) - np.asarray(original, dtype=np.int16)).max(axis=2)
+    found = (change > _REDRAWN).astype(np.uint8)
     # A model moves edges by a fraction of a pixel everywhere: thin lines of change are not meant.
-    found = ndimage.binary_opening(change > _REDRAWN, np.ones((3, 3), dtype=bool))
-    if not found.any():
-        found = change > _REDRAWN
+    broad = cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((3, 3), dtype=np.uint8))
     if not found.any():
         raise NotEdited("edit without effect", "nothing changed visibly")
-    rows, columns = np.nonzero(found.any(axis=1))[0], np.nonzero(found.any(axis=0))[0]
-    by = max(4, round(0.02 * max(original.size)))
-    return clipped((columns[0] - by, rows[0] - by, columns[-1] + 1 + by, rows[-1] + 1 + by), found.shape)
+    return region_of(broad if broad.any() else found, max(4, round(0.02 * max(original.size))))
 
 
 def refuse_restyled(original: Image.Image, answer: Image.Image, region: Region) -> None:
@@ -106,10 +103,8 @@ def refuse_restyled(original: Image.Image, answer: Image.Image, region: Region) 
 
 
 def _detail(pixels: np.ndarray) -> np.ndarray:
-    from scipy import ndimage
-
-    light = ndimage.uniform_filter(pixels.mean(axis=2), 2)[::2, ::2]
-    return np.abs(light - ndimage.uniform_filter(light, 3))
+    light = np.ascontiguousarray(cv2.blur(pixels.mean(axis=2), (2, 2))[::2, ::2])
+    return np.abs(light - cv2.blur(light, (3, 3)))
 
 
 def paste_region(original: Image.Image, edited: Image.Image, region: Region) -> Image.Image:
@@ -119,21 +114,12 @@ def paste_region(original: Image.Image, edited: Image.Image, region: Region) -> 
     """
     left, top, right, bottom = region
     feather = max(2, round(0.08 * min(right - left, bottom - top)))
-    ends = [
-        _ramp(right - left, feather, left > 0, right < original.width),
-        _ramp(bottom - top, feather, top > 0, bottom < original.height),
-    ]
-    share = np.minimum(ends[1][:, None], ends[0][None, :])[..., None]
-    result = np.asarray(original).copy()
-    part = (slice(top, bottom), slice(left, right))
-    mixed = result[part] * (1 - share) + np.asarray(edited)[part] * share
-    result[part] = np.clip(np.floor(mixed + 0.5), 0, 255).astype(np.uint8)
+    inside = np.zeros((original.height, original.width), dtype=np.uint8)
+    inside[top:bottom, left:right] = 1
+    # A side that is the picture's own border has nothing outside to be far from: it needs no fading.
+    steps = cv2.distanceTransform(inside, cv2.DIST_C, 3)[top:bottom, left:right, None] - 1
+    share = np.minimum(1.0, steps / feather) if not inside.all() else 1.0
+    result = np.array(original)
+    part = result[top:bottom, left:right]
+    part[:] = levels(part * (1.0 - share) + np.asarray(edited)[top:bottom, left:right] * share)
     return Image.fromarray(result)
-
-
-def _ramp(length: int, feather: int, at_start: bool, at_end: bool) -> np.ndarray:
-    """From 0 at an end to 1; an end at the picture's own border needs no fading."""
-    steps = np.arange(length)
-    start = np.minimum(1.0, steps / feather) if at_start else np.ones(length)
-    end = np.minimum(1.0, (length - 1 - steps) / feather) if at_end else np.ones(length)
-    return np.minimum(start, end)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
-from data_prep.images.edit.plan import Region
+from data_prep.images.edit.plan import Region, region_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,35 +21,21 @@ _FLOOR = 1.0
 
 @dataclass(frozen=True)
 class EditLimits:
-    """What an edit may do; levels are those of 8-bit channels.
+    """What an edit may do; levels are those of 8-bit channels."""
 
-    Attributes:
-        margin: pixels by which the region is grown before outside and inside are told apart (softened edges).
-        changed: levels from which on a pixel counts as changed, for the two limits that follow.
-        least_changed: share of the region that changed at least, and ``least_pixels`` in numbers.
-        cast: mean shift of a channel outside the region at most.
-        contrast: ratio of the spread of luminance outside, after to before, within 1/x and x.
-        outside_mean: mean change outside at most.
-        outside_share: share of the pixels outside that changed by more than ``outside_level``, at most.
-        sharper: ratio of the variance of the Laplacian outside, within 1/x and x; ``grain``: of fine detail inside.
-        edge: steepest step in the region over its contrast: after at least this share of before.
-        rim: share of the pixels along the inner border of the region that changed visibly, at most.
-        rim_level: levels that can be seen along a border.
-    """
-
-    margin: int = 2
-    changed: float = 12.0
-    least_changed: float = 0.004
+    margin: int = 2  # pixels by which the region is grown before outside and inside are told apart (softened edges)
+    changed: float = 12.0  # levels from which on a pixel counts as changed, for the two limits that follow
+    least_changed: float = 0.004  # share of the region that changed at least
     least_pixels: int = 8
-    cast: float = 1.0
-    contrast: float = 1.03
-    outside_mean: float = 0.5
-    outside_share: float = 0.01
+    cast: float = 1.0  # mean shift of a channel outside at most
+    contrast: float = 1.03  # spread of luminance outside, after to before, within 1/x and x
+    outside_mean: float = 0.5  # mean change outside at most
+    outside_share: float = 0.01  # share of the pixels outside that changed by more than the next one, at most
     outside_level: float = 3.0
-    sharper: float = 1.15
-    grain: float = 2.5
-    edge: float = 0.4
-    rim: float = 0.2
+    sharper: float = 1.15  # variance of the Laplacian outside, after to before, within 1/x and x
+    grain: float = 2.5  # of fine detail inside, likewise
+    edge: float = 0.4  # steepest step in the region over its contrast: after at least this share of before
+    rim: float = 0.2  # share of the pixels along the inner border of the region that changed by more than the next one
     rim_level: float = 5.0
 
 
@@ -81,10 +68,26 @@ def check_edit(
         return EditCheck("size changed")
     before, after = (np.asarray(image, dtype=np.float32) for image in (original, edited))
     core = _core(region, before.shape)
-    measures: dict[str, float] = {}
-    for measure in (_inside, _outside, _rim, _sharpness):
-        reason = measure(before, after, core, limits, measures)
-        if reason is not None:
+    change = np.abs(after - before).max(axis=2)
+    changed = int((change[core] > limits.changed).sum())
+    measures = {"changed_share": changed / max(1, int(core.sum()))}
+    if changed < limits.least_pixels or measures["changed_share"] < limits.least_changed:
+        return EditCheck("no change in the region", measures)
+    fine = [cv2.Laplacian(_light(pixels), cv2.CV_32F, borderType=cv2.BORDER_REPLICATE) for pixels in (before, after)]
+    measures |= _outside(before, after, fine, core, change, limits) | _rim(core, change, limits)
+    measures |= _inside(before, after, fine, core)
+    bounds = {
+        "outside_cast": ("colour cast", 0, limits.cast),
+        "outside_contrast": ("contrast changed", 1 / limits.contrast, limits.contrast),
+        "outside_sharpness": ("sharpness changed outside", 1 / limits.sharper, limits.sharper),
+        "outside_mean": ("changed outside the region", 0, limits.outside_mean),
+        "outside_share": ("changed outside the region", 0, limits.outside_share),
+        "rim_share": ("seam at the region's border", 0, limits.rim),
+        "edge_ratio": ("blurred in the region", limits.edge, np.inf),
+        "grain_ratio": ("grain changed in the region", 1 / limits.grain, limits.grain),
+    }
+    for name, (reason, low, high) in bounds.items():
+        if not low <= measures.get(name, low) <= high:
             return EditCheck(reason, measures)
     return EditCheck(None, measures)
 
@@ -101,131 +104,75 @@ def _core(region: Region | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _grown(core: np.ndarray, by: int) -> np.ndarray:
-    """Square growth; separable, since a box filter over a large photo is much slower."""
-    if by <= 0:
-        return core
-    from scipy import ndimage
-
-    return ndimage.maximum_filter(core, size=2 * by + 1, mode="constant")
-
-
-def _inside(
-    before: np.ndarray, after: np.ndarray, core: np.ndarray, limits: EditLimits, measures: dict[str, float]
-) -> str | None:
-    change = np.abs(after - before).max(axis=2)
-    count = int((change[core] > limits.changed).sum())
-    measures["changed_share"] = count / max(1, int(core.sum()))
-    few = count < limits.least_pixels or measures["changed_share"] < limits.least_changed
-    return "no change in the region" if few else None
+    return cv2.dilate(core.astype(np.uint8), np.ones((2 * by + 1,) * 2, dtype=np.uint8)) > 0
 
 
 def _outside(
-    before: np.ndarray, after: np.ndarray, core: np.ndarray, limits: EditLimits, measures: dict[str, float]
-) -> str | None:
-    outside = ~_grown(core, limits.margin)
+    before: np.ndarray,
+    after: np.ndarray,
+    fine: list[np.ndarray],
+    core: np.ndarray,
+    change: np.ndarray,
+    limits: EditLimits,
+) -> dict[str, float]:
+    outside, calm = ~_grown(core, limits.margin), ~_grown(core, limits.margin + 1)
     if outside.sum() < 16:
-        return None  # the region is the whole picture
-    one, other = before[outside], after[outside]
-    difference = other - one
-    light_before, light_after = _light(before), _light(after)
-    spread = (float(light_after[outside].std()) + _FLOOR) / (float(light_before[outside].std()) + _FLOOR)
-    calm = ~_grown(core, limits.margin + 1)
-    sharpness = _ratio(_laplacian(light_after), _laplacian(light_before), calm)
-    change = np.abs(difference).max(axis=1)
-    measures |= {
+        return {}  # the region is the whole picture
+    difference = (after - before)[outside]
+    spreads = [float(_light(pixels)[outside].std()) + _FLOOR for pixels in (before, after)]
+    details = [float(laplacian[calm].var()) + _FLOOR if calm.any() else 1.0 for laplacian in fine]
+    return {
         "outside_cast": float(np.abs(difference.mean(axis=0)).max()),
-        "outside_contrast": spread,
-        "outside_sharpness": sharpness,
+        "outside_contrast": spreads[1] / spreads[0],
+        "outside_sharpness": details[1] / details[0],
         "outside_mean": float(np.abs(difference).mean()),
-        "outside_share": float((change > limits.outside_level).mean()),
+        "outside_share": float((change[outside] > limits.outside_level).mean()),
     }
-    if measures["outside_cast"] > limits.cast:
-        return "colour cast"
-    if not 1 / limits.contrast <= spread <= limits.contrast:
-        return "contrast changed"
-    if not 1 / limits.sharper <= sharpness <= limits.sharper:
-        return "sharpness changed outside"
-    if measures["outside_mean"] > limits.outside_mean or measures["outside_share"] > limits.outside_share:
-        return "changed outside the region"
-    return None
 
 
-def _rim(
-    before: np.ndarray, after: np.ndarray, core: np.ndarray, limits: EditLimits, measures: dict[str, float]
-) -> str | None:
+def _rim(core: np.ndarray, change: np.ndarray, limits: EditLimits) -> dict[str, float]:
     """An edit fades out before the region ends; a piece that was put in ends with it."""
+    # Inside, next to a pixel outside that is in the picture: the picture's own border is no seam. With the margin the
+    # edit may end at the core's own border as well.
     grown = _grown(core, limits.margin)
-    # Inside, next to a pixel outside that is in the picture: the picture's own border is no seam.
-    beside = _grown(~grown, 1) & grown
-    if not beside.any():
-        return None
-    change = np.abs(after - before).max(axis=2)
-    # With the margin the edit may end at the core's own border as well.
-    border = beside if limits.margin == 0 else beside | (_grown(~core, 1) & core)
-    shares = [float((change[where] > limits.rim_level).mean()) for where in (beside, border & core) if where.any()]
-    measures["rim_share"] = max(shares)
-    return "seam at the region's border" if measures["rim_share"] > limits.rim else None
+    rims = [_grown(~inside, 1) & inside for inside in (grown, core)]
+    shares = [float((change[rim] > limits.rim_level).mean()) for rim in rims if rims[0].any() and rim.any()]
+    return {"rim_share": max(shares)} if shares else {}
 
 
-def _sharpness(
-    before: np.ndarray, after: np.ndarray, core: np.ndarray, limits: EditLimits, measures: dict[str, float]
-) -> str | None:
-    rows, columns = np.nonzero(core.any(axis=1))[0], np.nonzero(core.any(axis=0))[0]
-    part = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    one, other, inside = before[part], after[part], core[part]
+def _inside(before: np.ndarray, after: np.ndarray, fine: list[np.ndarray], core: np.ndarray) -> dict[str, float]:
+    measures = {}
     ring = _grown(core, 8) & ~_grown(core, 1)
     # What was erased leaves what is around it: no sharper edges than those are wanted.
-    wanted = [found for found in (_steepness(one, inside), _steepness(before, ring)) if found is not None]
-    steepness = _steepness(other, inside)
+    wanted = [found for found in (_steepness(before, core), _steepness(before, ring)) if found is not None]
+    steepness = _steepness(after, core)
     if wanted and steepness is not None:
         measures["edge_ratio"] = steepness / min(wanted)
-        if measures["edge_ratio"] < limits.edge:
-            return "blurred in the region"
-    # The grain may be that of the old content or that of the surroundings, or between the two.
-    grains = [_grain(before, core)] + ([_grain(before, ring)] if ring.sum() >= 64 else [])
-    found = _grain(after, core)
-    measures["grain_ratio"] = found / min(max(found, min(grains)), max(grains))
-    if not 1 / limits.grain <= measures["grain_ratio"] <= limits.grain:
-        return "grain changed in the region"
-    return None
+    # Fine detail where there are no edges: the lower quarter of the Laplacian's sizes. It may be that of the old
+    # content or that of the surroundings, or between the two.
+    places = [(fine[0], core), (fine[1], core)] + ([(fine[0], ring)] if ring.sum() >= 64 else [])
+    old, new, *around = (float(np.percentile(np.abs(laplacian[where]), 25)) + _FLOOR for laplacian, where in places)
+    return measures | {"grain_ratio": new / np.clip(new, min([old, *around]), max([old, *around]))}
 
 
 def _light(pixels: np.ndarray) -> np.ndarray:
     return pixels @ np.array((0.299, 0.587, 0.114), dtype=np.float32)
 
 
-def _laplacian(light: np.ndarray) -> np.ndarray:
-    wide = np.pad(light, 1, mode="edge")
-    return wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:] - 4 * light
-
-
-def _ratio(after: np.ndarray, before: np.ndarray, where: np.ndarray) -> float:
-    if not where.any():
-        return 1.0
-    return (float(after[where].var()) + _FLOOR) / (float(before[where].var()) + _FLOOR)
-
-
 def _steepness(pixels: np.ndarray, inside: np.ndarray) -> float | None:
     """Steepest step between neighbours over the contrast, in the channel of most contrast; None without contrast."""
-    if inside.sum() < 16 or min(inside.shape) < 3:
+    if inside.sum() < 16:
         return None
+    left, top, right, bottom = region_of(inside)
+    pixels, inside = pixels[top:bottom, left:right], inside[top:bottom, left:right]
     low, high = np.percentile(pixels[inside], (1, 99), axis=0)
     channel = int((high - low).argmax())
     contrast = float((high - low)[channel])
-    if contrast < _CONTRAST:
-        return None
-    plane = pixels[..., channel]
-    down = np.abs(np.diff(plane, axis=0))[inside[1:] & inside[:-1]]
-    across = np.abs(np.diff(plane, axis=1))[inside[:, 1:] & inside[:, :-1]]
-    steps = np.concatenate([down, across])
+    steps = [np.abs(np.diff(pixels[..., channel], axis=axis)) for axis in (0, 1)]
+    steps = np.concatenate([steps[0][inside[1:] & inside[:-1]], steps[1][inside[:, 1:] & inside[:, :-1]]])
     # Not the one steepest step: a speck would hide a blur.
     count = max(4, len(steps) // 200)
-    if len(steps) < count:
+    if contrast < _CONTRAST or min(inside.shape) < 3 or len(steps) < count:
         return None
-    return float(np.partition(steps, len(steps) - count)[-count:].mean()) / contrast
-
-
-def _grain(pixels: np.ndarray, where: np.ndarray) -> float:
-    """Fine detail where there are no edges: the lower quarter of the Laplacian's sizes."""
-    laplacian = np.abs(_laplacian(_light(pixels)))[where]
-    return float(np.percentile(laplacian, 25)) + _FLOOR
+    # A shape that fills less than a percent is steeper than the contrast.
+    return min(1.0, float(np.partition(steps, len(steps) - count)[-count:].mean()) / contrast)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
 
+from contextrl_verl.errors import ConfigError
 from data_prep.images.edit.base import Offline
 from data_prep.images.edit.blend import changed_region, paste_region, refuse_restyled, same_shape
 from data_prep.images.edit.plan import EditPlan, NotEdited, Operation, seen_region
 from data_prep.images.edit.remote_images import instruction_of
-from data_prep.images.errors import ImagePairError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,7 +23,7 @@ class DiffusersEditor(Offline):
         steps: of denoising; None for the pipeline's own number.
 
     Raises:
-        ImagePairError: diffusers is not installed, the model cannot be loaded, or it does not edit pictures.
+        ConfigError: diffusers is not installed, the model cannot be loaded, or it does not edit pictures.
     """
 
     operations: frozenset[Operation] = frozenset(get_args(Operation))
@@ -59,7 +59,7 @@ class DiffusersEditor(Offline):
             import torch
             from diffusers import DiffusionPipeline
         except ImportError as error:
-            raise ImagePairError(
+            raise ConfigError(
                 f"editor diffusers:{self.model} needs the package {error.name!r}. Fix: pip install diffusers "
                 "transformers accelerate, or take another editor."
             ) from None
@@ -69,14 +69,14 @@ class DiffusersEditor(Offline):
             pipeline = DiffusionPipeline.from_pretrained(self.model, torch_dtype=kind, use_safetensors=True)
         except (OSError, ValueError, ImportError, AttributeError) as error:
             said = " ".join(str(error).split())[:300]
-            raise ImagePairError(
+            raise ConfigError(
                 f"editor diffusers:{self.model}: the model cannot be loaded ({said}). Fix: give the folder or name of "
                 "a pipeline that is stored as safetensors, such as Qwen/Qwen-Image-Edit."
             ) from None
         import inspect
 
         if not {"image", "prompt"} <= set(inspect.signature(pipeline.__call__).parameters):
-            raise ImagePairError(
+            raise ConfigError(
                 f"editor diffusers:{self.model}: {type(pipeline).__name__} does not take a picture and a text. Fix: "
                 "take a pipeline that edits pictures."
             )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from data_prep.images.edit.base import Editor, Proposer
 from data_prep.images.edit.plan import EditPlan, NotEdited
 from data_prep.images.edit.remote_images import RemoteEditor
-from data_prep.images.edit.vlm import VlmProposer, plan_of
+from data_prep.images.edit.vlm import PROMPT_VERSION, Proposal, VlmProposer, plan_of, proposal_messages
+from data_prep.models.chat import input_tokens
 
 if TYPE_CHECKING:
     from data_prep.images.item import VqaItem
@@ -33,11 +34,12 @@ def sentences(
         plan: EditPlan | None = None
         try:
             if isinstance(proposer, VlmProposer):
-                reply = proposer.stored(item, image)
+                messages = proposal_messages(item, image)
+                reply = proposer.stored(messages, Proposal, PROMPT_VERSION)
                 if reply is None:
                     calls += 1
-                    tokens = proposer.tokens(item, image)
-                    guess, bound = guess + tokens[0], bound + tokens[1]
+                    about, most = input_tokens(messages, proposer.spec.tokens_per_image)
+                    guess, bound = guess + about, bound + most
                 else:
                     known += 1
                     plan = plan_of(reply, item, image)
@@ -49,19 +51,9 @@ def sentences(
         cached, edits = cached + stored, edits + (not stored)
     yield f"{count} questions to edit for"
     if isinstance(proposer, VlmProposer):
-        settings, prices = proposer.endpoint.settings, proposer.endpoint.budget.prices
-        usual = calls * min(_USUAL_REPLY_TOKENS, settings.max_tokens)
-        money = "no prices given, so no cost"
-        if prices is not None:
-            worst = prices.cost(bound, calls * settings.max_tokens)
-            money = f"{prices.cost(guess, usual):.4f} {prices.currency} (at most {worst:.4f} without retries)"
-        yield (
-            f"proposer: {calls} calls to make, {known} answers already in the cache; about {guess:,} input and "
-            f"{usual:,} output tokens; {money}"
-        )
+        yield f"proposer: {proposer.costs(calls, known, guess, bound, _USUAL_REPLY_TOKENS)}"
     if isinstance(editor, RemoteEditor):
-        prices = editor.budget.prices
-        money = "no price given, so no cost"
-        if prices is not None:
-            money = f"at most {prices.cost(0, edits):.4f} {prices.currency} without retries"
+        budget, money = editor.budget, "no price given, so no cost"
+        if budget.known:
+            money = f"at most {budget.cost((0, edits)):.4f} {budget.currency} without retries"
         yield f"editor: at most {edits} pictures to make, {cached} already in the cache; {money}"

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from data_prep.images.edit.annotated_plans import GivenPlans
+from contextrl_verl.errors import ConfigError
 from data_prep.images.edit.procedural import ProceduralEditor
-from data_prep.images.edit.rules import USUAL, EasyVqaRules
+from data_prep.images.edit.rules import USUAL, EasyVqaRules, GivenPlans
 from data_prep.images.errors import ImagePairError
-from data_prep.models.budget import Budget, Prices
-from data_prep.models.errors import RemoteError
-from data_prep.models.key import DEFAULT_VARIABLE
-from data_prep.models.spec import EndpointRole
+from data_prep.models.budget import Budget
+from data_prep.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from data_prep.images.edit.base import Editor, Proposer
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 _LOCAL_PROPOSERS = ("rules:easy_vqa", "given")
 
 
-class ProposerRole(EndpointRole):
+class ProposerSpec(ModelSpec):
     """Who says what to change.
 
     Attributes:
@@ -34,7 +33,7 @@ class ProposerRole(EndpointRole):
     """
 
     model: str = Field("rules:easy_vqa", min_length=1)
-    cache: Path = Path("outputs/edit_cache")
+    cache: Path | None = Path("outputs/edit_cache")
     operations: str = ""
 
     @property
@@ -42,7 +41,7 @@ class ProposerRole(EndpointRole):
         return self.model not in _LOCAL_PROPOSERS
 
 
-class EditorRole(EndpointRole):
+class EditorSpec(ModelSpec):
     """Who carries it out.
 
     Attributes:
@@ -53,10 +52,10 @@ class EditorRole(EndpointRole):
     """
 
     model: str = Field("procedural", min_length=1)
-    cache: Path = Path("outputs/edit_cache")
+    cache: Path | None = Path("outputs/edit_cache")
     key_variable: str = ""
     timeout: float = Field(180.0, gt=0)
-    price: float | None = None
+    price: Decimal | None = Field(None, ge=0)
     steps: int | None = Field(None, ge=1)
     device: str | None = None
     font: Path | None = None
@@ -66,65 +65,63 @@ class EditorRole(EndpointRole):
         return self.model.startswith(("gemini:", "openai:"))
 
     def budget(self) -> Budget:
-        """Raises RemoteError for a cap without a price, or token prices."""
+        """Raises ConfigError for a cap without a price, or token prices."""
         if self.price_in is not None or self.price_out is not None:
-            raise RemoteError("An editor's prices are per picture. Fix: give price=... instead of price_in, price_out.")
+            raise ConfigError("An editor's prices are per picture. Fix: give price=... instead of price_in, price_out.")
         if self.max_cost is not None and self.price is None:
-            raise RemoteError(
+            raise ConfigError(
                 f"A spending cap of {self.max_cost} needs a price to count with. Fix: give the price of one picture, "
                 "price=..., too."
             )
-        return Budget(None if self.price is None else Prices.each(self.price, self.currency), self.max_cost)
+        # Output then counts pictures, not tokens.
+        prices = (None, None) if self.price is None else (Decimal(0), self.price * 1_000_000)
+        return Budget(*prices, self.max_cost, self.currency)
 
 
-def make_proposer(role: ProposerRole, environ: Mapping[str, str] = os.environ) -> Proposer:
-    """The proposer of a role.
+def make_proposer(spec: ProposerSpec, environ: Mapping[str, str] = os.environ) -> Proposer:
+    """The proposer of a spec.
 
     Raises:
         ImagePairError: unknown operations.
-        RemoteError: prices, cap or address that make no sense.
+        ConfigError: prices, cap or address that make no sense.
     """
-    if role.model == "rules:easy_vqa":
-        named = tuple(name.strip() for name in role.operations.split(",") if name.strip())
+    if spec.model == "rules:easy_vqa":
+        named = tuple(name.strip() for name in spec.operations.split(",") if name.strip())
         return EasyVqaRules(named or USUAL)
-    if role.model == "given":
+    if spec.model == "given":
         return GivenPlans()
-    if role.model.startswith("rules:"):
+    if spec.model.startswith("rules:"):
         raise ImagePairError(
-            f"proposer {role.model!r}: there are rules for easy_vqa only. Fix: give rules:easy_vqa, given, or the name "
+            f"proposer {spec.model!r}: there are rules for easy_vqa only. Fix: give rules:easy_vqa, given, or the name "
             "of a vision-language model."
         )
     from data_prep.images.edit.vlm import VlmProposer
 
-    return VlmProposer(role.settings(), role.replies(), role.budget(), environ)
+    return VlmProposer(spec, environ)
 
 
-def make_editor(role: EditorRole, environ: Mapping[str, str] = os.environ) -> Editor:
-    """The editor of a role.
+def make_editor(spec: EditorSpec, environ: Mapping[str, str] = os.environ) -> Editor:
+    """The editor of a spec.
 
     Raises:
         ImagePairError: an editor that is none.
-        RemoteError: price, cap or address that make no sense.
+        ConfigError: price, cap or address that make no sense.
     """
-    kind, _, model = role.model.partition(":")
+    kind, _, model = spec.model.partition(":")
     if kind == "procedural" and not model:
-        if role.font is not None and not role.font.is_file():
-            raise ImagePairError(f"editor procedural, font: there is no file {role.font}. Fix: name a TrueType file.")
-        return ProceduralEditor(None if role.font is None else str(role.font))
+        if spec.font is not None and not spec.font.is_file():
+            raise ImagePairError(f"editor procedural, font: there is no file {spec.font}. Fix: name a TrueType file.")
+        return ProceduralEditor(None if spec.font is None else str(spec.font))
     if kind == "diffusers" and model:
-        return _diffusers(model, role.device, role.steps)
+        return _diffusers(model, spec.device, spec.steps)
     if kind in ("gemini", "openai") and model:
-        if kind == "gemini":
-            from data_prep.images.edit.gemini import KEY_VARIABLE
-            from data_prep.images.edit.gemini import GeminiEditor as Remote
-        else:
-            from data_prep.images.edit.openai_edit import OpenAIEditor as Remote
+        from data_prep.images.edit.remote_images import GeminiEditor, OpenAIEditor
 
-            KEY_VARIABLE = DEFAULT_VARIABLE
-        role = role.model_copy(update={"model": model, "key_variable": role.key_variable or KEY_VARIABLE})
-        return Remote(role.settings(), role.replies(), role.budget(), environ)
+        variable = spec.key_variable or f"{kind.upper()}_API_KEY"
+        named = spec.model_copy(update={"model": model, "key_variable": variable})
+        return (GeminiEditor if kind == "gemini" else OpenAIEditor)(named, environ)
     raise ImagePairError(
-        f"editor {role.model!r} is none. Fix: give procedural, gemini:MODEL, openai:MODEL or diffusers:FOLDER."
+        f"editor {spec.model!r} is none. Fix: give procedural, gemini:MODEL, openai:MODEL or diffusers:FOLDER."
     )
 
 

@@ -59,29 +59,21 @@ class Asked:
 
 _COLOUR = "|".join([*COLOURS, *_SPELLINGS])
 _THING = rf"(?:(?P<colour>{_COLOUR}) )?(?P<shape>{'|'.join(SHAPES)}|shape)"
-_IN = r"(?: in the (?:image|picture))?"
 _PICTURE = r"the (?:image|picture)"
-_TEMPLATES: list[tuple[str, bool, re.Pattern[str]]] = [
-    (kind, negated, re.compile(pattern))
-    for kind, negated, pattern in (
-        (
-            "shape",
-            False,
-            rf"(?:what|which) shape (?:is present|is in {_PICTURE}|is there{_IN}|does {_PICTURE} contain)",
-        ),
-        ("shape", False, rf"what is the (?P<colour>{_COLOUR}) (?P<shape>shape)"),
-        ("shape", False, rf"what shape is the (?P<colour>{_COLOUR}) (?P<shape>shape|one)"),
-        ("colour", False, rf"(?:what|which) colou?r is the {_THING}"),
-        ("colour", False, rf"what is the colou?r of the {_THING}"),
-        ("existence", False, rf"is there an? {_THING}{_IN}"),
-        ("existence", True, rf"is there (?:not an?|no) {_THING}{_IN}"),
-        ("existence", False, rf"is an? {_THING} present{_IN}"),
-        ("existence", True, rf"is (?:no|not an?) {_THING} present{_IN}"),
-        ("existence", True, rf"is an? {_THING} not present{_IN}"),
-        ("existence", False, rf"does {_PICTURE} contain an? {_THING}"),
-        ("existence", True, rf"does {_PICTURE} not contain an? {_THING}"),
-        ("existence", True, rf"does {_PICTURE} contain no {_THING}"),
-    )
+_IN = rf"(?: in {_PICTURE})?"
+_TEMPLATES: list[tuple[Literal["shape", "colour", "existence"], bool, str]] = [
+    ("shape", False, rf"(?:what|which) shape (?:is present|is in {_PICTURE}|is there{_IN}|does {_PICTURE} contain)"),
+    ("shape", False, rf"what (?:is|shape is) the (?P<colour>{_COLOUR}) shape"),
+    ("shape", False, rf"what shape is the (?P<colour>{_COLOUR}) one"),
+    ("colour", False, rf"(?:what|which) colou?r is the {_THING}"),
+    ("colour", False, rf"what is the colou?r of the {_THING}"),
+    ("existence", False, rf"is there an? {_THING}{_IN}"),
+    ("existence", True, rf"is there (?:not an?|no) {_THING}{_IN}"),
+    ("existence", False, rf"is an? {_THING} present{_IN}"),
+    ("existence", True, rf"is (?:no|not an?) {_THING} present{_IN}"),
+    ("existence", True, rf"is an? {_THING} not present{_IN}"),
+    ("existence", False, rf"does {_PICTURE} contain an? {_THING}"),
+    ("existence", True, rf"does {_PICTURE} (?:not contain an?|contain no) {_THING}"),
 ]
 
 
@@ -89,7 +81,7 @@ def parse_question(text: str) -> Asked | None:
     """What a question asks; None if it is not understood."""
     plain = " ".join(text.lower().split()).rstrip("?").rstrip()
     for kind, negated, pattern in _TEMPLATES:
-        found = pattern.fullmatch(plain)
+        found = re.fullmatch(pattern, plain)
         if found is None:
             continue
         said = found.groupdict()

@@ -1,4 +1,4 @@
-"""What all editors behind an endpoint have in common: cache, cap, retries, and back to one region of the original."""
+"""Editors behind an endpoint: cache, cap, retries, and back to one region of the original."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import base64
 import binascii
 import hashlib
 import io
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import quote
+
+import numpy as np
+from pydantic import AliasPath, Base64Bytes, Base64UrlBytes, BaseModel, Field, ValidationError
 
 from data_prep.images.decode import ImageRejected, open_image
 from data_prep.images.edit.base import NotReached
 from data_prep.images.edit.blend import Frame, changed_region, paste_region, refuse_restyled, same_shape
 from data_prep.images.edit.plan import EditPlan, NotEdited, Operation, seen_region
 from data_prep.models.cache import digest
-from data_prep.models.endpoint import GuardedEndpoint
-from data_prep.models.errors import CapReached, Refused, Transient
-from data_prep.models.reply import MalformedReply
+from data_prep.models.endpoint import Endpoint, MalformedReply, NotAnswered
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,41 +57,42 @@ def instruction_of(plan: EditPlan) -> str:
     return f"{text}{place} {_CARE}"
 
 
-class RemoteEditor(GuardedEndpoint):
+class RemoteEditor(Endpoint):
     """An editor behind an endpoint; a subclass sends the request and finds the picture in the answer.
 
     Attributes:
         canvases: sizes that the model knows; None if it takes all.
-        parameters: what of the settings can change an answer, besides model and plan.
     """
 
     remote = True
     operations: frozenset[Operation] = frozenset(get_args(Operation))
     kind = ""
     canvases: list[tuple[int, int]] | None = None
-    parameters: Mapping[str, Any] = {}
 
     @property
     def name(self) -> str:
-        return f"{self.kind}:{self.settings.model} {_VERSION}"
+        return f"{self.kind}:{self.spec.model} {_VERSION}"
 
     def _request(self, image: Image.Image, plan: EditPlan) -> dict[str, Any]:
-        """What is sent: arguments of the client's function."""
+        """What is sent."""
         raise NotImplementedError
 
-    async def _ask(self, request: dict[str, Any]) -> bytes:
-        """One request; the encoded picture in the answer. Raises MalformedReply if there is none."""
+    async def _call(self, client: Any, request: dict[str, Any]) -> Any:
+        """The response to one request."""
+        raise NotImplementedError
+
+    def _picture(self, body: bytes) -> bytes:
+        """The encoded picture in an answer. Raises MalformedReply if there is none."""
         raise NotImplementedError
 
     async def edit(self, image: Image.Image, plan: EditPlan, seed: int) -> Image.Image:
         """See :class:`data_prep.images.edit.base.Editor`; the seed has no influence."""
-        instruction_of(plan)
         key = self.key(image, plan)
         record = self.cache.read(key) if self.cache else None
         answer = self._stored(record, image)
         if answer is not None:
             self.usage.cached += 1
-        elif record is not None and record.get("how") == "malformed" and not self.settings.again_if_malformed:
+        elif record is not None and record.get("how") == "malformed" and not self.spec.again_if_malformed:
             self.usage.cached += 1
             raise NotEdited("no picture came back", str(record.get("why")))
         else:
@@ -105,8 +107,8 @@ class RemoteEditor(GuardedEndpoint):
             {
                 "version": _VERSION,
                 "editor": self.kind,
-                "model": self.settings.model,
-                "parameters": dict(self.parameters),
+                "model": self.spec.model,
+                "parameters": {},
                 "image": [image.size, hashlib.sha256(image.tobytes()).hexdigest()],
                 "instruction": instruction_of(plan),
                 "region": plan.region,
@@ -128,58 +130,36 @@ class RemoteEditor(GuardedEndpoint):
             return None
 
     async def _asked(self, key: str, image: Image.Image, plan: EditPlan) -> Image.Image:
-        problem = ""
-
-        # Encoding takes a while; meanwhile the answers of others are read, and no timeout runs.
+        problem, record = "", {"model": self.spec.model}
+        # Encoding takes a while; meanwhile the answers of others are read.
         request = await asyncio.to_thread(self._request, image, plan)
-
-        async def once() -> tuple[bytes, Image.Image]:
-            return await self._once(request, image)
-
-        try:
-            for _ in range(self.settings.malformed_tries):
-                try:
-                    data, answer = await self._with_retries(once)
-                except MalformedReply as error:
-                    self.usage.malformed_replies += 1
-                    problem = self._secret.scrub(str(error))
-                    continue
-                self.usage.answered += 1
-                self._failed_in_a_row = 0
-                if self.cache:
-                    self.cache.write(key, self._record("answered", image=base64.b64encode(data).decode("ascii")))
-                return answer
-        except CapReached:
-            self.usage.capped += 1
-            raise NotReached("spending cap", "the spending cap is reached") from None
-        except Refused as error:
-            self._count_refusal(str(error))
-            raise NotEdited("refused by the endpoint", str(error)) from None
-        except Transient as error:
-            self._count_failure(error)
-            raise NotReached("failed", str(error)) from None
-        self._failed_in_a_row = 0
-        self.usage.malformed += 1
-        why = f"{self.settings.malformed_tries} answers without a usable picture; the last one: {problem}"
-        if self.cache:
-            self.cache.write(key, self._record("malformed", why=why))
-        raise NotEdited("no picture came back", why)
-
-    async def _once(self, request: dict[str, Any], image: Image.Image) -> tuple[bytes, Image.Image]:
-        async def send() -> bytes | MalformedReply:
+        for _ in range(self.spec.malformed_tries):
             try:
-                return await self._ask(request)
+                body = await self.send(lambda client: self._call(client, request), (0, 1))
+            except NotAnswered as error:
+                self.count(error)
+                if error.how == "refused":
+                    raise NotEdited("refused by the endpoint", str(error)) from None
+                raise NotReached(error.how, str(error)) from None
+            # A price per picture: it was answered, and is billed, even if it cannot be used.
+            self.budget.add((0, 1))
+            try:
+                data = self._picture(body)
+                answer = self._fitted(data, image)
             except MalformedReply as error:
-                # It was answered, and is billed, though it cannot be used.
-                return error
-
-        found = await self._guarded(send, (0, 1), lambda _: (0, 1))
-        if isinstance(found, MalformedReply):
-            raise found
-        return found, self._fitted(found, image)
-
-    def _record(self, how: str, **fields: str) -> dict[str, Any]:
-        return {"model": self.settings.model, "how": how, **fields}
+                self.usage.malformed_replies += 1
+                problem = self.scrub(str(error))
+                continue
+            self.answered()
+            if self.cache:
+                encoded = base64.b64encode(data).decode("ascii")
+                self.cache.write(key, record | {"how": "answered", "image": encoded})
+            return answer
+        self.usage.malformed += 1
+        why = f"{self.spec.malformed_tries} answers without a usable picture; the last one: {problem}"
+        if self.cache:
+            self.cache.write(key, record | {"how": "malformed", "why": why})
+        raise NotEdited("no picture came back", why)
 
     def frame(self, image: Image.Image) -> Frame | None:
         """The canvas a picture is sent on, if the model knows a few sizes only."""
@@ -208,21 +188,114 @@ class RemoteEditor(GuardedEndpoint):
             return frame.take(answer, image.size)
         return answer if answer.size == image.size else answer.resize(image.size, Pillow.Resampling.LANCZOS)
 
-    def summary(self) -> dict[str, Any]:
-        """Requests, answers and money as plain values."""
-        return usage_summary(self)
 
+class OpenAIEditor(RemoteEditor):
+    """OpenAI's image models, or any endpoint that speaks ``images/edits``.
 
-def usage_summary(endpoint: GuardedEndpoint) -> dict[str, Any]:
-    """What an endpoint was asked and what it cost, as plain values for ``summary.json``."""
-    usage, budget, cache = endpoint.usage, endpoint.budget, endpoint.cache
-    counts = {**vars(usage), "retries": dict(usage.retries), "fallbacks": list(usage.fallbacks)}
-    counts |= {"model": endpoint.settings.model, "damaged_cache_files": cache.damaged if cache else 0}
-    if budget.prices is not None:
-        counts |= {
-            "spent": float(budget.spent),
-            "of_it_at_worst_case": float(budget.uncertain),
-            "currency": budget.prices.currency,
-            "cap": None if budget.cap is None else float(budget.cap),
+    The picture goes along on one of the canvases that the models know; where the plan has a region, a mask says that
+    only it may be drawn on.
+    """
+
+    kind = "openai"
+    canvases = [(1024, 1024), (1536, 1024), (1024, 1536)]
+
+    def _request(self, image: Image.Image, plan: EditPlan) -> dict[str, Any]:
+        frame = self.frame(image)
+        request: dict[str, Any] = {
+            "model": self.spec.model,
+            "image": ("picture.png", self.sent(image), "image/png"),
+            "prompt": instruction_of(plan),
+            "size": f"{frame.size[0]}x{frame.size[1]}",
+            "n": 1,
         }
-    return counts
+        if plan.region is not None:
+            request["mask"] = ("mask.png", self._mask(image, plan), "image/png")
+        return request
+
+    async def _call(self, client: Any, request: dict[str, Any]) -> Any:
+        return await client.images.with_raw_response.edit(**request)
+
+    def _picture(self, body: bytes) -> bytes:
+        try:
+            found = _OpenAIAnswer.model_validate_json(body)
+        except ValidationError:
+            raise MalformedReply("the body holds no picture") from None
+        # Nothing is fetched from an address.
+        return found.data[0].b64_json
+
+    def _mask(self, image: Image.Image, plan: EditPlan) -> bytes:
+        """Transparent where the model may draw."""
+        from PIL import Image as Pillow
+
+        frame = self.frame(image)
+        canvas = np.full((frame.size[1], frame.size[0], 4), 255, dtype=np.uint8)
+        left, top, right, bottom = plan.region
+        across = (frame.box[2] - frame.box[0]) / image.width
+        down = (frame.box[3] - frame.box[1]) / image.height
+        rows = slice(frame.box[1] + int(top * down), frame.box[1] + int(np.ceil(bottom * down)))
+        columns = slice(frame.box[0] + int(left * across), frame.box[0] + int(np.ceil(right * across)))
+        canvas[rows, columns, 3] = 0
+        target = io.BytesIO()
+        Pillow.fromarray(canvas).save(target, format="PNG")
+        return target.getvalue()
+
+
+class _OpenAIPicture(BaseModel):
+    b64_json: Base64Bytes = Field(min_length=1)
+
+
+class _OpenAIAnswer(BaseModel):
+    data: list[_OpenAIPicture] = Field(min_length=1)
+
+
+class GeminiEditor(RemoteEditor):
+    """Gemini's image models, by Google's own protocol."""
+
+    kind = "gemini"
+    default_url = "https://generativelanguage.googleapis.com"
+    url_variable = "GOOGLE_GEMINI_BASE_URL"
+
+    def _request(self, image: Image.Image, plan: EditPlan) -> dict[str, Any]:
+        picture = {"mimeType": "image/png", "data": base64.b64encode(self.sent(image)).decode("ascii")}
+        return {
+            "contents": [{"role": "user", "parts": [{"inlineData": picture}, {"text": instruction_of(plan)}]}],
+            "generationConfig": {"responseModalities": ["TEXT", "IMAGE"]},
+        }
+
+    async def _call(self, client: Any, request: dict[str, Any]) -> Any:
+        import httpx
+        from openai import Omit
+
+        # Google takes its keys in a header of its own only.
+        headers = {"Authorization": Omit(), "x-goog-api-key": self._key.get_secret_value()}
+        path = f"/v1beta/models/{quote(self.spec.model, safe='')}:generateContent"
+        return await client.post(path, cast_to=httpx.Response, body=request, options={"headers": headers})
+
+    def _picture(self, body: bytes) -> bytes:
+        try:
+            found = _GeminiAnswer.model_validate_json(body)
+        except ValidationError:
+            raise MalformedReply("the body is no answer of Gemini") from None
+        said = f"blocked: {found.blocked}" if found.blocked else ""
+        for candidate in found.candidates:
+            for part in candidate.parts:
+                if part.data:
+                    return part.data
+                said = said or part.text
+            said = said or candidate.finish
+        raise MalformedReply(f"the answer holds no picture ({said[:200] or 'nothing'})")
+
+
+class _GeminiPart(BaseModel):
+    text: str = ""
+    data: Base64UrlBytes = Field(b"", validation_alias=AliasPath("inlineData", "data"))
+
+
+class _GeminiCandidate(BaseModel):
+    parts: list[_GeminiPart] = Field([], validation_alias=AliasPath("content", "parts"))
+    finish: str = Field("", validation_alias="finishReason")
+
+
+class _GeminiAnswer(BaseModel):
+    candidates: list[_GeminiCandidate] = []
+    blocked: str = Field("", validation_alias=AliasPath("promptFeedback", "blockReason"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_prep.images.edit.base import NotReached
 from data_prep.images.edit.plan import EditPlan, NotEdited, Operation, clipped
-from data_prep.images.edit.remote_images import usage_summary
-from data_prep.images.encode import encode_alike
+from data_prep.images.store import encode_alike
 from data_prep.images.wording import answer_key, question_key
-from data_prep.models.budget import Budget
-from data_prep.models.cache import ReplyCache
-from data_prep.models.chat import ChatEndpoint, ChatSettings, Reply
-from data_prep.models.tokens import input_bound, input_guess
+from data_prep.models.chat import ChatEndpoint, Reply, sendable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,7 +54,7 @@ class Proposal(BaseModel):
 def proposal_messages(item: VqaItem, image: Image.Image) -> list[dict[str, Any]]:
     """The chat messages that ask for an edit; the picture goes along as a data URL."""
     from contextrl_verl.pairs import ImageRef
-    from data_prep.verify.prompt import data_url
+    from data_prep.verify.judge import data_url
 
     # The question is data, whatever it says; a fence drawn from it cannot be guessed and closed inside it.
     text = "\0".join([item.question, item.answer]).encode("utf-8", "surrogatepass")
@@ -68,9 +62,8 @@ def proposal_messages(item: VqaItem, image: Image.Image) -> list[dict[str, Any]]
     asked = _templates.get_template("propose_question.jinja").render(
         question=item.question, answer=item.answer, fence=fence
     )
+    asked = sendable(asked)
     picture = data_url(ImageRef(bytes=encode_alike([image])[0]))
-    # A lone surrogate cannot be sent.
-    asked = asked.encode("utf-8", "replace").decode("utf-8")
     return [
         {"role": "system", "content": _templates.get_template("propose_system.jinja").render()},
         {
@@ -80,27 +73,14 @@ def proposal_messages(item: VqaItem, image: Image.Image) -> list[dict[str, Any]]
     ]
 
 
-class VlmProposer:
-    """See :class:`data_prep.models.chat.ChatEndpoint` for how failures are met; arguments are its arguments."""
+class VlmProposer(ChatEndpoint):
+    """A vision-language model that says what to change."""
 
     remote = True
 
-    def __init__(
-        self,
-        settings: ChatSettings,
-        cache: ReplyCache | None = None,
-        budget: Budget | None = None,
-        environ: Mapping[str, str] = os.environ,
-    ) -> None:
-        self.endpoint = ChatEndpoint(settings, cache, budget, environ)
-        self.name = f"vlm:{settings.model} {PROMPT_VERSION}"
-
-    async def __aenter__(self) -> VlmProposer:
-        await self.endpoint.__aenter__()
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.endpoint.__aexit__(*exception)
+    @property
+    def name(self) -> str:
+        return f"vlm:{self.spec.model} {PROMPT_VERSION}"
 
     def template(self, item: VqaItem) -> str | None:
         """The first words of the question: they say what kind it is."""
@@ -108,20 +88,7 @@ class VlmProposer:
 
     async def propose(self, item: VqaItem, image: Image.Image, seed: int) -> EditPlan:
         """See :class:`data_prep.images.edit.base.Proposer`; the seed has no influence."""
-        return plan_of(await self.endpoint.ask(proposal_messages(item, image), Proposal, PROMPT_VERSION), item, image)
-
-    def stored(self, item: VqaItem, image: Image.Image) -> Reply[Proposal] | None:
-        """The cache's answer, or None if the model has to be asked."""
-        key = self.endpoint.key(proposal_messages(item, image), Proposal, PROMPT_VERSION)
-        return self.endpoint.stored(key, Proposal)
-
-    def tokens(self, item: VqaItem, image: Image.Image) -> tuple[int, int]:
-        """Input tokens of the question, as a guess and at most."""
-        messages, each = proposal_messages(item, image), self.endpoint.settings.tokens_per_image
-        return input_guess(messages, each), input_bound(messages, Proposal, each)
-
-    def summary(self) -> dict[str, Any]:
-        return usage_summary(self.endpoint)
+        return plan_of(await self.ask(proposal_messages(item, image), Proposal, PROMPT_VERSION), item, image)
 
 
 def plan_of(reply: Reply[Proposal], item: VqaItem, image: Image.Image) -> EditPlan:

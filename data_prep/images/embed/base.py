@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from data_prep.images.errors import ImagePairError
+from contextrl_verl.errors import ConfigError
 
 
 @runtime_checkable
@@ -39,16 +39,16 @@ def unit_rows(vectors: np.ndarray, who: str) -> np.ndarray:
         who: made them, for the message.
 
     Raises:
-        ImagePairError: another shape, an infinite number or a row of zeros, which has no direction.
+        ConfigError: another shape, an infinite number or a row of zeros, which has no direction.
     """
     rows = np.asarray(vectors, dtype=np.float64)
     if rows.ndim != 2 or not rows.shape[1]:
-        raise ImagePairError(f"{who} gives vectors of shape {rows.shape}, not one row a picture. Fix: another model.")
+        raise ConfigError(f"{who} gives vectors of shape {rows.shape}, not one row a picture. Fix: another model.")
     absent = np.isnan(rows).all(axis=1)
     lengths = np.sqrt((rows**2).sum(axis=1))
     wrong = np.flatnonzero(~absent & ~(np.isfinite(lengths) & (lengths > 0)))
     if len(wrong):
-        raise ImagePairError(
+        raise ConfigError(
             f"{who} gives a vector of length {lengths[wrong[0]]:g} for picture {wrong[0]} of a batch. "
             "Fix: another model, or another precision if this one overflows."
         )

@@ -1,4 +1,9 @@
-"""Vectors of pictures on disk, with what it takes to tell whether two pictures are the same one."""
+"""Vectors of pictures on disk, with what it takes to tell whether two pictures are the same one, encoded or sized anew.
+
+A perceptual hash alone would not do: flat drawings that differ in one small shape or in a colour have equal hashes, and
+these are the couples that are wanted. Encoding again changes every cell of a small copy a little, another shape changes
+some cells a lot.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from PIL import Image
 
-from data_prep.images.embed.likeness import LOOK_BYTES
-from data_prep.images.errors import ImagePairError
+from contextrl_verl.errors import ConfigError
 
-_EMBEDDER = b"embedder"
+_SIDE = 16
+LOOK_BYTES = _SIDE * _SIDE * 3
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """imagehash's 64-bit pHash as a number."""
+    import imagehash
+
+    return int(str(imagehash.phash(image)), 16)
+
+
+def look(image: Image.Image) -> np.ndarray:
+    """(768,) uint8: the picture's 16 x 16 cells' mean colours."""
+    return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=None), np.uint8).reshape(-1)
+
+
+def hash_distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(M,) differing bits of two (M,) uint64 arrays."""
+    return np.bitwise_count(one ^ other).astype(np.int64)
+
+
+def look_distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(M,) largest difference of one band of one cell, of two (M, 768) uint8 arrays; 0 to 255."""
+    return (np.maximum(one, other) - np.minimum(one, other)).max(axis=1, initial=0).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -38,59 +64,28 @@ class Embeddings:
         return {name: row for row, name in enumerate(self.images)}
 
 
-def write_embeddings(
-    path: Path,
-    embedder: str,
-    images: Sequence[str],
-    vectors: Sequence[np.ndarray],
-    hashes: Sequence[int],
-    looks: Sequence[np.ndarray],
-) -> None:
-    """Write one file; lists of the same length, which may be 0."""
-    dimension = len(vectors[0]) if len(vectors) else 1
-    flat = np.concatenate([*vectors, np.zeros(0, np.float32)]).astype(np.float32)
-    table = pa.table(
-        {
-            "image": pa.array(images, pa.string()),
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), dimension),
-            "hash": pa.array(hashes, pa.uint64()),
-            "look": pa.array([one.tobytes() for one in looks], pa.binary(LOOK_BYTES)),
-        }
-    )
-    pq.write_table(table.replace_schema_metadata({_EMBEDDER: embedder.encode()}), path, compression="zstd")
+def write_embeddings(path: Path, found: Embeddings) -> None:
+    """Write one file of NumPy's; without pickles."""
+    with path.open("wb") as file:
+        np.savez(file, **{**vars(found), "images": np.array(found.images, dtype="U32")})
 
 
 def load_embeddings(paths: Sequence[Path]) -> Embeddings:
     """The vectors of several files, in order, in one array.
 
     Raises:
-        ImagePairError: files of different embedders or dimensions.
+        ConfigError: files of different embedders or dimensions.
     """
-    files = [(path, pq.ParquetFile(path)) for path in paths]
-    files = [(path, file) for path, file in files if file.metadata.num_rows]
-    count = sum(file.metadata.num_rows for _, file in files)
-    kinds = {
-        (
-            (file.schema_arrow.metadata or {}).get(_EMBEDDER, b"").decode(),
-            file.schema_arrow.field("vector").type.list_size,
-        )
-        for _, file in files
-    }
+    files = [dict(np.load(path)) for path in paths]
+    files = [file for file in files if len(file["images"])]
+    kinds = {(str(file["embedder"]), file["vectors"].shape[1]) for file in files}
     if len(kinds) > 1:
-        raise ImagePairError(
-            f"The vectors in {files[0][0].parent} are of several kinds: {sorted(kinds)} (embedder, dimensions). "
-            "Fix: delete the work folder and run the same command again."
+        raise ConfigError(
+            f"The vectors in {paths[0].parent} are of several kinds: {sorted(kinds)} (embedder, dimensions). Fix: "
+            "delete the work folder and run the same command again."
         )
     embedder, dimension = next(iter(kinds), ("", 1))
-    images: list[str] = []
-    vectors = np.empty((count, dimension), dtype=np.float32)
-    hashes = np.empty(count, dtype=np.uint64)
-    looks = np.empty((count, LOOK_BYTES), dtype=np.uint8)
-    for _, file in files:
-        for batch in file.iter_batches(batch_size=1024):
-            at = slice(len(images), len(images) + len(batch))
-            vectors[at] = batch.column("vector").flatten().to_numpy().reshape(-1, dimension)
-            hashes[at] = batch.column("hash").to_numpy()
-            looks[at] = np.frombuffer(b"".join(batch.column("look").to_pylist()), np.uint8).reshape(-1, LOOK_BYTES)
-            images += batch.column("image").to_pylist()
-    return Embeddings(embedder, images, vectors, hashes, looks)
+    none = {"vectors": np.zeros((0, dimension), np.float32), "hashes": np.zeros(0, np.uint64),
+            "looks": np.zeros((0, LOOK_BYTES), np.uint8)}  # fmt: skip
+    whole = {name: np.concatenate([start, *(file.pop(name) for file in files)]) for name, start in none.items()}
+    return Embeddings(embedder, [name for file in files for name in file["images"].tolist()], **whole)

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_prep.images.errors import ImagePairError
-from data_prep.images.sources.options import SourceOptions
-from data_prep.images.sources.types import Found, Lost, Row, RowRejected, Span
+from contextrl_verl.errors import ConfigError
+from data_prep.images.sources.base import Found, Lost, Row, RowRejected, SourceOptions, Span, row_ranges
 
 NAME = "easy_vqa"
 FORM = "easy_vqa (the package easy-vqa; splits train and test)"
@@ -24,29 +23,28 @@ def claims(spec: str) -> bool:
 
 
 def find(spec: str, options: SourceOptions) -> Found:
-    """Raises ImagePairError when the package is missing or the split is unknown."""
+    """Raises ConfigError when the package is missing or the split is unknown."""
     split = options.split or "train"
     if split not in _SPLITS:
-        raise ImagePairError(f"{spec}: split is {split!r}. Fix: one of {', '.join(_SPLITS)}.")
-    root = _folder() / split
+        raise ConfigError(f"{spec}: split is {split!r}. Fix: one of {', '.join(_SPLITS)}.")
+    package = importlib.util.find_spec(NAME)
+    if package is None:
+        raise ConfigError("easy_vqa: the package is not installed. Fix: pip install easy-vqa.")
+    root = str(Path(package.submodule_search_locations[0], "data", split).resolve())
     count = len(_questions(root))
-    spans = [
-        {"root": str(root), "split": split, "start": start, "stop": min(start + options.part_rows, count)}
-        for start in range(0, count, options.part_rows)
-    ]
     return Found(
         name=NAME,
         columns=("image", "question", "answer"),
-        spans=spans,
+        spans=[{"root": root, "split": split, **part} for part in row_ranges(count, options)],
         keys=lambda: (f"{split}:{index}" for index in range(count)),
-        root=str(root),
+        root=root,
         domain="shapes",
         inputs=[split, count, importlib.metadata.version("easy-vqa")],
     )
 
 
 def rows(span: Span) -> Iterator[Row | Lost]:
-    questions = _questions(Path(span["root"]))
+    questions = _questions(span["root"])
     for index in range(span["start"], span["stop"]):
         where = {"split": span["split"], "row": index}
         yield Row(f"{span['split']}:{index}", where, partial(_row, questions[index]))
@@ -59,16 +57,8 @@ def _row(entry: Any) -> dict[str, Any]:
     return {"image": f"images/{image}.png", "question": question, "answer": answer}
 
 
-def _folder() -> Path:
-    found = importlib.util.find_spec(NAME)
-    if found is None or not found.submodule_search_locations:
-        raise ImagePairError("easy_vqa: the package is not installed. Fix: pip install easy-vqa.")
-    return (Path(found.submodule_search_locations[0]) / "data").resolve()
-
-
-def _questions(root: Path) -> list[Any]:
+def _questions(root: str) -> list[Any]:
     try:
-        questions = json.loads((root / "questions.json").read_text(encoding="utf-8"))
+        return json.loads(Path(root, "questions.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ImagePairError(f"{root}: its questions cannot be read ({error}). Fix: install easy-vqa again.") from None
-    return questions
+        raise ConfigError(f"{root}: its questions cannot be read ({error}). Fix: install easy-vqa again.") from None

@@ -11,14 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from contextrl_verl.errors import ConfigError
 from data_prep.common.pipeline import describe_inputs
-from data_prep.images.errors import ImagePairError
-from data_prep.images.sources.options import SourceOptions
-from data_prep.images.sources.types import Found, Lost, Row, RowRejected, Span
+from data_prep.images.sources.base import Found, Lost, Row, RowRejected, SourceOptions, Span, one_line, row_ranges
 
 NAME = "hf"
 FORM = "hf:NAME of a Hugging Face data set, or a folder that save_to_disk wrote"
-_SAVED = ("dataset_dict.json", "state.json")
 
 
 def claims(spec: str) -> bool:
@@ -26,23 +24,20 @@ def claims(spec: str) -> bool:
 
 
 def find(spec: str, options: SourceOptions) -> Found:
-    """Raises ImagePairError when there is no such data set or split, or ``datasets`` is missing."""
+    """Raises ConfigError when there is no such data set or split."""
     name = spec.removeprefix("hf:")
     saved = _is_saved(Path(name))
     if saved and options.subset:
-        raise ImagePairError(f"{spec}: a saved data set has no subset {options.subset!r}. Fix: leave subset out.")
+        raise ConfigError(f"{spec}: a saved data set has no subset {options.subset!r}. Fix: leave subset out.")
     try:
         data, split = _load(name, options.subset, options.split, saved)
         columns, pictures = tuple(data.column_names or next(iter(data), {})), _picture_columns(data.features)
-    except ImagePairError:
+    except (ConfigError, ImportError):
         raise
-    except ImportError as error:
-        raise ImagePairError(f"{spec}: needs the package datasets ({error}). Fix: pip install datasets.") from None
     except Exception as error:  # the libraries below raise whatever the network and the files bring them to
-        line = " ".join(str(error).split())[:300]
-        raise ImagePairError(
-            f"{spec}: cannot be loaded ({type(error).__name__}: {line}). Fix: correct the name, the subset or the "
-            "split; without a network, save it with save_to_disk elsewhere and give the folder."
+        raise ConfigError(
+            f"{spec}: cannot be loaded ({type(error).__name__}: {one_line(error)}). Fix: correct the name, the subset "
+            "or the split; without a network, save it with save_to_disk elsewhere and give the folder."
         ) from None
     at = {"name": name, "subset": options.subset, "split": split, "saved": saved}
     local = Path(name).resolve() if Path(name).is_dir() else None
@@ -51,45 +46,36 @@ def find(spec: str, options: SourceOptions) -> Found:
         "columns": columns,
         "pictures": pictures,
         "root": options.root or (str(local) if local else None),
+        "inputs": [split, describe_inputs(sorted(p for p in local.rglob("*") if p.is_file())) if local else name],
     }
     if saved:
         count = len(data)
-        spans = [
-            {**at, "start": start, "stop": min(start + options.part_rows, count)}
-            for start in range(0, count, options.part_rows)
-        ]
-        inputs = [split, describe_inputs(sorted(local.rglob("*.arrow")))]
-        keys = partial(_keys, split, count)
-        return Found(spans=spans, keys=keys, inputs=inputs, **found)
-    shards = data.num_shards
+        keys = lambda: (f"{split}:{index}" for index in range(count))  # noqa: E731
+        return Found(spans=[{**at, **part} for part in row_ranges(count, options)], keys=keys, **found)
     if options.limit:
         known = getattr((data.info.splits or {}).get(split), "num_examples", None)
-        spans = [{**at, "shards": list(range(shards)), "take": options.limit, "of": known}]
+        spans = [{**at, "shards": list(range(data.num_shards)), "take": options.limit, "of": known}]
     else:
-        spans = [{**at, "shards": [shard], "take": None, "of": None} for shard in range(shards)]
-    inputs = [split, describe_inputs(sorted(path for path in local.rglob("*") if path.is_file())) if local else name]
-    return Found(spans=spans, keys=None, inputs=inputs, **found)
-
-
-def _keys(split: str, count: int) -> Iterator[str]:
-    return (f"{split}:{index}" for index in range(count))
+        spans = [{**at, "shards": [shard], "take": None, "of": None} for shard in range(data.num_shards)]
+    return Found(spans=spans, keys=None, **found)
 
 
 def rows(span: Span) -> Iterator[Row | Lost]:
     data, split = _load(span["name"], span["subset"], span["split"], span["saved"])
-    names = _class_names(data.features)
+    names = {name: kind.names for name, kind in (data.features or {}).items() if hasattr(kind, "int2str")}
     root = Path(span["name"]).resolve() if Path(span["name"]).is_dir() else None
     if data.column_names:
         data = data.select_columns([name for name in span["columns"] if name in data.column_names])
     if span["saved"]:
-        data = _undecoded(data)
+        # As Arrow, pictures stay encoded.
+        data = data.with_format("arrow")
         for index in range(span["start"], span["stop"]):
-            where = {"split": split, "row": index}
-            yield Row(f"{split}:{index}", where, partial(_row, lambda index=index: data[index], names, root))
+            load = lambda index=index: data[index].to_pylist()[0]  # noqa: E731
+            yield Row(f"{split}:{index}", {"split": split, "row": index}, partial(_row, load, names, root))
         return
-    given = 0
+    data, given = data.decode(False), 0
     for shard in span["shards"]:
-        part = _undecoded(data.shard(num_shards=data.num_shards, index=shard))
+        part = data.shard(num_shards=data.num_shards, index=shard)
         for index, row in enumerate(islice(part, None if span["take"] is None else span["take"] - given)):
             where = {"split": split, "shard": shard, "row": index}
             yield Row(f"{split}:{shard}:{index}", where, partial(_row, partial(dict, row), names, root))
@@ -111,57 +97,33 @@ def _load(name: str, subset: str, split: str, saved: bool) -> tuple[Any, str]:
     if not isinstance(data, dict):
         there = str(data.split) if data.split is not None else split or "train"
         if split and split != there:
-            raise ImagePairError(f"{name}: there is no split {split!r}. Fix: leave it out, this is one split.")
+            raise ConfigError(f"{name}: there is no split {split!r}. Fix: leave it out, this is one split.")
         return data, there
     if not split and len(data) > 1 and "train" not in data:
-        raise ImagePairError(f"{name}: which split? There are {sorted(data)}. Fix: choose one with split.")
+        raise ConfigError(f"{name}: which split? There are {sorted(data)}. Fix: choose one with split.")
     chosen = split or ("train" if "train" in data else next(iter(data)))
     if chosen not in data:
-        raise ImagePairError(f"{name}: there is no split {chosen!r}. Fix: one of {sorted(data)}.")
+        raise ConfigError(f"{name}: there is no split {chosen!r}. Fix: one of {sorted(data)}.")
     return data[chosen], chosen
 
 
 def _is_saved(path: Path) -> bool:
-    return any((path / name).is_file() for name in _SAVED)
-
-
-def _item(feature: Any) -> Any:
-    """What a list holds, else the feature itself."""
-    if isinstance(feature, list) and feature:
-        return feature[0]
-    return getattr(feature, "feature", feature)
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
 def _picture_columns(features: Any) -> tuple[str, ...]:
+    """Columns that hold a picture, or a list of some."""
     from datasets import Image
 
-    return tuple(name for name, feature in (features or {}).items() if isinstance(_item(feature), Image))
-
-
-def _class_names(features: Any) -> dict[str, list[str]]:
-    from datasets import ClassLabel
-
-    return {name: feature.names for name, feature in (features or {}).items() if isinstance(feature, ClassLabel)}
-
-
-def _undecoded(data: Any) -> Any:
-    from datasets import Image
-
-    for name in _picture_columns(data.features):
-        feature, plain = data.features[name], Image(decode=False)
-        if isinstance(feature, list):
-            plain = [plain]
-        elif hasattr(feature, "feature"):
-            plain = type(feature)(plain)
-        data = data.cast_column(name, plain)
-    return data
+    inner = {name: getattr(kind, "feature", kind) for name, kind in (features or {}).items()}
+    return tuple(name for name, kind in inner.items() if isinstance(kind, Image))
 
 
 def _row(load: Any, names: dict[str, list[str]], root: Path | None) -> dict[str, Any]:
     try:
         row = load()
     except Exception as error:  # Arrow and datasets raise whatever a damaged file brings them to
-        raise RowRejected("unreadable row", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
+        raise RowRejected("unreadable row", f"{type(error).__name__}: {one_line(error)}") from None
     for name, classes in names.items():
         if isinstance(row.get(name), int) and 0 <= row[name] < len(classes):
             row[name] = classes[row[name]]

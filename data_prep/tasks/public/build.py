@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,23 +14,29 @@ from tqdm import tqdm
 
 import contextrl_verl
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pairs.whole_file import write_whole
 from data_prep.common.funnel import Funnel
 from data_prep.common.pipeline import Engine, fingerprint, remove, run_parts, total
 from data_prep.common.seeded import draw
 from data_prep.common.splits import assign_components
-from data_prep.images.sources.distinct import distinct
-from data_prep.images.sources.options import read_options
+from data_prep.images.sources.base import read_options
+from data_prep.images.sources.scan import distinct
 from data_prep.images.store import ImageStore
-from data_prep.tasks.public.item import PublicItem, read_items
 from data_prep.tasks.public.locate import locate
-from data_prep.tasks.public.record import PublicSet
+from data_prep.tasks.public.record import PublicItem, PublicSet, read_items
 from data_prep.tasks.public.rows import fault_of, prompt_of, row_of
 from data_prep.tasks.public.scan import plan_parts, scan_public
 from data_prep.tasks.public.sets import SETS
-from data_prep.tasks.rows import AGENT, COLUMNS, IMAGES
-from data_prep.tasks.trace_qa import estimated_tokens
-from data_prep.tasks.writing import reasons, validation_file, write_row_files
+from data_prep.tasks.rows import (
+    AGENT,
+    COLUMNS,
+    IMAGES,
+    check_out,
+    estimated_tokens,
+    reasons,
+    validation_file,
+    write_row_files,
+    write_summary,
+)
 
 _SHARE = 0.1
 
@@ -89,7 +94,6 @@ def public_rows(
 
     Raises:
         ConfigError: no such set, nothing to read, no row left, or a bad option; the files are then as they were.
-        ImagePairError: a file that cannot be read.
     """
     record = _set(name)
     settings = read_options({"seed": options.seed, **(source_options or {})})
@@ -123,15 +127,11 @@ def public_rows(
             yield row_of(index, item, record, part, bytes_of, options.agent_loop, with_instance)
 
     write_row_files({file: rows(part) for part, file in wanted.items()}, _schema(record, options))
-    summary = {
-        "rows": len(splits),
-        "splits": dict(sorted(Counter(splits.values()).items())),
-        "set": {"name": name, "hub": record.hub, "subset": record.subset, "split": split, "path": path or None},
-        "options": asdict(options),
-        "kinds": dict(sorted(Counter(item.kind for item in items if item.item_id in splits).items())),
-        "stages": [stage.summary() for stage in funnel],
-    }
-    write_whole(out.with_suffix(".summary.json"), json.dumps(summary, indent=2) + "\n")
+    summary = write_summary(
+        out, funnel, splits.values(),
+        set={"name": name, "hub": record.hub, "subset": record.subset, "split": split, "path": path or None},
+        options=asdict(options), kinds=Counter(item.kind for item in items if item.item_id in splits),
+    )  # fmt: skip
     if not keep_work:
         remove(work.parent)
     return summary
@@ -153,8 +153,7 @@ def _set(name: str) -> PublicSet:
 
 
 def _check(record: PublicSet, out: Path, options: PublicOptions) -> Path:
-    if out.suffix != ".parquet":
-        raise ConfigError(f"--out is {out}. Fix: the rows are Parquet; give a name that ends in .parquet.")
+    check_out(out)
     if options.validation is not None and not 0 <= options.validation < 1:
         raise ConfigError(f"--validation is {options.validation}. Fix: a share from 0 to below 1.")
     if options.split_by not in ("instance", "repository"):

@@ -51,37 +51,23 @@ def public(
 ) -> None:
     """Questions and issues of the public sets that the paper trains on."""
     from contextrl_verl.errors import ConfigError
-    from data_prep.common.pipeline import PipelineError
-    from data_prep.images.errors import ImagePairError
     from data_prep.tasks.public.build import PublicOptions, public_rows
-    from data_prep.tasks.telling import tell, token_counter
-    from data_prep.tasks.trace_qa import estimated_tokens
-    from data_prep.tasks.writing import validation_file
-    from data_prep.trajectories.run import TrajectoryError
+    from data_prep.tasks.rows import tell, token_counter, validation_file
 
     if show:
         _list()
         return
-    try:
-        if not name or out is None:
-            raise ConfigError(
-                "there is no name of a set, or no --out. Fix: contextrl tasks public NAME --out rows.parquet, with a "
-                "NAME of contextrl tasks public --list."
-            )
-        if engine not in ("local", "ray"):
-            raise ConfigError(f"--engine is {engine!r}. Fix: local or ray.")
-        options = PublicOptions(
-            validation, per_picture, max_words, max_tokens, split_by, agent_loop, instance, seed
-        )  # fmt: skip
-        source = {"limit": limit, "root": root, "max_pixels": max_pixels}
-        summary = public_rows(
-            name, out, options, path=path, split=split, source_options=source,
-            tokens=token_counter(tokenizer) if tokenizer else estimated_tokens,
-            engine=engine, workers=workers, keep_work=keep_work,
-        )  # type: ignore[arg-type]  # fmt: skip
-    except (ConfigError, ImagePairError, PipelineError, TrajectoryError) as error:
-        typer.echo(f"contextrl tasks public: {error}", err=True)
-        raise typer.Exit(1) from None
+    if not name or out is None:
+        raise ConfigError(
+            "there is no name of a set, or no --out. Fix: contextrl tasks public NAME --out rows.parquet, with a "
+            "NAME of contextrl tasks public --list."
+        )
+    options = PublicOptions(validation, per_picture, max_words, max_tokens, split_by, agent_loop, instance, seed)
+    summary = public_rows(
+        name, out, options, path=path, split=split, tokens=token_counter(tokenizer),
+        source_options={"limit": limit, "root": root, "max_pixels": max_pixels},
+        engine=engine, workers=workers, keep_work=keep_work,
+    )  # type: ignore[arg-type]  # fmt: skip
     tell(summary, out)
     if validation != 0:
         typer.echo(f"{validation_file(out)}: the rows for validation")

@@ -7,11 +7,8 @@ import re
 from pathlib import Path
 
 from contextrl_verl.errors import ConfigError
-from data_prep.images.errors import ImagePairError
-from data_prep.images.sources import hf, table
-from data_prep.images.sources.files import is_table
-from data_prep.images.sources.options import SourceOptions
-from data_prep.images.sources.types import Found
+from data_prep.images.sources import hf, tables
+from data_prep.images.sources.base import Found, SourceOptions
 from data_prep.tasks.public.record import PublicSet
 
 _ALONE = "state.json"
@@ -56,7 +53,7 @@ def _hub(record: PublicSet, path: str, split: str, options: SourceOptions) -> Fo
     chosen = options.model_copy(update={"split": split, "subset": record.subset})
     try:
         return hf.find(f"hf:{record.hub}", chosen)
-    except ImagePairError as error:
+    except ConfigError as error:
         why = str(error).partition(". Fix:")[0]
         if "cannot be loaded" not in why:
             raise
@@ -81,7 +78,7 @@ def _path(record: PublicSet, path: str, split: str, options: SourceOptions) -> F
         there = sorted({name for file in _tables(folder) for name in _named(file, folder)})
         other = f"; it has files of {there}, see --split" if there else ""
         raise ConfigError(f"{path} holds no table of the split {split!r}{other}. Fix: run {_download(record)}.")
-    return table.find_tables(folder, files, options)
+    return tables.find_tables(folder, files, options)
 
 
 def _has(record: PublicSet, path: str) -> bool:
@@ -103,7 +100,7 @@ def _saved_splits(folder: Path) -> list[str]:
 def _tables(folder: Path) -> list[Path]:
     if folder.is_file():
         return [folder]
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and is_table(path))
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and tables.is_table(path))
     return [path for path in files if not any(part[0] == "." for part in path.relative_to(folder).parts)]
 
 

@@ -1,12 +1,15 @@
-"""What is known of a public data set, and what one of its examples asks."""
+"""What is known of a public data set, what one of its examples asks, and that question as a row will hold it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.images.sources.types import RowRejected
+from pydantic import TypeAdapter
+
+from data_prep.images.sources.base import RowRejected
 
 Kind = Literal["math", "multiple_choice", "short", "patch"]
 # The reward that scores a kind of answer, see reward_fns.
@@ -16,6 +19,8 @@ REWARDS: dict[Kind, str] = {
     "short": "contextrl/vqa",
     "patch": "contextrl/question_answering",
 }
+# Of an instance, what is short; the rest can be megabytes of test names.
+SHORT = ("instance_id", "repo", "base_commit", "image_name")
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,53 @@ class Question:
     kind: Kind
     pictures: tuple[Any, ...] = ()
     choices: tuple[str, ...] = ()
-    instance: Mapping[str, Any] = field(default_factory=dict)
+    instance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicItem(Question):
+    """A question whose pictures are names in the :class:`data_prep.images.store.ImageStore`.
+
+    Attributes:
+        item_id: unique among the items of a job.
+        split: ``train`` or ``validation``: in which of the set's splits it is.
+    """
+
+    item_id: str
+    split: str
+
+    @property
+    def question(self) -> str:
+        """The text with its choices: maps are asked about again and again with other ones."""
+        return "\n".join([self.text, *self.choices])
+
+    @property
+    def image(self) -> str:
+        """What two questions must share to be about the same thing."""
+        return ",".join(self.pictures) or str(self.instance.get("instance_id", ""))
+
+    def units(self, split_by: str) -> tuple[str, ...]:
+        """What no two splits may share."""
+        return self.pictures or (str(self.instance["repo" if split_by == "repository" else "instance_id"]),)
+
+
+_ITEM = TypeAdapter(PublicItem)
+
+
+def write_items(items: Iterable[PublicItem], path: Path) -> None:
+    """Write items in order, one a line."""
+    with path.open("wb") as file:
+        file.writelines(_ITEM.dump_json(item) + b"\n" for item in items)
+
+
+def read_items(paths: Sequence[Path], *, whole: bool = True) -> Iterator[PublicItem]:
+    """The items of several files, in order; not ``whole``: of an instance only what is short."""
+    for path in paths:
+        with path.open("rb") as file:
+            for item in map(_ITEM.validate_json, file):
+                if not whole and item.instance:
+                    item = replace(item, instance={name: item.instance.get(name) for name in SHORT})
+                yield item
 
 
 # A question that an example has but that is not used is yielded as its reason; a raised one stands for the example.

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from contextrl_verl.errors import ConfigError
-from data_prep.tasks.public.item import PublicItem
-from data_prep.tasks.public.read_pictures import LETTERS
-from data_prep.tasks.public.record import REWARDS, PublicSet
+from data_prep.tasks.public.read import LETTERS
+from data_prep.tasks.public.record import REWARDS, SHORT, PublicItem, PublicSet
 from reward_fns.dispatch import compute_score
 from reward_fns.exact_match import normalise
 from reward_fns.registry import RewardConfigError
@@ -115,7 +114,7 @@ def row_of(
             "item": item.item_id,
             "instance": json.dumps(about) if about and instance else None,
             **_facts(item, record),
-            **{name: about.get(name) for name in ("instance_id", "repo", "base_commit", "image_name")},
+            **{name: about.get(name) for name in SHORT},
         },
     }
     if not record.issues:

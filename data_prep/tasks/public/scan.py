@@ -10,12 +10,9 @@ from typing import Any
 from data_prep.common.funnel import Funnel
 from data_prep.common.seeded import draw
 from data_prep.images.decode import ImageRejected
-from data_prep.images.sources.options import SourceOptions
-from data_prep.images.sources.plan import SOURCES, highest_draw
-from data_prep.images.sources.scan import LEFT_OUT, PictureReader
-from data_prep.images.sources.types import Found, Lost, Row, RowRejected
-from data_prep.tasks.public.item import PublicItem, write_items
-from data_prep.tasks.public.record import PublicSet, Question
+from data_prep.images.sources.base import Found, Lost, Row, RowRejected, SourceOptions
+from data_prep.images.sources.scan import LEFT_OUT, SOURCES, PictureReader, highest_draw
+from data_prep.tasks.public.record import PublicItem, PublicSet, Question, write_items
 from data_prep.tasks.public.sets import SETS
 
 
@@ -84,13 +81,5 @@ def _asked(name: str, row: Row) -> list[Question | RowRejected]:
 
 def _item(payload: dict[str, Any], key: str, question: Question, pictures: PictureReader) -> PublicItem:
     stored = tuple(pictures.stored(value)[0] for value in question.pictures)
-    return PublicItem(
-        item_id=f"{payload['set']}:{payload['split']}:{key}",
-        split=payload["split"],
-        text=question.text,
-        answer=question.answer,
-        kind=question.kind,
-        pictures=stored,
-        choices=question.choices,
-        instance=dict(question.instance),
-    )
+    item_id = f"{payload['set']}:{payload['split']}:{key}"
+    return PublicItem(**vars(question) | {"pictures": stored}, item_id=item_id, split=payload["split"])

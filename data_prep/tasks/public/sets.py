@@ -6,7 +6,7 @@ same sets, in shares that it does not state.
 
 from __future__ import annotations
 
-from data_prep.tasks.public import read_issues, read_pictures
+from data_prep.tasks.public import read
 from data_prep.tasks.public.record import PublicSet
 
 SHARES = {
@@ -17,12 +17,12 @@ SHARES = {
     "science": "11.30 %",
     "agentic": "",
 }
-_ISSUES = {"domain": "agentic", "columns": read_issues.COLUMNS, "optional": read_issues.OPTIONAL, "kinds": ("patch",)}
+_ISSUES = {"domain": "agentic", "columns": read.COLUMNS, "optional": read.OPTIONAL, "kinds": ("patch",)}
 _CONVERSATIONS = {
     "hub": "lmms-lab/LLaVA-OneVision-Data",
     "domain": "geometry",
     "columns": ("image", "conversations"),
-    "read": read_pictures.conversations,
+    "read": read.conversations,
     "kinds": ("multiple_choice", "math"),
     "evidence": "scripts that read this collection; its wording from printed examples",
 }
@@ -34,7 +34,7 @@ _ALL = [
         validation="validation",
         domain="geometry",
         columns=("images", "problem", "answer"),
-        read=read_pictures.open_question("problem", "answer", "images", "math"),
+        read=read.open_question("problem", "answer", "images", "math"),
         kinds=("math",),
         licence="mit",
         evidence="its card; verl's example geo3k.py",
@@ -46,7 +46,7 @@ _ALL = [
         hub="FanqingM/MMK12",
         domain="mathematics",
         columns=("question", "answer", "image"),
-        read=read_pictures.open_question("question", "answer", "image", "math"),
+        read=read.open_question("question", "answer", "image", "math"),
         kinds=("math",),
         evidence="its card",
     ),
@@ -57,7 +57,7 @@ _ALL = [
         domain="mathematics",
         columns=("question", "choices", "answer", "query_image", "ques_type"),
         optional=tuple(f"choice_image_{number}" for number in range(10)),
-        read=read_pictures.icon_qa,
+        read=read.icon_qa,
         kinds=("multiple_choice", "short"),
         evidence="scripts that read it; its splits are val and test",
     ),
@@ -66,7 +66,7 @@ _ALL = [
         hub="TIGER-Lab/ViRL39K",
         domain="natural",
         columns=("question", "answer", "image"),
-        read=read_pictures.open_question("question", "answer", "image", "math"),
+        read=read.open_question("question", "answer", "image", "math"),
         kinds=("math",),
         streamed=False,
         evidence="scripts that read it; pictures are paths into its images.zip",
@@ -77,7 +77,7 @@ _ALL = [
         validation="val",
         domain="chart",
         columns=("image", "query", "label"),
-        read=read_pictures.open_question("query", "label", "image", "short"),
+        read=read.open_question("query", "label", "image", "short"),
         kinds=("short",),
         # The benchmark's relaxed accuracy.
         tolerance=0.05,
@@ -90,7 +90,7 @@ _ALL = [
         subset="dvqa",
         domain="chart",
         columns=("images", "texts"),
-        read=read_pictures.cauldron,
+        read=read.cauldron,
         kinds=("short",),
         evidence="torchtune's reader of this collection",
     ),
@@ -101,7 +101,7 @@ _ALL = [
         domain="science",
         columns=("image", "question", "choices", "answer"),
         optional=("hint",),
-        read=read_pictures.scienceqa,
+        read=read.scienceqa,
         kinds=("multiple_choice",),
         licence="cc-by-sa-4.0; its text says CC BY-NC-SA 4.0",
         evidence="its card",
@@ -113,14 +113,14 @@ _ALL = [
         domain="science",
         columns=("image", "question", "choices", "answer"),
         optional=("context",),
-        read=read_pictures.m3cot,
+        read=read.m3cot,
         kinds=("multiple_choice",),
         evidence="scripts that evaluate on it",
     ),
     PublicSet(
         name="swe_smith",
         hub="SWE-bench/SWE-smith",
-        read=read_issues.issues(introduces=True),
+        read=read.issues(introduces=True),
         licence="mit",
         evidence="its card; patch makes the bug",
         **_ISSUES,
@@ -128,7 +128,7 @@ _ALL = [
     PublicSet(
         name="swe_gym",
         hub="SWE-Gym/SWE-Gym",
-        read=read_issues.issues(image=read_issues.swe_gym_image),
+        read=read.issues(image=read.swe_gym_image),
         evidence="scripts that read it",
         **_ISSUES,
     ),
@@ -136,7 +136,7 @@ _ALL = [
         name="swe_bench",
         hub="princeton-nlp/SWE-bench",
         validation="dev",
-        read=read_issues.issues(image=read_issues.swe_bench_image),
+        read=read.issues(image=read.swe_bench_image),
         evidence="its features as printed by datasets; any table of the same columns with --path",
         **_ISSUES,
     ),

@@ -1,24 +1,20 @@
 """Read runs of coding agents from files of any known format, as one stream in one form.
 
-A new format is one file with ``NAME``, ``sniff(record)`` and ``parse(record, names)``, and one line in FORMATS.
-
-Random access: ``read_at`` seeks in plain files and parquet. Streams of .gz, .xz and .zst have no random access: it
-unpacks from the start, so use ``read_many``, which goes through each such file once.
+A new format is one entry of :data:`data_prep.trajectories.readers.formats.FORMATS`.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 from pydantic import ValidationError
 
-from data_prep.trajectories.readers import atif, klear, mini_swe_agent, swe_agent, swe_smith
-from data_prep.trajectories.readers.files import file_records, list_files, resolve
+from data_prep.trajectories.readers.files import Span, list_files, span_records
+from data_prep.trajectories.readers.formats import FORMATS, Format
 from data_prep.trajectories.readers.json_text import loads
-from data_prep.trajectories.readers.recover import load_task_patches, with_patch
+from data_prep.trajectories.readers.tasks import load_task_patches, with_patch
 from data_prep.trajectories.readers.types import (
     MAX_RECORD_BYTES,
     Located,
@@ -38,27 +34,12 @@ __all__ = [
     "RawRecord",
     "Reason",
     "Rejected",
+    "check_format",
     "load_task_patches",
     "open_source",
     "parse_record",
     "raw_records",
-    "read_at",
-    "read_many",
 ]
-
-
-class _Format(Protocol):
-    NAME: str
-
-    def sniff(self, record: dict[str, Any]) -> bool: ...
-
-    def parse(self, record: dict[str, Any], names: tuple[str, ...]) -> AgentRun: ...
-
-
-# In the order in which `auto` asks them: marks of their own first, tables known by their columns last.
-FORMATS: dict[str, _Format] = {
-    module.NAME: module for module in cast("tuple[_Format, ...]", (mini_swe_agent, atif, swe_agent, swe_smith, klear))
-}
 
 
 def open_source(
@@ -80,7 +61,7 @@ def open_source(
     Raises:
         TrajectoryError: the path or the format does not exist, or the folder holds no file of runs. Never for bad data.
     """
-    _check_format(format)
+    check_format(format)
     for raw in raw_records(path, max_record_bytes):
         yield Located(raw.location, parse_record(raw, format, tasks=tasks, replay=replay))
 
@@ -88,7 +69,7 @@ def open_source(
 def raw_records(path: str | Path, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[RawRecord]:
     """The records unparsed: for a pipeline that cuts files in one process and calls :func:`parse_record` in many."""
     for file, name in list_files(path):
-        yield from file_records(file, name, max_record_bytes)
+        yield from span_records(file, Span(name), max_record_bytes)
 
 
 def parse_record(
@@ -110,7 +91,7 @@ def parse_record(
         return Rejected(raw.location, "wrong types", f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}")
 
 
-def _format_of(record: dict[str, Any], format: str) -> _Format:
+def _format_of(record: dict[str, Any], format: str) -> Format:
     if format != "auto":
         return FORMATS[format]
     for known in FORMATS.values():
@@ -120,83 +101,7 @@ def _format_of(record: dict[str, Any], format: str) -> _Format:
     raise UnusableError("unknown format", f"fields: {keys}; known formats: {', '.join(FORMATS)}")
 
 
-def _check_format(format: str) -> None:
+def check_format(format: str) -> None:
+    """Raises TrajectoryError unless the format is ``auto`` or one of :data:`FORMATS`."""
     if format != "auto" and format not in FORMATS:
         raise TrajectoryError(f"format is {format!r}; use auto or one of {', '.join(FORMATS)}")
-
-
-def read_at(
-    path: str | Path,
-    location: Sequence[Any],
-    format: str = "auto",
-    *,
-    max_record_bytes: int = MAX_RECORD_BYTES,
-    tasks: Mapping[str, str] | None = None,
-    replay: bool = False,
-) -> AgentRun:
-    """The run at a location that :func:`open_source` gave for the same path; raises TrajectoryError if it is gone."""
-    _check_format(format)
-    at = Location(*location)
-    found = _record_at(path, at, max_record_bytes)
-    run = parse_record(found, format, tasks=tasks, replay=replay)
-    if isinstance(run, Rejected):
-        raise TrajectoryError(
-            f"{path}, {at.file}, record {at.record}: {run.reason} ({run.detail}); "
-            "the file changed since it was first read: start again with the files as they are"
-        )
-    return run
-
-
-def _record_at(path: str | Path, at: Location, limit: int) -> RawRecord:
-    try:
-        for raw in file_records(resolve(path, at.file), at.file, limit, first=at):
-            if raw.location == at:
-                return raw
-            break
-    except FileNotFoundError:
-        pass
-    return RawRecord(at, Rejected(at, "damaged file", "no record at this place"))
-
-
-def read_many(
-    path: str | Path,
-    locations: Iterable[Sequence[Any]],
-    format: str = "auto",
-    *,
-    max_record_bytes: int = MAX_RECORD_BYTES,
-    tasks: Mapping[str, str] | None = None,
-    replay: bool = False,
-) -> Iterator[Located]:
-    """The records at these locations, file by file in the order of the files' names and of the records within.
-
-    Every compressed file is unpacked once, up to the last record wanted; in plain files it seeks. Each location is
-    answered once, with a reject where the run is gone.
-    """
-    _check_format(format)
-    by_file: dict[str, set[Location]] = defaultdict(set)
-    for location in locations:
-        at = Location(*location)
-        by_file[at.file].add(at)
-    for _, wanted in sorted(by_file.items()):
-        for raw in _wanted(path, wanted, max_record_bytes):
-            yield Located(raw.location, parse_record(raw, format, tasks=tasks, replay=replay))
-
-
-def _wanted(path: str | Path, wanted: set[Location], limit: int) -> Iterator[RawRecord]:
-    ordered = sorted(wanted, key=lambda at: (at.offset, at.record))
-    if ordered[0].compression == "none" and ordered[0].layout != "parquet":
-        for at in ordered:
-            yield _record_at(path, at, limit)
-        return
-    left = set(wanted)
-    try:
-        for raw in file_records(resolve(path, ordered[0].file), ordered[0].file, limit, first=ordered[0]):
-            if raw.location in left:
-                left.discard(raw.location)
-                yield raw
-            if not left:
-                return
-    except FileNotFoundError:
-        pass
-    for at in sorted(left):
-        yield RawRecord(at, Rejected(at, "damaged file", "no record at this place"))

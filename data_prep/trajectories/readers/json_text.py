@@ -34,7 +34,7 @@ def loads(data: bytes) -> Any:
             raise UnusableError("truncated", "ends within a character; copy the file again") from error
         raise UnusableError("undecodable bytes", f"{error.reason} at byte {error.start:,}; write UTF-8") from error
     try:
-        return _without_surrogates(json.loads(text, parse_int=_integer))
+        return without_surrogates(json.loads(text, parse_int=_integer))
     except json.JSONDecodeError as error:
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
             raise UnusableError("truncated", f"ends within the record ({error}); copy the file again") from error
@@ -48,11 +48,11 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) < 4000 else float(digits)
 
 
-def _without_surrogates(value: Any) -> Any:
+def without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
+        return [without_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+        return {without_surrogates(key): without_surrogates(item) for key, item in value.items()}
     return value

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from data_prep.trajectories.readers.json_text import without_surrogates
 from data_prep.trajectories.readers.types import UnusableError
 from data_prep.trajectories.run import Message
 
@@ -38,49 +39,57 @@ def plain_turns(messages: object) -> tuple[Message, ...]:
     """The turns of a list of chat messages; raises UnusableError where it is no such list or no agent speaks in it."""
     if messages is None or messages == []:
         raise UnusableError("no messages", "the list of messages is missing or empty")
-    if not isinstance(messages, list):
-        raise UnusableError("wrong types", f"messages is {type(messages).__name__}, not a list")
-    turns = tuple(_turn(message, index) for index, message in enumerate(messages))
-    return checked(turns)
-
-
-def checked(turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The turns, unless no agent says anything in them."""
+    turns = tuple(_turn(message, f"message {index}") for index, message in enumerate(_list(messages, "messages")))
     if not any(turn.role == "assistant" and turn.content.strip() for turn in turns):
         raise UnusableError("no messages", f"none of the {len(turns)} turns is an agent's")
     return turns
 
 
-def _turn(message: object, index: int) -> Message:
-    if not isinstance(message, dict):
-        raise UnusableError("wrong types", f"message {index} is {type(message).__name__}, not an object")
+def as_object(value: object, where: str) -> dict[str, Any]:
+    """The value as a JSON object; raises UnusableError."""
+    if not isinstance(value, dict):
+        raise UnusableError("wrong types", f"{where} is {type(value).__name__}, not an object")
+    return value
+
+
+def _list(value: object, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise UnusableError("wrong types", f"{where} is {type(value).__name__}, not a list")
+    return value
+
+
+def _turn(message: object, where: str) -> Message:
+    message = as_object(message, where)
     if message.get("object") == "response":  # one answer of OpenAI's Responses API, as mini-swe-agent stores it
-        return Message(role="assistant", content=_response_text(message.get("output"), index))
+        return Message(role="assistant", content=_response_text(message.get("output"), where))
     if message.get("type") == "function_call_output":
-        return Message(role="user", content=text_of(message.get("output"), f"message {index}"))
+        return Message(role="user", content=_text_of(message.get("output"), where))
     role = message.get("role")
     plain = _ROLES.get(role) if isinstance(role, str) else None
     if plain is None:
-        raise UnusableError("wrong types", f"message {index}: role is {str(role)[:40]!r}")
-    content = text_of(message.get("content"), f"message {index}")
+        raise UnusableError("wrong types", f"{where}: role is {str(role)[:40]!r}")
+    content = _text_of(message.get("content"), where)
     if plain == "assistant":
         if not content.strip():
             thought = message.get("reasoning_content") or message.get("thought")
             content = thought if isinstance(thought, str) else content
-        content = with_calls(content, message.get("tool_calls"), f"message {index}")
+        if calls := message.get("tool_calls"):
+            parts = [content] if content.strip() else []
+            for call in _list(calls, f"{where}: tool_calls"):
+                call = as_object(call, f"{where}: a tool call")
+                inner = call.get("function")
+                inner = inner if isinstance(inner, dict) else call
+                parts.append(_call_text(inner.get("name"), inner.get("arguments")))
+            content = "\n\n".join(parts)
     return Message(role=plain, content=content)
 
 
-def text_of(content: object, where: str) -> str:
+def _text_of(content: object, where: str) -> str:
     """Text of a content field: a string, nothing, or a list of parts; a part that is not text leaves a mark."""
-    if isinstance(content, str):
-        return content
-    if content is None:
-        return ""
-    if not isinstance(content, list):
-        raise UnusableError("wrong types", f"{where}: content is {type(content).__name__}")
+    if content is None or isinstance(content, str):
+        return content or ""
     texts = []
-    for part in content:
+    for part in _list(content, f"{where}: content"):
         if isinstance(part, str):
             texts.append(part)
         elif isinstance(part, dict) and isinstance(part.get("text"), str):
@@ -92,27 +101,10 @@ def text_of(content: object, where: str) -> str:
     return "\n".join(texts)
 
 
-def with_calls(content: str, calls: object, where: str) -> str:
-    """The text with tool calls written below it."""
-    if not calls:
-        return content
-    if not isinstance(calls, list):
-        raise UnusableError("wrong types", f"{where}: tool_calls is {type(calls).__name__}")
-    parts = [content] if content.strip() else []
-    for call in calls:
-        if not isinstance(call, dict):
-            raise UnusableError("wrong types", f"{where}: a tool call is {type(call).__name__}")
-        inner = call.get("function")
-        inner = inner if isinstance(inner, dict) else call
-        parts.append(call_text(inner.get("name"), inner.get("arguments")))
-    return "\n\n".join(parts)
-
-
-def call_text(name: object, arguments: object) -> str:
-    """One tool call as text."""
+def _call_text(name: object, arguments: object) -> str:
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments, strict=False)
+            arguments = without_surrogates(json.loads(arguments, strict=False))
         except (ValueError, RecursionError):
             return f"<function={name}>\n{arguments}\n</function>"  # no JSON, as models write
     if not isinstance(arguments, dict):
@@ -130,18 +122,14 @@ def call_text(name: object, arguments: object) -> str:
     return "\n".join([*lines, "</function>"])
 
 
-def _response_text(output: object, index: int) -> str:
-    if not isinstance(output, list):
-        raise UnusableError("wrong types", f"message {index}: output is {type(output).__name__}")
+def _response_text(output: object, where: str) -> str:
     parts: list[str] = []
-    for item in output:
-        if not isinstance(item, dict):
-            raise UnusableError("wrong types", f"message {index}: an output item is {type(item).__name__}")
-        kind: Any = item.get("type")
-        if kind == "function_call":
-            parts.append(call_text(item.get("name"), item.get("arguments")))
-        elif kind in ("message", "reasoning"):
-            parts.append(text_of(item.get("content") or item.get("summary"), f"message {index}"))
+    for item in _list(output, f"{where}: output"):
+        item = as_object(item, f"{where}: an output item")
+        if item.get("type") == "function_call":
+            parts.append(_call_text(item.get("name"), item.get("arguments")))
+        elif item.get("type") in ("message", "reasoning"):
+            parts.append(_text_of(item.get("content") or item.get("summary"), where))
     return "\n\n".join(part for part in parts if part.strip())
 
 
@@ -158,10 +146,3 @@ def issue_of(turns: tuple[Message, ...], stated: object = None) -> str:
             if found and closed:
                 return text.strip().removeprefix(_INTRODUCTION).strip()
     return ""
-
-
-def patch_of(value: object, where: str) -> str:
-    """A patch field: text or nothing."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    raise UnusableError("wrong types", f"{where} is {type(value).__name__}, not text")

@@ -7,10 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 from data_prep.trajectories.run import AgentRun
 
-Layout = Literal["lines", "document", "parquet"]
-Compression = Literal["none", "gz", "xz", "zst"]
 Reason = Literal[
     "damaged file",
+    "damaged task patch",
     "empty file",
     "no instance id",
     "no messages",
@@ -28,32 +27,20 @@ MAX_RECORD_BYTES = 64 * 1024 * 1024
 
 
 class Location(NamedTuple):
-    """Where a record is. ``json.dumps`` makes a list of it; ``Location(*that_list)`` is the same location again.
+    """Where a record is.
 
     Attributes:
         file: path below the input folder, with ``/``; the file's name where the input is a single file.
-        layout: one record a line, one record a file, or rows of a parquet file.
-        compression: of the file.
-        record: line number from 0, or row of the row group.
-        offset: byte of the record's first character in an uncompressed file; row group of a parquet file; else 0.
+        record: line or row from 0; of a damaged file, the record after the last good one.
     """
 
     file: str
-    layout: Layout
-    compression: Compression
-    record: int
-    offset: int
+    record: int = 0
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A record that is not a run.
-
-    Attributes:
-        location: where it is; of a damaged file, the record after the last good one.
-        reason: one of the fixed list :data:`Reason`; what funnels count.
-        detail: one line for people: what was found, and what to do where that can be said.
-    """
+    """A record that is not a run: a reason that funnels count, and one line for people, with what to do if known."""
 
     location: Location
     reason: Reason

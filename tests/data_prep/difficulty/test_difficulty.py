@@ -14,10 +14,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import PairFile, write_pairs
 from data_prep.difficulty.attempts import attempts_of
-from data_prep.models.errors import RemoteError
 from data_prep.verify.write import UNJUDGED
 
 
@@ -159,7 +159,7 @@ def test_images_travel_as_shown(server):
         colours = [p["image"].getpixel((0, 0)) for p in attempt.messages[0]["content"] if p["type"] == "image"]
         assert colours["AB".index(attempt.right)] == (255, 0, 0)
     assert Counter(attempt.right for attempt in shown) == {"A": 2, "B": 2}
-    with pytest.raises(RemoteError, match="multiple of 2"):
+    with pytest.raises(ConfigError, match="multiple of 2"):
         list(attempts_of([pair], 3))
 
 

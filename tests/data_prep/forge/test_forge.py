@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 import pytest
 from typer.testing import CliRunner
 
+from contextrl_verl.cli import app
 from data_prep.common.funnel import Stage
 from data_prep.forge.agent import Agent, Habits
 from data_prep.forge.base import build, packed
@@ -183,19 +184,13 @@ def test_a_library_that_is_too_small_leaves_no_file(tmp_path):
 
 
 def test_the_command_says_what_is_wrong(tmp_path):
-    import typer
-
-    from data_prep.forge.command import forge as command
-
-    app = typer.Typer()
-    app.command()(command)
     runner = CliRunner()
     for arguments, words in [
         (["--library", "../x", "--out", str(tmp_path / "a.jsonl")], "not the name of a distribution"),
         (["--library", LIBRARY, "--out", str(tmp_path / "a.txt")], "write to a name that ends in .jsonl"),
         (["--library", "numpy", "--out", str(tmp_path / "a.jsonl")], "not pure Python"),
     ]:
-        result = runner.invoke(app, arguments)
+        result = runner.invoke(app, ["forge", *arguments])
         assert result.exit_code == 1
         assert words in result.output
         assert "Traceback" not in result.output

@@ -1,9 +1,8 @@
-"""Runs a source through its parts, as the commands do; by itself as ``python scanned.py SOURCE OPTIONS FOLDER``."""
+"""Runs a source through its parts, as the commands do."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from data_prep.images.store import ImageStore
 def scan(source: Path | str, folder: Path, workers: int = 1, **options: Any) -> list[Done]:
     """The parts of the source, done in ``folder``."""
     payloads = plan_source(str(source), {"store": str(folder / "store"), **options})
-    return run_parts(folder / "scan", payloads, scan_images, title="t", workers=workers, progress=False)
+    how = {"title": "t", "suffix": ".jsonl", "workers": workers, "progress": False}
+    return run_parts(folder / "scan", payloads, scan_images, **how)
 
 
 def read(source: Path | str, folder: Path, **options: Any) -> tuple[list[VqaItem], dict[str, int], ImageStore]:
@@ -53,7 +53,3 @@ def picture_folder(folder: Path) -> Path:
     for number in range(4):
         (folder / "deep" / f"{number}.png").write_bytes(encoded(noisy(number)))
     return folder
-
-
-if __name__ == "__main__":
-    scan(sys.argv[1], Path(sys.argv[3]), **json.loads(sys.argv[2]))

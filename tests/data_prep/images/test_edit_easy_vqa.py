@@ -9,11 +9,11 @@ import pytest
 from easy_pictures import drawn
 from measure_shape import right_answer, shapes_in
 
+from contextrl_verl.errors import ConfigError
 from data_prep.images.edit.check import check_edit
 from data_prep.images.edit.plan import NotEdited
 from data_prep.images.edit.procedural import ProceduralEditor
 from data_prep.images.edit.rules import EasyVqaRules
-from data_prep.images.errors import ImagePairError
 from data_prep.images.forensics import picture_features
 from data_prep.images.item import VqaItem
 
@@ -126,7 +126,7 @@ def test_a_photo_is_no_flat_picture():
 
 
 def test_an_operation_that_rules_do_not_know():
-    with pytest.raises(ImagePairError, match=r"'move'.*Fix:"):
+    with pytest.raises(ConfigError, match=r"'move'.*Fix:"):
         EasyVqaRules(("move",))
 
 

@@ -13,19 +13,17 @@ from easy_pictures import drawn
 from measure_shape import right_answer, shapes_in
 from PIL import Image, ImageFilter
 
+from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel
 from data_prep.common.pipeline import run_parts, total
-from data_prep.images.edit.model_spec import EditorRole, ProposerRole, make_editor, make_proposer
-from data_prep.images.edit.plan import EditPlan, NotEdited, mask_bytes
+from data_prep.images.edit.model_spec import EditorSpec, ProposerSpec, make_editor, make_proposer
+from data_prep.images.edit.plan import EditPlan, mask_bytes
 from data_prep.images.edit.procedural import ProceduralEditor
 from data_prep.images.edit.rules import EasyVqaRules
 from data_prep.images.edit.run import EditSettings, edit_here, edit_items, edit_part, plan_edits
-from data_prep.images.encode import encode_alike
-from data_prep.images.errors import ImagePairError
 from data_prep.images.forensics import image_features
 from data_prep.images.item import VqaItem, read_couples, write_items
-from data_prep.images.store import ImageStore
-from data_prep.models.errors import RemoteError
+from data_prep.images.store import ImageStore, encode_alike
 
 
 @pytest.fixture
@@ -134,7 +132,7 @@ def test_plans_that_the_source_brings(tmp_path):
         VqaItem("3", store.put(image), "how many?", "1", "x", "x", {"edit": {**plan, "new_answer": "One"}}),
         VqaItem("4", store.put(image), "how many?", "1", "x", "x"),
     ]
-    result = edit_here(rows, tmp_path / "store", EditSettings(proposer=ProposerRole(model="given")), funnel)
+    result = edit_here(rows, tmp_path / "store", EditSettings(proposer=ProposerSpec(model="given")), funnel)
     (couple,) = result.couples
     assert couple.answers == ("1", "0")
     assert shapes_in(store.open(couple.images[1])) == []
@@ -144,28 +142,28 @@ def test_plans_that_the_source_brings(tmp_path):
 
 
 def test_an_endpoint_in_parts_is_refused(items):
-    settings = EditSettings(edits=5, editor=EditorRole(model="openai:m"))
+    settings = EditSettings(edits=5, editor=EditorSpec(model="openai:m"))
     (payload,) = plan_edits([items / "items.parquet"], items / "store", settings, Funnel())
-    with pytest.raises(ImagePairError, match=r"endpoint.*Fix:"):
+    with pytest.raises(ConfigError, match=r"endpoint.*Fix:"):
         edit_part(payload, items / "x.parquet")
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: make_editor(EditorRole(model="photoshop")), "photoshop"),
-        (lambda: make_editor(EditorRole(model="gemini:")), "gemini"),
-        (lambda: make_editor(EditorRole(font="/nowhere.ttf")), "nowhere.ttf"),
-        (lambda: make_proposer(ProposerRole(model="rules:clevr")), "rules:clevr"),
-        (lambda: make_proposer(ProposerRole(operations="melt")), "melt"),
-        (lambda: make_editor(EditorRole(model="openai:m", max_cost=3)), "price"),
-        (lambda: make_editor(EditorRole(model="openai:m", price_in=3)), "price"),
-        (lambda: make_editor(EditorRole(model="openai:m", base_url="ftp://x")), "ftp://x"),
+        (lambda: make_editor(EditorSpec(model="photoshop")), "photoshop"),
+        (lambda: make_editor(EditorSpec(model="gemini:")), "gemini"),
+        (lambda: make_editor(EditorSpec(font="/nowhere.ttf")), "nowhere.ttf"),
+        (lambda: make_proposer(ProposerSpec(model="rules:clevr")), "rules:clevr"),
+        (lambda: make_proposer(ProposerSpec(operations="melt")), "melt"),
+        (lambda: make_editor(EditorSpec(model="openai:m", max_cost=3)), "price"),
+        (lambda: make_editor(EditorSpec(model="openai:m", price_in=3)), "price"),
+        (lambda: make_editor(EditorSpec(model="openai:m", base_url="ftp://x")), "ftp://x"),
     ],
 )
 def test_roles_that_make_no_sense(make, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ImagePairError, RemoteError), match=r"Fix:") as error:
+    with pytest.raises((ConfigError, ConfigError), match=r"Fix:") as error:
         make()
     assert words in str(error.value)
 
@@ -173,9 +171,9 @@ def test_roles_that_make_no_sense(make, words, tmp_path, monkeypatch):
 def test_a_local_model_that_is_not_installed_says_what_to_do():
     if __import__("importlib.util").util.find_spec("diffusers"):
         pytest.skip("diffusers is installed")
-    editor = make_editor(EditorRole(model="diffusers:some/model"))
+    editor = make_editor(EditorSpec(model="diffusers:some/model"))
     plan = EditPlan(operation="free", new_answer="x", instruction="Paint it red.")
-    with pytest.raises(ImagePairError, match=r"diffusers.*Fix: pip install"):
+    with pytest.raises(ConfigError, match=r"diffusers.*Fix: pip install"):
         asyncio.run(editor.edit(Image.new("RGB", (32, 32)), plan, 1))
 
 
@@ -212,8 +210,3 @@ def test_forensic_numbers_see_blur_blocks_and_noise():
     assert blurred["sharpness"] < 0.5 * plain["sharpness"]
     assert blurred["noise_energy"] < plain["noise_energy"]
     assert blocky["blockiness"] > plain["blockiness"] + 0.05
-
-
-def test_reasons_come_through_as_errors_of_one_kind():
-    error = NotEdited("no region", "where?")
-    assert (error.reason, error.detail, str(error)) == ("no region", "where?", "no region: where?")

@@ -17,10 +17,10 @@ from embedding_job import COUNT, fill, job
 from embedding_server import picture_of, right
 from made_pictures import noisy
 
+from contextrl_verl.errors import ConfigError
 from data_prep.common.pipeline import PipelineError, run_parts, total
 from data_prep.images.embed import embed_part, load_embeddings, make_embedder, plan_embed
-from data_prep.images.embed.likeness import look, perceptual_hash
-from data_prep.images.errors import ImagePairError
+from data_prep.images.embed.vectors import look, perceptual_hash
 from data_prep.images.store import ImageStore
 
 
@@ -103,7 +103,7 @@ def test_a_picture_that_is_refused_is_counted_and_left_out(tmp_path, monkeypatch
         return failure(400, "no") if picture_of(body).tobytes() == odd.tobytes() else right(number, body)
 
     with ChatServer(reply, path="/v1/embeddings") as server:
-        spec = f"endpoint:{server.url} m cache={tmp_path / 'cache'}"
+        spec = f"endpoint:m base_url={server.url} cache={tmp_path / 'cache'}"
         plan = plan_embed(names, tmp_path / "store", spec)
         done = run_parts(tmp_path / "work", plan, embed_part, title="t", workers=1, progress=False)
     (stage,) = total(done)
@@ -116,7 +116,7 @@ def test_a_picture_that_is_refused_is_counted_and_left_out(tmp_path, monkeypatch
 
 def test_a_picture_that_is_not_in_the_store_stops_the_part(tmp_path):
     (payload,) = plan_embed(["0" * 32], tmp_path)
-    with pytest.raises(ImagePairError, match=r"cannot be read .*Fix:"):
+    with pytest.raises(ConfigError, match=r"cannot be read .*Fix:"):
         embed_part(payload, tmp_path / "out")
 
 
@@ -126,10 +126,10 @@ def test_vectors_of_two_embedders_are_not_mixed_and_none_are_fine(store, tmp_pat
     paths = [tmp_path / "a", tmp_path / "b"]
     embed_part(parts[0], paths[0])
     monkey = make_embedder("descriptor")
-    monkey.name = "descriptor-2"
+    monkey.name = "descriptor-3"
     embed_part(parts[1], paths[1])
     del monkey.name
-    with pytest.raises(ImagePairError, match=r"several kinds: .*descriptor-1.*descriptor-2.*Fix:"):
+    with pytest.raises(ConfigError, match=r"several kinds: .*descriptor-2.*descriptor-3.*Fix:"):
         load_embeddings(paths)
     empty = load_embeddings([])
     assert (empty.images, empty.vectors.shape[0]) == ([], 0)

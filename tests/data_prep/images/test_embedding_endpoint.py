@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import traceback
 
 import numpy as np
 import pytest
 from aiohttp import web
-from chat_server import HANG, KEY, RESET, ChatServer, failure
+from chat_server import HANG, KEY, RESET, ChatServer, alone, failure
 from embedding_server import embedding, picture_of, right, vector_of
 from hypothesis import given
 from hypothesis import strategies as st
 from made_pictures import noisy
 
+from contextrl_verl.errors import ConfigError
 from data_prep.images.embed import in_one_process, make_embedder
-from data_prep.images.embed.endpoint import EndpointEmbedder, read_embedding
-from data_prep.models.errors import RemoteError
-from data_prep.models.retry import RetryPolicy
+from data_prep.images.embed.endpoint import EndpointEmbedder, read_embedder, read_embedding
 
 PICTURES = [noisy(seed, 20, 14) for seed in range(6)]
 
 
 @pytest.fixture
 def server(monkeypatch):
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CONTEXTRL_TEST_KEY", KEY)
+    alone(monkeypatch)
     with ChatServer(right, path="/v1/embeddings") as running:
         yield running
 
@@ -35,11 +31,8 @@ def server(monkeypatch):
 @pytest.fixture
 def make(server, tmp_path):
     def make(*options: str, cache: str = "cache") -> EndpointEmbedder:
-        words = [server.url, "m", f"cache={tmp_path / cache}", "key_variable=CONTEXTRL_TEST_KEY", "timeout=5", *options]
-        embedder = EndpointEmbedder.read(words)
-        quick = RetryPolicy(attempts=4, first_wait=0.01, longest_wait=5.0)
-        embedder.settings = dataclasses.replace(embedder.settings, retry=quick)
-        return embedder
+        words = ["m", f"base_url={server.url}", f"cache={tmp_path / cache}", "key_variable=CONTEXTRL_TEST_KEY"]
+        return EndpointEmbedder(read_embedder(" ".join([*words, "tries=4", *options])))
 
     return make
 
@@ -79,7 +72,6 @@ def test_one_embedder_is_used_batch_after_batch(server, make):
         embedder.embed(PICTURES[start : start + 2])
     assert embedder.usage.answered == 6
     assert float(embedder.budget.spent) == pytest.approx(60e-6)
-    assert embedder.budget.reserved == 0
     assert embedder.embed([]).shape == (0, 16)
 
 
@@ -96,11 +88,9 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_passes_is_tried_again(server, make, fault):
     server.reply = lambda number, body: FAULTS[fault]() if number < 2 else right(number, body)
-    embedder = make("concurrency=1")
-    if fault == "timeout":
-        embedder.settings = dataclasses.replace(embedder.settings, timeout=0.3)
+    embedder = make("concurrency=1", "timeout=0.3")
     np.testing.assert_allclose(embedder.embed(PICTURES[:2]), expected(PICTURES[:2]), atol=1e-6)
-    assert embedder.usage.retries == {fault: 2}
+    assert embedder.usage.failures == ({} if fault == "malformed" else {fault if fault.isdigit() else "no answer": 2})
     assert embedder.usage.requests == 4
 
 
@@ -108,7 +98,7 @@ def test_a_fault_that_passes_is_tried_again(server, make, fault):
 def test_an_endpoint_that_stays_down_stops_the_job_and_what_came_is_kept(server, make, fault):
     server.reply = lambda number, body: right(number, body) if number < 3 else FAULTS[fault]()
     embedder = make("concurrency=1")
-    with pytest.raises(RemoteError, match=r"does not answer after 4 tries; .*kept in the cache. Fix:"):
+    with pytest.raises(ConfigError, match=r"(does not answer after 4 tries|hold no vector); .*kept in the cache. Fix:"):
         embedder.embed(PICTURES)
     server.reply = right
     again = make("concurrency=1")
@@ -119,7 +109,7 @@ def test_an_endpoint_that_stays_down_stops_the_job_and_what_came_is_kept(server,
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_wrong_key_or_model_stops_at_once_and_shows_no_key(server, make, status):
     server.reply = lambda number, body: failure(status, f"bad key {KEY}")
-    with pytest.raises(RemoteError, match=rf"HTTP {status}.*Fix:") as raised:
+    with pytest.raises(ConfigError, match=rf"HTTP {status}.*Fix:") as raised:
         make("concurrency=1").embed(PICTURES)
     assert len(server.requests) <= 2
     assert KEY not in "".join(traceback.format_exception(raised.value))
@@ -131,17 +121,17 @@ def test_one_picture_that_is_refused_is_a_row_of_nan(server, make):
     embedder = make("concurrency=1")
     rows = embedder.embed(PICTURES)
     assert np.isnan(rows).all(axis=1).tolist() == [False, False, True, False, False, False]
-    assert embedder.usage.refused == 1
+    assert embedder.usage.unanswered["refused"] == 1
     # Again, with all others in the cache: it is asked again and is still no reason to stop.
     again = make("concurrency=1")
     for _ in range(6):
         assert np.isnan(again.embed(PICTURES)[2]).all()
-    assert again.usage.refused == 6
+    assert again.usage.unanswered["refused"] == 6
 
 
 def test_refusals_only_are_the_request_s_fault(server, make):
     server.reply = lambda number, body: failure(400, "unknown field messages")
-    with pytest.raises(RemoteError, match=r"refused 5 requests and answered none.*unknown field messages.*Fix:"):
+    with pytest.raises(ConfigError, match=r"refused 5 requests and answered none.*unknown field messages.*Fix:"):
         make("concurrency=1").embed(PICTURES)
 
 
@@ -155,7 +145,7 @@ def test_only_refused_pictures_give_rows_of_nan(server, make):
 
 def test_the_cap_is_kept(server, make):
     embedder = make("concurrency=1", "price_in=1", "price_out=1", "tokens_per_image=10", "max_cost=0.00003")
-    with pytest.raises(RemoteError, match=r"spending cap of 0\.00003 is reached.*Fix: raise max_cost"):
+    with pytest.raises(ConfigError, match=r"spending cap of 0\.00003 is reached.*Fix: raise max_cost"):
         embedder.embed(PICTURES)
     assert len(server.requests) == 3
     assert make("concurrency=1").embed(PICTURES[:3]).shape == (3, 16)
@@ -164,7 +154,7 @@ def test_the_cap_is_kept(server, make):
 
 def test_vectors_of_several_lengths_are_an_error(server, make):
     server.reply = lambda number, body: embedding([1.0] * (2 + number))
-    with pytest.raises(RemoteError, match=r"vectors of 2 and 3 dimensions .*Fix: use one model"):
+    with pytest.raises(ConfigError, match=r"vectors of 2 and 3 dimensions .*Fix: use one model"):
         make("concurrency=1").embed(PICTURES[:2])
 
 
@@ -186,26 +176,26 @@ def test_a_damaged_cache_file_is_asked_again(server, make, tmp_path):
 
 
 BODIES = {
-    "[1]": "does not hold one embedding",
-    "{": "not JSON",
-    '{"data": []}': "does not hold one embedding",
-    '{"data": [{"embedding": [1]}, {"embedding": [2]}]}': "does not hold one embedding",
-    '{"data": [{"embedding": "AAAA"}]}': "not a list of numbers",
-    '{"data": [{"embedding": [1, null]}]}': "not a list of numbers",
-    '{"data": [{"embedding": [true]}]}': "not a list of numbers",
-    '{"data": [{"embedding": []}]}': "not a list of numbers",
-    '{"data": [{"embedding": [NaN, 1]}]}': "infinite, or zero",
+    "[1]": "the body",
+    "{": "json",
+    '{"data": []}': "field data",
+    '{"data": [{"embedding": [1]}, {"embedding": [2]}]}': "field data",
+    '{"data": [{"embedding": "AAAA"}]}': "field data.0.embedding",
+    '{"data": [{"embedding": [1, null]}]}': "field data.0.embedding.1",
+    '{"data": [{"embedding": [true]}]}': "field data.0.embedding.0",
+    '{"data": [{"embedding": []}]}': "field data.0.embedding",
+    '{"data": [{"embedding": [NaN, 1]}]}': "field data.0.embedding.0",
     '{"data": [{"embedding": [1e300]}]}': "infinite, or zero",
     '{"data": [{"embedding": [0, 0]}]}': "infinite, or zero",
-    '{"data": [{"embedding": [1' + "0" * 400 + "]}]}": "too large",
+    '{"data": [{"embedding": [1' + "0" * 400 + "]}]}": "field data.0.embedding.0",
 }
 
 
 @pytest.mark.parametrize("body", BODIES)
 def test_a_body_without_a_vector_says_why(body):
-    reading = read_embedding(body.encode())
-    assert reading.vector is None
-    assert BODIES[body] in reading.problem
+    vector, _, problem = read_embedding(body.encode())
+    assert vector is None
+    assert BODIES[body] in problem
 
 
 json_values = st.recursive(
@@ -220,24 +210,24 @@ json_values = st.recursive(
 
 @given(json_values.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60))
 def test_any_body_is_read(body):
-    reading = read_embedding(body)
-    assert (reading.vector is None) == bool(reading.problem)
+    vector, _, problem = read_embedding(body)
+    assert (vector is None) == bool(problem)
 
 
-BAD = ["http://h/v1", "http://h/v1 model=m", "http://h/v1 m form=x", "http://h/v1 m colour=red", "h m"]
+BAD = ["m", "http://h/v1 m", "m base_url=http://h/v1 form=x", "m base_url=http://h/v1 colour=red", "m base_url=h"]
 
 
 @pytest.mark.parametrize("words", BAD)
 def test_a_description_that_makes_no_sense_is_named(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RemoteError, match="Fix:"):
+    with pytest.raises(ConfigError, match="Fix:"):
         make_embedder(f"endpoint:{words}")
 
 
 def test_a_description_has_the_defaults_and_no_secret_in_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    embedder = make_embedder("endpoint:http://user:password@h:1/v1 Qwen/m form=input")
+    embedder = make_embedder("endpoint:Qwen/m base_url=http://user:password@h:1/v1 form=input")
     assert embedder.name == "endpoint:http://h:1/v1 Qwen/m input"
-    assert embedder.role.cache.name == "embedding_cache"
-    assert in_one_process("endpoint:http://h/v1 m")
+    assert embedder.spec.cache.name == "embedding_cache"
+    assert in_one_process("endpoint:m base_url=http://h/v1")
     assert not in_one_process("descriptor")

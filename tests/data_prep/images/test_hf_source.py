@@ -7,7 +7,7 @@ import pytest
 from made_pictures import encoded, noise, noisy
 from scanned import read
 
-from data_prep.images.errors import ImagePairError
+from contextrl_verl.errors import ConfigError
 from data_prep.images.sources import describe_source, plan_source
 
 datasets = pytest.importorskip("datasets")
@@ -74,9 +74,9 @@ def test_lists_of_one_picture(tmp_path):
 def test_splits(tmp_path):
     both = datasets.DatasetDict({"test": made(3), "dev": made(4)})
     both.save_to_disk(tmp_path / "saved")
-    with pytest.raises(ImagePairError, match=r"which split\? There are \['dev', 'test'\]. Fix:"):
+    with pytest.raises(ConfigError, match=r"which split\? There are \['dev', 'test'\]. Fix:"):
         plan_source(str(tmp_path / "saved"), {})
-    with pytest.raises(ImagePairError, match="no split 'train'"):
+    with pytest.raises(ConfigError, match="no split 'train'"):
         plan_source(str(tmp_path / "saved"), {"split": "train"})
     assert len(read(tmp_path / "saved", tmp_path, split="dev")[0]) == 4
 
@@ -129,13 +129,13 @@ def test_what_the_user_can_mend(tmp_path, monkeypatch):
     two = made(3).add_column("other", [{"bytes": encoded(noisy(1)), "path": None}] * 3)
     two = two.cast_column("other", datasets.Image())
     two.save_to_disk(tmp_path / "two")
-    with pytest.raises(ImagePairError, match=r"several columns hold pictures: \['other', 'view'\]. Fix: .*image=COL"):
+    with pytest.raises(ConfigError, match=r"several columns hold pictures: \['other', 'view'\]. Fix: .*image=COL"):
         plan_source(str(tmp_path / "two"), {})
     assert len(read(tmp_path / "two", tmp_path, columns={"image": "other"})[0]) == 3
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ImagePairError, match=r"hf:.*nowhere: cannot be loaded .*Fix:"):
+    with pytest.raises(ConfigError, match=r"hf:.*nowhere: cannot be loaded .*Fix:"):
         plan_source(f"hf:{tmp_path}/nowhere", {})
     (tmp_path / "script").mkdir()
     (tmp_path / "script" / "script.py").write_text("raise SystemExit('executed')\n")
-    with pytest.raises(ImagePairError, match=r"cannot be loaded .*Fix:"):
+    with pytest.raises(ConfigError, match=r"cannot be loaded .*Fix:"):
         plan_source(f"hf:{tmp_path}/script", {})

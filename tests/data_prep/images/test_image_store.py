@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_pictures import noise, noisy
 from PIL import Image, PngImagePlugin
 
-from data_prep.images.errors import ImagePairError
+from contextrl_verl.errors import ConfigError
 from data_prep.images.store import ImageStore
 
 PUTS = 30
@@ -64,17 +64,17 @@ def test_what_is_not_there_or_not_whole_is_said(tmp_path):
     store = ImageStore(tmp_path)
     name, other = store.put(noisy(1)), store.put(noisy(2))
     for wrong in ("../../etc/passwd", name.upper(), name[:-1], "", 3):
-        with pytest.raises(ImagePairError, match="no name of a stored picture"):
+        with pytest.raises(ConfigError, match="no name of a stored picture"):
             store.path(wrong)
-    with pytest.raises(ImagePairError, match=r"cannot be read .*Fix:"):
+    with pytest.raises(ConfigError, match=r"cannot be read .*Fix:"):
         store.open("0" * 32)
     whole = store.path(name).read_bytes()
     for damage in (b"", whole[: len(whole) // 2]):
         store.path(name).write_bytes(damage)
-        with pytest.raises(ImagePairError, match=r"not whole .*Fix:"):
+        with pytest.raises(ConfigError, match=r"not whole .*Fix:"):
             store.read(name)
     store.path(name).write_bytes(store.path(other).read_bytes())
-    with pytest.raises(ImagePairError, match=r"not the pixels .*Fix:"):
+    with pytest.raises(ConfigError, match=r"not the pixels .*Fix:"):
         store.open(name)
     with pytest.raises(ValueError, match="mode RGB"):
         store.put(noisy(1).convert("L"))

@@ -8,9 +8,8 @@ import torch
 from made_pictures import noisy
 from PIL import Image
 
-from data_prep.images.embed import Embedder, make_embedder, unit_rows
-from data_prep.images.embed.make import settled
-from data_prep.images.errors import ImagePairError
+from contextrl_verl.errors import ConfigError
+from data_prep.images.embed import Embedder, make_embedder, settled, unit_rows
 
 TEXT = dict(
     vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
@@ -79,7 +78,7 @@ def test_a_vision_encoder_gives_the_library_s_features(family, request):
 
 
 def test_pictures_go_in_batches_and_any_mode_of_work_gives_the_same(siglip):
-    from data_prep.images.embed.encoder import VisionEncoder
+    from data_prep.images.embed.models import VisionEncoder
 
     together = VisionEncoder(str(siglip)).embed(PICTURES)
     np.testing.assert_allclose(VisionEncoder(str(siglip), batch=2).embed(PICTURES), together, atol=1e-6)
@@ -101,7 +100,7 @@ def test_a_model_without_a_pooled_vector_is_refused(tmp_path):
     layers = dict(num_encoder_blocks=2, sr_ratios=[2, 1], patch_sizes=[7, 3], strides=[4, 2], mlp_ratios=[1, 1])
     SegformerModel(SegformerConfig(**sizes, **layers)).save_pretrained(tmp_path)
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    with pytest.raises(ImagePairError, match=r"gives no pooled vector for a picture. Fix:"):
+    with pytest.raises(ConfigError, match=r"gives no pooled vector for a picture. Fix:"):
         make_embedder(f"hf:{tmp_path}").embed(PICTURES)
 
 
@@ -129,14 +128,14 @@ def test_a_text_model_is_told_from_one_for_pictures(tmp_path):
 
     words = StaticEmbedding(Tokenizer(models.WordLevel({"a": 0}, unk_token="a")), embedding_dim=4)
     SentenceTransformer(modules=[words], device="cpu").save(str(tmp_path / "model"))
-    with pytest.raises(ImagePairError, match=r"does not take pictures .*Fix: one that does"):
+    with pytest.raises(ConfigError, match=r"does not take pictures .*Fix: one that does"):
         make_embedder(f"st:{tmp_path / 'model'}").embed(PICTURES)
 
 
 @pytest.mark.parametrize("kind", ["hf", "st"])
 def test_a_model_that_is_not_there_is_named(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ImagePairError, match=r"nothing' ?,? ?(which )?cannot be loaded .*Fix: the name of a"):
+    with pytest.raises(ConfigError, match=r"nothing' ?,? ?(which )?cannot be loaded .*Fix: the name of a"):
         make_embedder(f"{kind}:{tmp_path / 'nothing'}").embed(PICTURES)
 
 
@@ -149,7 +148,7 @@ def test_code_that_comes_with_a_model_is_not_run(siglip, tmp_path):
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}}
     (tmp_path / "model/config.json").write_text(json.dumps(config))
     (tmp_path / "model/own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    with pytest.raises(ImagePairError, match="cannot be loaded"):
+    with pytest.raises(ConfigError, match="cannot be loaded"):
         make_embedder(f"hf:{tmp_path / 'model'}").embed(PICTURES)
     assert not (tmp_path / "ran").exists()
 
@@ -171,7 +170,7 @@ def test_a_process_loads_a_model_once_and_a_changed_folder_has_another_name(sigl
 
 @pytest.mark.parametrize("spec", ["", "hf:", "st: ", "descriptor:2", "magic", "endpoint:"])
 def test_a_description_of_no_embedder_is_named(spec):
-    with pytest.raises(ImagePairError, match=r"The embedder is .*Fix: descriptor, hf:"):
+    with pytest.raises(ConfigError, match=r"The embedder is .*Fix: descriptor, hf:"):
         make_embedder(spec)
 
 
@@ -192,9 +191,9 @@ def test_vectors_without_direction_are_an_error_and_absent_ones_stay():
     np.testing.assert_allclose(rows[0], [0.6, 0.8])
     assert np.isnan(rows[1]).all()
     for bad in ([[1, 0], [0, 0]], [[np.inf, 1]], [[np.nan, 1]]):
-        with pytest.raises(ImagePairError, match=r"m gives a vector of length .*Fix:"):
+        with pytest.raises(ConfigError, match=r"m gives a vector of length .*Fix:"):
             unit_rows(bad, "m")
-    with pytest.raises(ImagePairError, match=r"vectors of shape \(2,\)"):
+    with pytest.raises(ConfigError, match=r"vectors of shape \(2,\)"):
         unit_rows([1, 2], "m")
 
 

@@ -21,18 +21,19 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.files import PairFile
 from data_prep.audit import audit
 from data_prep.common.pipeline import PipelineError
 from data_prep.images.edit.run import EditSettings
-from data_prep.images.errors import ImagePairError
 from data_prep.images.prepare import ImageSettings, prepare_images
 from data_prep.images.retrieve import RetrieveSettings
+from data_prep.images.sources import SourceOptions
 
 SMALL = ImageSettings(
-    source={"limit": 1500, "seed": 1}, retrieve=RetrieveSettings(low=0.7), edit=EditSettings(edits=60)
+    source=SourceOptions(limit=1500), retrieve=RetrieveSettings(low=0.7), edit=EditSettings(edits=60)
 )
-OPTIONS = ["--questions", "1500", "--cosine", "0.7", "1", "--edits", "60", "--workers", "1"]
+OPTIONS = ["--questions", "1500", "--set", "retrieve.low=0.7", "--set", "edit.edits=60", "--workers", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,7 @@ def test_a_judge_sees_the_pictures_and_decides(server, tmp_path):
         "concurrency=1",
     ]
     command = ["pairs", "images", "--source", "easy_vqa", "--method", "edit", "--out", str(tmp_path / "p.parquet")]
-    command += ["--questions", "300", "--edits", "10", "--workers", "1"]
+    command += ["--questions", "300", "--set", "edit.edits=10", "--workers", "1"]
     done = CliRunner().invoke(app, [*command, *(part for role in roles for part in ("--judge", role))])
     assert done.exit_code == 0, done.output
     assert set(shown) == {2}
@@ -210,16 +211,17 @@ def test_nothing_left_and_mistakes_are_one_paragraph_and_no_file(tmp_path):
     with pytest.raises(PipelineError, match=r"no pair is left .*Fix:"):
         prepare_images("easy_vqa", out, replace(SMALL, methods=("retrieve",), retrieve=RetrieveSettings(low=0.9999)),
                        workers=1, progress=False)  # fmt: skip
-    with pytest.raises(ImagePairError, match="is no known source or path"):
+    with pytest.raises(ConfigError, match="is no known source or path"):
         prepare_images("nowhere", out, SMALL)
     for arguments, said in [
         (["--method", "paint"], "--method is 'paint'. Fix: retrieve, edit, or retrieve,edit."),
         (["--out", "p.csv"], "--out is p.csv"),
-        (["--splits", "train=2"], "--splits is 'train=2'. Fix:"),
+        (["--set", "splits=train=2"], "--splits is 'train=2'. Fix:"),
         (["--editor", "photoshop"], "editor 'photoshop' is none"),
-        (["--cosine", "0.9", "0.5"], "Fix"),
-        (["--source-option", "splitt=test"], "splitt"),
-        (["--embedder", "magic"], "magic"),
+        (["--set", "retrieve.low=0.9", "--set", "retrieve.high=0.5"], "band of cosines is 0.9 to 0.5. Fix:"),
+        (["--set", "retrieve.engine=numpy"], "retrieve.engine is 'numpy'. Fix:"),
+        (["--set", "source.splitt=test"], "'source.splitt', and there is no such setting. Fix: source.columns, "),
+        (["--set", "embedder=magic"], "The embedder is 'magic'. Fix:"),
     ]:
         command = ["pairs", "images", "--source", "easy_vqa", "--out", str(out), "--questions", "60", "--workers", "1"]
         done = CliRunner().invoke(app, [*command, *arguments])

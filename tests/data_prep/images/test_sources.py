@@ -18,16 +18,15 @@ from made_pictures import bombs, encoded, noise, noisy
 from PIL import Image
 from scanned import lines, picture_folder, read, row, scan
 
+from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel
 from data_prep.common.pipeline import total
 from data_prep.common.seeded import draw
 from data_prep.images.decode import ImageRejected
-from data_prep.images.errors import ImagePairError
 from data_prep.images.item import VqaItem
 from data_prep.images.sources import load_items, plan_source, read_columns, scan_images
-from data_prep.images.sources.columns import answer_of
-from data_prep.images.sources.pictures import picture_of
-from data_prep.images.sources.types import RowRejected
+from data_prep.images.sources.base import RowRejected
+from data_prep.images.sources.values import answer_of, picture_of
 from data_prep.images.store import ImageStore
 
 
@@ -169,7 +168,7 @@ def test_folders_with_a_table(pictures, tmp_path):
     lines(pictures / "metadata.jsonl", {"file_name": "deep/1.png", "question": "q", "answer": "a"})
     assert len(read(pictures, tmp_path / "jsonl")[0]) == 1
     (pictures / "metadata.csv").write_text("file_name\n")
-    with pytest.raises(ImagePairError, match="several tables"):
+    with pytest.raises(ConfigError, match="several tables"):
         plan_source(str(pictures), {})
 
 
@@ -213,9 +212,9 @@ def test_what_the_user_can_mend(pictures, tmp_path):
         ("easy_vqa", {"split": "validation"}, r"split is 'validation'. Fix: one of train, test"),
     ]
     for source, options, words in cases:
-        with pytest.raises(ImagePairError, match=words):
+        with pytest.raises(ConfigError, match=words):
             plan_source(str(source), options)
-    with pytest.raises(ImagePairError, match="ROLE=COLUMN"):
+    with pytest.raises(ConfigError, match="ROLE=COLUMN"):
         read_columns(["question"])
 
 

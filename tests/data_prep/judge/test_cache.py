@@ -6,8 +6,8 @@ import multiprocessing
 
 import pytest
 
+from contextrl_verl.errors import ConfigError
 from data_prep.models.cache import ReplyCache, digest
-from data_prep.models.errors import RemoteError
 
 
 def write_and_read(folder: str, process: int) -> int:
@@ -43,5 +43,5 @@ def test_a_file_under_the_wrong_name_is_not_believed(tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(RemoteError, match="--cache"):
+    with pytest.raises(ConfigError, match="cache="):
         ReplyCache(tmp_path / "file" / "cache")

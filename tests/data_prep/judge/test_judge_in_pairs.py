@@ -10,9 +10,9 @@ from made_runs import made_run, write_runs
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.files import PairFile
-from data_prep.models.errors import RemoteError
-from data_prep.models.spec import read_role
+from data_prep.models.spec import read_spec
 from data_prep.verify.write import UNJUDGED
 
 
@@ -22,7 +22,16 @@ def run(server, tmp_path):
 
     def call(*arguments, judge=True):
         command = ["pairs", "trajectories", "--input", str(source), "--out", str(tmp_path / "p.parquet")]
-        command += ["--commit", "any", "--related", "0", "1", "--workers", "1", "--report", str(tmp_path / "report")]
+        command += [
+            "--set",
+            "cascade.commit=any",
+            "--set",
+            "cascade.related=[0, 1]",
+            "--workers",
+            "1",
+            "--report",
+            str(tmp_path / "report"),
+        ]
         if judge:
             for item in (f"base_url={server.url}", "key_variable=CONTEXTRL_TEST_KEY", f"cache={tmp_path / 'cache'}"):
                 command += ["--judge", item]
@@ -132,14 +141,14 @@ def test_a_dry_run_asks_nothing_and_writes_nothing(run, server, tmp_path):
     ],
 )
 def test_mistakes_in_a_role(items, said):
-    with pytest.raises(RemoteError) as error:
-        read_role("--judge", items)
+    with pytest.raises(ConfigError) as error:
+        read_spec("--judge", items)
     assert said in str(error.value)
 
 
-def test_a_role_is_read_and_one_price_is_not_enough():
-    role = read_role("--judge", ["m", "price_in=1.5", "concurrency=3"])
-    assert (role.model, role.settings().concurrency, role.settings().retry.attempts) == ("m", 3, 6)
-    with pytest.raises(RemoteError, match=r"price_in and price_out\) is given"):
-        role.budget()
-    assert read_role("--judge", []) is None
+def test_a_model_is_read_and_one_price_is_not_enough():
+    spec = read_spec("--judge", ["m price_in=1.5", "concurrency=3", 'extra={"seed": 1}', "cache=/a folder"])
+    assert (spec.model, spec.concurrency, spec.extra, str(spec.cache)) == ("m", 3, {"seed": 1}, "/a folder")
+    with pytest.raises(ConfigError, match="Only one of price_in and price_out is given"):
+        spec.budget()
+    assert read_spec("--judge", []) is None

@@ -16,7 +16,7 @@ from data_prep.verify.rules import (
     facts_of,
     rules_over_all,
 )
-from data_prep.verify.verify import verify
+from data_prep.verify.write import verify
 
 SETTINGS = RuleSettings()
 PNG = b"\x89PNG\r\n\x1a\n"

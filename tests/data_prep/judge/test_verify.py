@@ -7,22 +7,20 @@ import io
 import json
 
 import pytest
-import typer
 from chat_server import KEY, failure, verdict
 from judged_pairs import couple, couples
 from PIL import Image
 from typer.testing import CliRunner
 
+from contextrl_verl.cli import app
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef, PairFormatError
 from contextrl_verl.pairs.files import PairFile, write_pairs
 from data_prep.common.funnel import Funnel
-from data_prep.models.errors import RemoteError
-from data_prep.verify import command
-from data_prep.verify.prompt import judge_messages, shown_order
+from data_prep.verify.judge import judge_messages, shown_order
 from data_prep.verify.review import ReviewError, apply_review, read_review
 from data_prep.verify.rules import content_of
-from data_prep.verify.verify import verify
-from data_prep.verify.write import UNJUDGED
+from data_prep.verify.write import UNJUDGED, verify
 
 
 def by_pair(labels):
@@ -180,7 +178,7 @@ def test_an_image_of_another_type_is_an_error_that_names_the_pair(make_judge):
     pairs = image_couple()
     for pair in pairs:
         pair.contexts[0].images[0].bytes = b"BM" + pair.pair_id.encode()
-    with pytest.raises(RemoteError, match=r"pair 'i-red': .*not PNG"):
+    with pytest.raises(ConfigError, match=r"pair 'i-red': .*not PNG"):
         judge_messages(pairs[0])
 
 
@@ -189,15 +187,11 @@ def test_pair_ids_must_differ():
         verify([*couple(0), *couple(0)])
 
 
-app = typer.Typer()
-app.command()(command.judge)
-
-
 @pytest.fixture
 def run(server, tmp_path):
     def call(*arguments, pairs="pairs.parquet"):
-        common = ["--base-url", server.url, "--key-variable", "CONTEXTRL_TEST_KEY", "--cache", str(tmp_path / "cache")]
-        return CliRunner().invoke(app, [str(tmp_path / pairs), "--model", "m", *common, *arguments])
+        judge = f"m base_url={server.url} key_variable=CONTEXTRL_TEST_KEY cache={tmp_path / 'cache'}"
+        return CliRunner().invoke(app, ["judge", str(tmp_path / pairs), "--judge", judge, *arguments])
 
     write_pairs(couples(5), tmp_path / "pairs.parquet")
     return call
@@ -206,7 +200,7 @@ def run(server, tmp_path):
 def test_the_command_writes_what_passes(run, server, tmp_path):
     server.reply = by_pair({line_of(0, 0): "INVALID"})
     out = tmp_path / "kept.parquet"
-    done = run("--out", str(out), "--price-in", "1", "--price-out", "2", "--max-cost", "1")
+    done = run("--out", str(out), "--judge", "price_in=1 price_out=2 max_cost=1")
     assert done.exit_code == 0, done.output
     assert [pair.pair_id for pair in PairFile(out)] == [p.pair_id for p in couples(5)[2:]]
     assert "10 requests, 10 answers, 0 from the cache" in done.output
@@ -218,7 +212,7 @@ def test_the_command_writes_what_passes(run, server, tmp_path):
 
 
 def test_the_command_prints_the_cost_and_asks_nothing(run, server, tmp_path):
-    done = run("--dry-run", "--price-in", "1", "--price-out", "2")
+    done = run("--dry-run", "--judge", "price_in=1", "--judge", "price_out=2")
     assert done.exit_code == 0
     assert "10 calls to make, 0 answers already in the cache" in done.output
     assert not server.requests
@@ -227,12 +221,12 @@ def test_the_command_prints_the_cost_and_asks_nothing(run, server, tmp_path):
 def test_an_incomplete_set_is_not_written_unless_told(run, server, tmp_path):
     server.reply = lambda number, body: verdict(tokens=(3000, 50))
     out = tmp_path / "kept.parquet"
-    arguments = ["--out", str(out), "--price-in", "2", "--price-out", "8", "--max-cost", "0.05"]
+    arguments = ["--out", str(out), "--judge", "price_in=2 price_out=8 max_cost=0.001"]
     done = run(*arguments)
     assert done.exit_code == UNJUDGED
     assert "'spending cap'" in done.output
     assert not out.exists()
-    done = run(*arguments, "--concurrency", "1", "--allow-unjudged")
+    done = run(*arguments, "--judge", "concurrency=1", "--allow-unjudged")
     assert done.exit_code == 0
     assert 0 < len(PairFile(out)) <= 10
 
@@ -258,4 +252,4 @@ def test_images_by_path_are_stored_in_the_new_file(run, server, tmp_path):
 
 def test_a_missing_out_and_half_a_price_are_told(run):
     assert "--out is missing" in run().output
-    assert "--price-in and --price-out" in run("--price-in", "1").output
+    assert "Only one of price_in and price_out" in run("--judge", "price_in=1").output

@@ -11,15 +11,15 @@ from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from contextrl_verl.cli import app
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef, Message
 from contextrl_verl.pairs.files import write_pairs
 from data_prep.common.funnel import Funnel
-from data_prep.report.command import show
 from data_prep.report.page import Example, Histogram, Notice, write_report
+from data_prep.report.text import print_stages
 
 VOID = {"meta", "img", "br", "col", "link", "input", "hr"}
 ELEMENTS = set(
@@ -142,6 +142,16 @@ def test_summary_and_page(tmp_path):
     assert {"dropped"} <= {attributes.get("class", "").split(" ")[-1] for attributes in parsed.all("span")}
     bars = [r for r in parsed.all("rect") if r.get("class") in ("keep", "gone")]
     assert [(float(b["x"]), float(b["width"])) for b in bars] == [(0, 90), (90, 10), (0, 100), (100, 0)]
+
+
+def test_stages_in_the_terminal_keep_names_as_they_are(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    funnel = some_funnel()
+    funnel.stage("odd").drop("[bold]no[/oops] turn", count=1234)
+    print_stages("3 pairs", [stage.summary() for stage in funnel])
+    said = capsys.readouterr().out
+    for words in ("3 pairs", "no issue 3, no patch 7", "[bold]no[/oops] turn 1,234"):
+        assert words in said
 
 
 def test_counts_that_do_not_add_up_are_a_bug(tmp_path):
@@ -290,10 +300,6 @@ def test_images_that_cannot_be_shown_are_named(tmp_path):
     assert "cannot be shown" in read(write_report(tmp_path, {}, None, [Example("i", [gone, gone])])).words
 
 
-app = typer.Typer()
-app.command()(show)
-
-
 def test_show_writes_a_report_of_any_file(tmp_path):
     pairs = [
         ContrastivePair(
@@ -311,7 +317,7 @@ def test_show_writes_a_report_of_any_file(tmp_path):
     write_pairs(pairs, path)
     first, second = tmp_path / "a", tmp_path / "b"
     for out in (first, second):
-        done = CliRunner().invoke(app, [str(path), "--out", str(out), "-n", "5", "--seed", "3"])
+        done = CliRunner().invoke(app, ["show", str(path), "--out", str(out), "-n", "5", "--seed", "3"])
         assert done.exit_code == 0, done.output
     assert (first / "index.html").read_bytes() == (second / "index.html").read_bytes()
     summary = json.loads((first / "summary.json").read_text())
@@ -325,7 +331,7 @@ def test_show_writes_a_report_of_any_file(tmp_path):
 
 
 def test_show_names_a_file_that_is_none(tmp_path):
-    done = CliRunner().invoke(app, [str(tmp_path / "no.parquet"), "--out", str(tmp_path / "r")])
+    done = CliRunner().invoke(app, ["show", str(tmp_path / "no.parquet"), "--out", str(tmp_path / "r")])
     assert done.exit_code == 1
     assert "there is no such file" in done.output
     assert not (tmp_path / "r").exists()
@@ -334,6 +340,6 @@ def test_show_names_a_file_that_is_none(tmp_path):
         pair_id="p", domain="d", query="q", answer="a", supporting=text("x"), confounders=[text("y")]
     )
     write_pairs([pair], tmp_path / "p.jsonl")
-    done = CliRunner().invoke(app, [str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "file")])
+    done = CliRunner().invoke(app, ["show", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "file")])
     assert done.exit_code == 1
-    assert "cannot be written" in done.output
+    assert str(tmp_path / "file") in done.output

@@ -15,12 +15,11 @@ from PIL import Image
 from public_examples import EXAMPLES, shown
 from typer.testing import CliRunner
 
-from contextrl_verl.demo.smoke.vision_models import make_processor
+from contextrl_verl.cli import app
+from contextrl_verl.demo.tiny_vision import make_processor
 from contextrl_verl.pairs.prompting import images_of
-from data_prep.tasks.command import tasks
 from data_prep.tasks.public.sets import SETS, SHARES
-from data_prep.tasks.rows import EXTRA_INFO
-from data_prep.tasks.writing import validation_file
+from data_prep.tasks.rows import EXTRA_INFO, validation_file
 from reward_fns.dispatch import compute_score
 
 
@@ -30,7 +29,7 @@ def _caches(tmp_path, monkeypatch):
 
 
 def run(*arguments: object):
-    return CliRunner().invoke(tasks, ["public", *map(str, arguments)], env={"COLUMNS": "400"})
+    return CliRunner().invoke(app, ["tasks", "public", *map(str, arguments)], env={"COLUMNS": "400"})
 
 
 def made(name, path, out, *arguments):

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from data_prep.tasks.command import tasks
+from contextrl_verl.cli import app
 from data_prep.tasks.questions import KINDS, Question, Unasked
+from data_prep.tasks.rows import estimated_tokens
 from data_prep.tasks.trace import Step, elided, steps_of
-from data_prep.tasks.trace_qa import Options, estimated_tokens, split_of, trace_qa
+from data_prep.tasks.trace_qa import Options, split_of, trace_qa
 from data_prep.trajectories.run import AgentRun, Message, TrajectoryError
 from reward_fns.dispatch import compute_score
 
@@ -292,10 +293,10 @@ def test_what_cannot_be_asked_about_is_counted_and_leaves_no_file(tmp_path):
         (["--input", str(tmp_path / "none.jsonl"), "--out", str(tmp_path / "rows.parquet")], "none.jsonl"),
         (
             ["--input", str(runs), "--out", str(tmp_path / "r.parquet"), "--split-by", "day"],
-            "write instance or repository",
+            "Fix: instance or repository",
         ),
     ]:
-        result = runner.invoke(tasks, ["trace-qa", *arguments])
+        result = runner.invoke(app, ["tasks", "trace-qa", *arguments])
         assert result.exit_code == 1
         assert words in result.output.replace("\n", "")
     assert [path.name for path in tmp_path.iterdir()] == ["runs.jsonl"]

@@ -17,11 +17,11 @@ from job_factory import compose_job, verl_loaders
 from PIL import Image
 from typer.testing import CliRunner
 
-from contextrl_verl.demo.smoke.vision_models import make_processor
+from contextrl_verl.cli import app
+from contextrl_verl.demo.tiny_vision import make_processor
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.files import write_pairs
 from contextrl_verl.pairs.prompting import images_of
-from data_prep.images.errors import ImagePairError
-from data_prep.tasks.command import tasks
 from data_prep.tasks.rows import COLUMNS
 from data_prep.tasks.vqa import VqaOptions, validation_file, vqa
 from reward_fns.dispatch import compute_score
@@ -159,8 +159,8 @@ def test_answers_that_cannot_be_compared_are_counted(tmp_path):
     table = tmp_path / "t.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = CliRunner().invoke(
-        tasks, ["vqa", "--source", str(table), "--out", str(tmp_path / "o" / "rows.parquet"), "--validation", "0.4",
-                "--max-words", "3", "--domain", "noise", "--tolerance", "0.05", "--workers", "1"],
+        app, ["tasks", "vqa", "--source", str(table), "--out", str(tmp_path / "o" / "rows.parquet"),
+              "--validation", "0.4", "--max-words", "3", "--domain", "noise", "--tolerance", "0.05", "--workers", "1"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "5  the answer has more than 3 words" in result.output
@@ -179,18 +179,18 @@ def test_what_the_user_can_mend(tmp_path):
     for arguments, words in [
         (["--source", "easy_vqa", "--out", str(tmp_path / "rows.csv")], "ends in .parquet"),
         (["--source", "easy_vqa", "--out", str(out), "--validation", "1"], "--validation below 1"),
-        (["--source", "easy_vqa", "--out", str(out), "--engine", "x"], "local or ray"),
+        (["--source", "easy_vqa", "--out", str(out), "--engine", "x"], "one of local, ray"),
         (["--source", "easy_vqa", "--out", str(out), "--column", "x"], "ROLE=COLUMN"),
         (["--source", "nothing", "--out", str(out)], "no known source"),
         (["--source", str(bad), "--out", str(out)], "no row for train; read: no such file (1). Fix:"),
     ]:
-        result = runner.invoke(tasks, ["vqa", *arguments, "--workers", "1"])
+        result = runner.invoke(app, ["tasks", "vqa", *arguments, "--workers", "1"])
         assert result.exit_code == 1
         assert words in " ".join(result.output.split()), result.output
     assert not out.exists()
-    with pytest.raises(ImagePairError, match=r"no row for validation.*Fix: raise --validation"):
+    with pytest.raises(ConfigError, match=r"no row for validation.*Fix: raise --validation"):
         vqa("easy_vqa", out, VqaOptions(validation=1e-9), {**SOURCE, "limit": 20}, workers=1, progress=False)
     assert not out.exists()
     validation_file(out).write_text("of another run")
-    with pytest.raises(ImagePairError, match="from another run"):
+    with pytest.raises(ConfigError, match="from another run"):
         vqa("easy_vqa", out, VqaOptions(validation=0), SOURCE, workers=1, progress=False)

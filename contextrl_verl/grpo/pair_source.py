@@ -1,0 +1,201 @@
+"""Pairs as a training or validation job sees them: opened, length-filtered, rendered. No verl in here."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import asdict, replace
+from itertools import permutations
+from typing import Any
+
+from tqdm import tqdm
+
+from contextrl_verl.errors import ConfigError
+from contextrl_verl.grpo.counted import Counts, place_of, recall, remember
+from contextrl_verl.pairs import ContrastivePair, PairFormatError
+from contextrl_verl.pairs.files import PairCollection
+from contextrl_verl.pairs.option_tokens import resolve_option_tokens
+from contextrl_verl.pairs.prompting import PromptRenderer, encode_prompt, option_order, template_text
+from contextrl_verl.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Orders of the same contexts differ by a few tokens where texts meet; within this distance all are counted.
+_ORDER_SLACK = 32
+# ... up to this number of contexts; with more, the rotations and the reverse stand for the rest.
+_ALL_ORDERS = 4
+
+
+class PairSource:
+    """The usable pairs of some files.
+
+    Args:
+        files: pair files; ``key`` names where they came from in messages.
+        settings: the ``contextrl`` block.
+        as_questions: show each pair as an ordinary question about its supporting context.
+        written: the policy writes its whole reply, so nothing is put before it (no ``contextrl.prompt.prefill``).
+        tokenizer, processor: the run's own, so that lengths are true.
+
+    Attributes:
+        dropped: pairs left out, by reason.
+        usable: indices into the collection that remain.
+        option_ids: token id of every label.
+        most_images: images of the usable pair that shows the most.
+        longest: tokens of the longest usable pair's prompt.
+
+    Raises:
+        ConfigError: files missing or malformed, labels unusable, images without a processor.
+    """
+
+    def __init__(
+        self,
+        files: list[str],
+        settings: Settings,
+        tokenizer: Any,
+        processor: Any,
+        key: str,
+        *,
+        as_questions: bool = False,
+        written: bool = False,
+    ) -> None:
+        if not files:
+            without = "" if settings.objective == "none" else ", or contextrl.objective=none"
+            raise ConfigError(
+                f"{key} is empty, and with contextrl.objective={settings.objective} this job needs pairs. "
+                f"Fix: {key}=[path.parquet]{without}."
+            )
+        self.settings, self.tokenizer, self.processor = settings, tokenizer, processor
+        self.prompt = settings.prompt_config
+        self.as_questions = as_questions
+        if as_questions:
+            self.prompt = replace(self.prompt, template=self.prompt.question_template)
+        if written:
+            self.prompt = replace(self.prompt, prefill="")
+        self.renderer = PromptRenderer(self.prompt)
+        self.option_ids = resolve_option_tokens(tokenizer, self.prompt, written=written)
+        try:
+            self.collection = PairCollection(files)
+        except PairFormatError as error:
+            raise ConfigError(f"{key}: {error}") from None
+        if max(self.collection.options) > len(self.prompt.labels):
+            raise ConfigError(
+                f"{key}: pair {self.collection.ids[self.collection.options.index(max(self.collection.options))]!r} has "
+                f"{max(self.collection.options)} contexts, and contextrl.prompt.labels names "
+                f"{len(self.prompt.labels)}. Fix: add labels, e.g. [A, B, C, D]."
+            )
+        self.dropped: Counter[str] = Counter()
+        self.usable = self._filter(key)
+
+    def __len__(self) -> int:
+        return len(self.usable)
+
+    def __getitem__(self, index: int) -> ContrastivePair:
+        return self.collection[self.usable[index]]
+
+    def ids(self) -> list[str]:
+        """Pair ids of the usable pairs, in their order."""
+        return [self.collection.ids[index] for index in self.usable]
+
+    def options_of(self, index: int) -> int:
+        """Number of contexts of a usable pair, without reading it."""
+        return self.collection.options[self.usable[index]]
+
+    def rotations(self) -> int:
+        """In how many orders a batch shows each pair: all of them with ``contextrl.pairs.orders=both``, else one.
+
+        Raises:
+            ConfigError: the pairs have differently many contexts.
+        """
+        if self.settings.pairs.orders != "both":
+            return 1
+        sizes = {self.options_of(index) for index in range(len(self))}
+        if len(sizes) > 1:
+            raise ConfigError(
+                f"contextrl.pairs.orders=both needs pairs with equally many contexts, and there are {sorted(sizes)}. "
+                "Fix: use orders=random or separate files."
+            )
+        return sizes.pop() if sizes else 1
+
+    def messages(self, pair: ContrastivePair, epoch: int, rotation: int) -> tuple[list[dict[str, Any]], list[int]]:
+        """Chat messages of a pair and the order its contexts are shown in."""
+        order = [0]
+        if not self.as_questions:
+            order = option_order(pair.pair_id, len(pair.contexts), epoch, self.settings.seed, rotation)
+        return self.renderer.messages(pair, order), order
+
+    def _filter(self, key: str) -> list[int]:
+        limit = self.settings.run.max_prompt_length
+        counted = self._counted(key, limit)
+        usable = [index for index, (length, _) in enumerate(counted) if length <= limit]
+        if not usable:
+            raise ConfigError(
+                f"{key}: all {len(counted)} pairs are longer than data.max_prompt_length={limit}; the shortest has "
+                f"{min(counted)[0]} tokens. Fix: raise data.max_prompt_length (the rollout's max_model_len with it), "
+                "or prepare shorter contexts."
+            )
+        self.longest, self.most_images = (max(counted[index][part] for index in usable) for part in (0, 1))
+        if len(usable) < len(counted):
+            reason = f"longer than data.max_prompt_length={limit}"
+            self.dropped[reason] = len(counted) - len(usable)
+            logger.warning("%s: %d of %d pairs left out: %s", key, self.dropped[reason], len(counted), reason)
+        return usable
+
+    def _counted(self, key: str, limit: int) -> Counts:
+        about = {**asdict(self.prompt), "template": template_text(self.prompt.template), "limit": limit}
+        about["as_questions"] = self.as_questions
+        place = place_of([file.path for file in self.collection.files], about, self.tokenizer, self.processor)
+        if (known := recall(place, len(self.collection))) is not None:
+            return known
+        counts: Counts = []
+        for index in tqdm(range(len(self.collection)), desc=f"Counting tokens of {key}", unit="pair", delay=3):
+            try:
+                pair = self.collection[index]
+                length = self._longest(pair, limit)
+            except (PairFormatError, ConfigError) as error:
+                raise ConfigError(f"{key}: {error}") from None
+            images = [image for context in pair.contexts for image in context.images or ()]
+            counts.append((length, len(images)))
+            if any(image.bytes is None for image in images):
+                place = None  # a file of its own, which may change
+        remember(place, counts)
+        return counts
+
+    def _longest(self, pair: ContrastivePair, limit: int) -> int:
+        def length(order: list[int]) -> int:
+            messages = self.renderer.messages(pair, order)
+            return len(encode_prompt(messages, self.tokenizer, self.prompt, self.processor))
+
+        order = [0] if self.as_questions else list(range(len(pair.contexts)))
+        first = length(order)
+        if abs(first - limit) > _ORDER_SLACK * len(order):
+            return first
+        if len(order) <= _ALL_ORDERS:
+            return max(length(list(other)) for other in permutations(order))
+        return max([first, length(order[::-1]), *(length(order[r:] + order[:r]) for r in order[1:])])
+
+
+def training_pairs(settings: Settings, tokenizer: Any, processor: Any) -> PairSource | None:
+    """The pairs of ``contextrl.pairs.train_files`` as the objective shows them; None if it uses none.
+
+    Raises:
+        ConfigError: see :class:`PairSource`.
+    """
+    if not settings.uses_pairs:
+        return None
+    return PairSource(
+        settings.pairs.train_files, settings, tokenizer, processor, "contextrl.pairs.train_files",
+        as_questions=settings.objective == "question_answering",
+        written=settings.objective != "context_awareness",
+    )  # fmt: skip
+
+
+def held_out_pairs(settings: Settings, tokenizer: Any, processor: Any) -> PairSource:
+    """The pairs of ``contextrl.pairs.val_files``: the same questions whatever the objective, none too.
+
+    Raises:
+        ConfigError: see :class:`PairSource`.
+    """
+    return PairSource(
+        settings.pairs.val_files, settings, tokenizer, processor, "contextrl.pairs.val_files",
+        written=settings.pairs.val_by == "reply",
+    )  # fmt: skip
