@@ -1,6 +1,6 @@
 """What the project made before the house was rebuilt, and what it makes now: pairs, audit, runs of the forge.
 
-    python -m bench.behaviour OUT.json [RUNS.jsonl.xz [OPTION...]]     # in the old clone with its environment, and in the new one
+    python -m bench.behaviour OUT.json [RUNS.jsonl.xz [OPTION...]]     # in the old clone and in the new one
     python -m bench.behaviour --compare OLD.json NEW.json
 
 Goes when the rebuilding is done.

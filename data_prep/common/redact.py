@@ -12,9 +12,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from data_prep.trajectories.run import Message
+from pydantic import BaseModel
+
+Turn = TypeVar("Turn", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -172,12 +174,12 @@ def redact(text: str) -> Redacted:
     return Redacted(text, counts)
 
 
-def redact_messages(messages: Sequence[Message]) -> tuple[tuple[Message, ...], Counter[str]]:
-    """The turns without their secrets, and the counts over all of them."""
+def redact_messages(messages: Sequence[Turn]) -> tuple[tuple[Turn, ...], Counter[str]]:
+    """The turns, models with a field ``content``, without their secrets, and the counts over all of them."""
     counts: Counter[str] = Counter()
     result = []
     for message in messages:
-        text, found = redact(message.content)
+        text, found = redact(message.content)  # type: ignore[attr-defined]
         counts += found
-        result.append(Message(role=message.role, content=text) if found else message)
+        result.append(message.model_copy(update={"content": text}) if found else message)
     return tuple(result), counts

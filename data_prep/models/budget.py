@@ -7,6 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 _MILLION = 1_000_000
+# English and code, byte-level BPE of recent models: 3 to 4.5 bytes a token.
+BYTES_PER_TOKEN = 3.5
+# Role, separators and whatever a chat template puts around a message; the schema of an answer.
+_PER_MESSAGE, _PER_REQUEST = 16, 2048
 
 
 @dataclass
@@ -61,3 +65,17 @@ class Budget:
             "currency": self.currency,
             "cap": None if self.cap is None else float(self.cap),
         }
+
+
+def input_tokens(messages: list[dict[str, Any]], per_image: int) -> tuple[int, int]:
+    """A guess at the tokens, and a bound: a token of a byte-level tokenizer holds at least one byte of UTF-8."""
+    size = images = 0
+    for message in messages:
+        content = message["content"]
+        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            if part["type"] == "text":
+                size += len(part["text"].encode("utf-8", "replace"))
+            else:
+                images += 1
+    around = images * per_image + len(messages) * _PER_MESSAGE
+    return round(size / BYTES_PER_TOKEN) + around, size + around + _PER_REQUEST

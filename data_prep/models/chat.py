@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, WrapValidator
 
+from data_prep.models.budget import BYTES_PER_TOKEN, input_tokens
 from data_prep.models.cache import digest
 from data_prep.models.endpoint import Endpoint, MalformedReply, NotAnswered
 from data_prep.models.spec import ModelSpec
@@ -21,10 +22,6 @@ log = logging.getLogger(__name__)
 Form = TypeVar("Form", bound=BaseModel)
 Messages = list[dict[str, Any]]
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.S)
-# English and code, byte-level BPE of recent models: 3 to 4.5 bytes a token.
-BYTES_PER_TOKEN = 3.5
-# Role, separators and whatever a chat template puts around a message; the schema of an answer.
-_PER_MESSAGE, _PER_REQUEST = 16, 2048
 
 
 class FreeText(BaseModel):
@@ -181,20 +178,6 @@ class ChatEndpoint(Endpoint):
             f"/ {BYTES_PER_TOKEN:g}) and {calls * usual:,} output tokens ({usual} a reply); "
             + self.budget.money((guess, calls * usual), (bound, calls * self.spec.max_tokens))
         )
-
-
-def input_tokens(messages: Messages, per_image: int) -> tuple[int, int]:
-    """A guess at the tokens, and a bound: a token of a byte-level tokenizer holds at least one byte of UTF-8."""
-    size = images = 0
-    for message in messages:
-        content = message["content"]
-        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-            if part["type"] == "text":
-                size += len(part["text"].encode("utf-8", "replace"))
-            else:
-                images += 1
-    around = images * per_image + len(messages) * _PER_MESSAGE
-    return round(size / BYTES_PER_TOKEN) + around, size + around + _PER_REQUEST
 
 
 def sendable(text: str) -> str:

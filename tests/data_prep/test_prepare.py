@@ -142,6 +142,8 @@ def test_more_confounders_on_request(source, tmp_path):
     assert set(groups.values()) == {3}
 
 
+# tests/data_prep/test_pipeline.py runs parts on Ray, and kills them.
+@pytest.mark.slow
 def test_killed_again_and_again_the_result_is_the_same_to_the_byte(source, tmp_path):
     straight = tmp_path / "straight.parquet"
     prepare(source, straight, SETTINGS, workers=1)
@@ -196,6 +198,8 @@ def test_the_command_writes_what_it_says(source, tmp_path):
     assert (tmp_path / "r" / "index.html").exists()
 
 
+# tests/data_prep/test_pipeline.py runs parts on Ray, and kills them.
+@pytest.mark.slow
 def test_ray_gives_the_same_bytes(source, tmp_path):
     ray = pytest.importorskip("ray")
     prepare(source, tmp_path / "local.parquet", SETTINGS, workers=1, progress=False)

@@ -15,6 +15,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=600)
 
 
+# Minutes; what it reports is tested line by line.
+@pytest.mark.slow
 def test_the_table_of_plain_torch_goes_into_a_document(tmp_path):
     document = tmp_path / "cost.md"
     document.write_text("before\n<!-- gpu: begin -->\nold\n<!-- gpu: end -->\nafter\n")

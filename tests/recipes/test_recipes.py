@@ -14,6 +14,7 @@ from contextrl_verl.arms import ARMS, StepSize, arm_keys
 
 TEXT = RECIPES / "text" / "run_qwen2_5_1_5b_fsdp.sh"
 NAMES = [script.stem for script in MODELS]
+REHEARSED = ("run_qwen2_5_1_5b_fsdp", "run_qwen3_vl_8b_fsdp")
 ARM_KEYS = tuple(arm_keys("contextrl", StepSize(8, 2, 2)))
 # arXiv 2606.17053; lambda, learning rate, KL, clip low and high, dual clip, n, items a step, prompt, response.
 PAPER = {
@@ -64,7 +65,14 @@ def test_the_papers_values_reach_the_trainer(script, tmp_path):
         assert actor.ppo_max_token_len_per_gpu * part.fsdp_config.ulysses_sequence_parallel_size >= longest
 
 
-@pytest.mark.parametrize("script", MODELS, ids=NAMES)
+@pytest.mark.parametrize(
+    "script",
+    # One of text and one of images; the others share their yaml.
+    [
+        pytest.param(script, id=script.stem, marks=() if script.stem in REHEARSED else pytest.mark.slow)
+        for script in MODELS
+    ],
+)
 def test_a_rehearsal_passes_everything_that_is_checked_before_ray(script, tmp_path, capsys):
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config

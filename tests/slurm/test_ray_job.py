@@ -154,8 +154,8 @@ def test_a_node_that_never_joins(slurm):
     ("sent", "state", "status", "again"),
     [
         (signal.SIGTERM, "PREEMPTED", 143, True),
-        (signal.SIGTERM, "CANCELLED", 143, False),
-        (signal.SIGUSR1, "RUNNING", 138, True),
+        pytest.param(signal.SIGTERM, "CANCELLED", 143, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, "RUNNING", 138, True, marks=pytest.mark.slow),
     ],
 )
 def test_signals(slurm, sent, state, status, again):

@@ -10,7 +10,7 @@ from data_prep.images.edit.base import Editor, Proposer
 from data_prep.images.edit.plan import EditPlan, NotEdited
 from data_prep.images.edit.remote_images import RemoteEditor
 from data_prep.images.edit.vlm import PROMPT_VERSION, Proposal, VlmProposer, plan_of, proposal_messages
-from data_prep.models.chat import input_tokens
+from data_prep.models.budget import input_tokens
 
 if TYPE_CHECKING:
     from data_prep.images.item import VqaItem

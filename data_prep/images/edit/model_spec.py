@@ -14,7 +14,6 @@ from pydantic import Field
 from contextrl_verl.errors import ConfigError
 from data_prep.images.edit.procedural import ProceduralEditor
 from data_prep.images.edit.rules import USUAL, EasyVqaRules, GivenPlans
-from data_prep.images.errors import ImagePairError
 from data_prep.models.budget import Budget
 from data_prep.models.spec import ModelSpec
 
@@ -82,7 +81,7 @@ def make_proposer(spec: ProposerSpec, environ: Mapping[str, str] = os.environ) -
     """The proposer of a spec.
 
     Raises:
-        ImagePairError: unknown operations.
+        ConfigError: unknown operations.
         ConfigError: prices, cap or address that make no sense.
     """
     if spec.model == "rules:easy_vqa":
@@ -91,7 +90,7 @@ def make_proposer(spec: ProposerSpec, environ: Mapping[str, str] = os.environ) -
     if spec.model == "given":
         return GivenPlans()
     if spec.model.startswith("rules:"):
-        raise ImagePairError(
+        raise ConfigError(
             f"proposer {spec.model!r}: there are rules for easy_vqa only. Fix: give rules:easy_vqa, given, or the name "
             "of a vision-language model."
         )
@@ -104,13 +103,13 @@ def make_editor(spec: EditorSpec, environ: Mapping[str, str] = os.environ) -> Ed
     """The editor of a spec.
 
     Raises:
-        ImagePairError: an editor that is none.
+        ConfigError: an editor that is none.
         ConfigError: price, cap or address that make no sense.
     """
     kind, _, model = spec.model.partition(":")
     if kind == "procedural" and not model:
         if spec.font is not None and not spec.font.is_file():
-            raise ImagePairError(f"editor procedural, font: there is no file {spec.font}. Fix: name a TrueType file.")
+            raise ConfigError(f"editor procedural, font: there is no file {spec.font}. Fix: name a TrueType file.")
         return ProceduralEditor(None if spec.font is None else str(spec.font))
     if kind == "diffusers" and model:
         return _diffusers(model, spec.device, spec.steps)
@@ -120,7 +119,7 @@ def make_editor(spec: EditorSpec, environ: Mapping[str, str] = os.environ) -> Ed
         variable = spec.key_variable or f"{kind.upper()}_API_KEY"
         named = spec.model_copy(update={"model": model, "key_variable": variable})
         return (GeminiEditor if kind == "gemini" else OpenAIEditor)(named, environ)
-    raise ImagePairError(
+    raise ConfigError(
         f"editor {spec.model!r} is none. Fix: give procedural, gemini:MODEL, openai:MODEL or diffusers:FOLDER."
     )
 

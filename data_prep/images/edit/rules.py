@@ -171,7 +171,7 @@ def _box(figure: str | None, side: int, centre: tuple[float, float], image: Imag
     sides = [side, rng.randint(_LEAST, _MOST)]
     rng.shuffle(sides)
     columns, rows = {
-        "circle": (side // 2 * 2 + 1,) * 2,
+        "circle": (side + 1, side + 1),
         "triangle": (side + 1, int(side * 3**0.5 / 2) + 2),
         "rectangle": (sides[0] + 1, sides[1] + 1),
     }[figure]

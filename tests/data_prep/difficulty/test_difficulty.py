@@ -163,6 +163,8 @@ def test_images_travel_as_shown(server):
         list(attempts_of([pair], 3))
 
 
+# tests/probe/test_probe_vllm.py asks the same model.
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_model_in_vllm_is_tried_and_its_replies_are_kept(tmp_path):
     from contextrl_verl.demo.tiny_model import make_model, make_tokenizer

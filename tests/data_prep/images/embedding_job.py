@@ -1,8 +1,7 @@
-"""Embeds the pictures of a store; by itself as ``python embedding_job.py STORE FOLDER``."""
+"""Embeds the pictures of a store."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from made_pictures import noisy
@@ -23,7 +22,3 @@ def job(store: Path, folder: Path, embedder: str = "descriptor", **how) -> list[
     names = [path.stem for path in store.rglob("*.png")]
     plan = plan_embed(names, store, embedder, per_part=3)
     return run_parts(folder, plan, embed_part, title="t", progress=False, **({"workers": 1} | how))
-
-
-if __name__ == "__main__":
-    job(Path(sys.argv[1]), Path(sys.argv[2]), workers=2)

@@ -1,13 +1,7 @@
-"""Embedding in parts: what is written, kills, Ray with a pool of GPU actors, refused pictures."""
+"""Embedding in parts: what is written, Ray with a pool of GPU actors, refused pictures."""
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -57,29 +51,8 @@ def test_each_picture_has_its_row_in_the_order_of_names(store, tmp_path):
     assert found.rows()[found.images[7]] == 7
 
 
-def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(store, whole, tmp_path):
-    script = Path(__file__).with_name("embedding_job.py")
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[3])])
-    draw, kills = random.Random(3), 0
-    for patience in range(12):
-        command = [sys.executable, str(script), str(store), str(tmp_path)]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path})
-        # Until something is done, then a moment more.
-        already, end = len(list(tmp_path.glob("part-*.json"))), time.monotonic() + 60
-        while process.poll() is None and len(list(tmp_path.glob("part-*.json"))) == already and time.monotonic() < end:
-            time.sleep(0.005)
-        time.sleep(0.02 * draw.random())
-        if process.poll() is not None:
-            assert process.returncode == 0
-            break
-        if patience < 2:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait(60)
-    assert kills >= 1
-    assert contents(job(store, tmp_path)) == whole
-
-
+# tests/data_prep/test_pipeline.py runs parts on Ray, and kills them.
+@pytest.mark.slow
 def test_a_pool_of_gpu_actors_on_ray_gives_the_same_bytes(store, whole, tmp_path):
     ray = pytest.importorskip("ray")
     here = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}

@@ -180,10 +180,11 @@ def test_paths_in_a_description_are_made_whole(tmp_path, monkeypatch):
     assert settled("hf:model") == f"hf:{tmp_path / 'model'}"
     assert settled("hf:google/siglip2") == "hf:google/siglip2"
     assert settled("descriptor") == "descriptor"
-    assert settled("endpoint:http://h/v1 m") == f"endpoint:http://h/v1 m cache={tmp_path}/outputs/embedding_cache"
-    assert (
-        settled("endpoint:http://h/v1 m cache=c form=input") == f"endpoint:http://h/v1 m form=input cache={tmp_path}/c"
-    )
+    named = "endpoint:model=m base_url=http://h/v1"
+    assert settled("endpoint:m base_url=http://h/v1") == f"{named} cache={tmp_path}/outputs/embedding_cache"
+    found = settled("endpoint:m base_url=http://h/v1 cache=c form=input")
+    assert found == f"{named} cache={tmp_path}/c form=input"
+    assert settled(found) == found
 
 
 def test_vectors_without_direction_are_an_error_and_absent_ones_stay():

@@ -30,9 +30,7 @@ from data_prep.images.prepare import ImageSettings, prepare_images
 from data_prep.images.retrieve import RetrieveSettings
 from data_prep.images.sources import SourceOptions
 
-SMALL = ImageSettings(
-    source=SourceOptions(limit=1500), retrieve=RetrieveSettings(low=0.7), edit=EditSettings(edits=60)
-)
+SMALL = ImageSettings(source=SourceOptions(limit=1500), retrieve=RetrieveSettings(low=0.7), edit=EditSettings(edits=60))
 OPTIONS = ["--questions", "1500", "--set", "retrieve.low=0.7", "--set", "edit.edits=60", "--workers", "1"]
 
 
@@ -134,6 +132,8 @@ def test_counts_add_up_and_the_page_shows_pictures(made):
     assert not list(folder.glob(".p.parquet*"))
 
 
+# tests/data_prep/test_pipeline.py runs parts on Ray, and kills them.
+@pytest.mark.slow
 def test_killed_and_resumed_the_result_is_the_same_to_the_byte(made, tmp_path):
     folder, _ = made
     out = tmp_path / "p.parquet"
@@ -170,6 +170,8 @@ def test_killed_while_the_work_folder_was_deleted_it_starts_anew(made, tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
 
 
+# tests/data_prep/test_pipeline.py runs parts on Ray, and kills them.
+@pytest.mark.slow
 def test_ray_gives_the_same_bytes(made, tmp_path):
     ray = pytest.importorskip("ray")
     folder, _ = made

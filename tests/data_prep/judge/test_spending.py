@@ -10,7 +10,7 @@ from chat_server import HANG, verdict
 from judged_pairs import couples
 
 from contextrl_verl.errors import ConfigError
-from data_prep.models.chat import input_tokens
+from data_prep.models.budget import input_tokens
 from data_prep.models.spec import read_spec
 from data_prep.verify.judge import judge_messages
 from data_prep.verify.write import incomplete, verify

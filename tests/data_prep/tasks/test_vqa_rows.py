@@ -163,8 +163,10 @@ def test_answers_that_cannot_be_compared_are_counted(tmp_path):
               "--validation", "0.4", "--max-words", "3", "--domain", "noise", "--tolerance", "0.05", "--workers", "1"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "5  the answer has more than 3 words" in result.output
-    assert "5  the answer has no letter or digit" in result.output
+    stages = json.loads((tmp_path / "o" / "rows.summary.json").read_text())["stages"]
+    (dropped,) = (stage["dropped"] for stage in stages if stage["name"] == "answers")
+    reason = "the answer has no letter or digit that a comparison would see"
+    assert dropped == {"the answer has more than 3 words": 5, reason: 5}
     table = pq.read_table(tmp_path / "o" / "rows.parquet").to_pylist()
     assert {row["data_source"] for row in table} == {"contextrl/vqa/noise"}
     assert {row["extra_info"]["tolerance"] for row in table} == {0.05}
@@ -179,7 +181,7 @@ def test_what_the_user_can_mend(tmp_path):
     for arguments, words in [
         (["--source", "easy_vqa", "--out", str(tmp_path / "rows.csv")], "ends in .parquet"),
         (["--source", "easy_vqa", "--out", str(out), "--validation", "1"], "--validation below 1"),
-        (["--source", "easy_vqa", "--out", str(out), "--engine", "x"], "one of local, ray"),
+        (["--source", "easy_vqa", "--out", str(out), "--engine", "x"], "local or ray"),
         (["--source", "easy_vqa", "--out", str(out), "--column", "x"], "ROLE=COLUMN"),
         (["--source", "nothing", "--out", str(out)], "no known source"),
         (["--source", str(bad), "--out", str(out)], "no row for train; read: no such file (1). Fix:"),
