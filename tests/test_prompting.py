@@ -107,7 +107,7 @@ def test_an_own_template_by_path_and_its_errors(tmp_path):
     with pytest.raises(ConfigError, match=r"mine\.jinja.*'p1'.*'quary' is undefined.*Fix: "):
         rendered(text_pair(1), [0, 1], str(path))
     path.write_text("{% if %}")
-    with pytest.raises(ConfigError, match=r"mine\.jinja does not compile.*Fix: "):
+    with pytest.raises(ConfigError, match=r"mine\.jinja.* does not compile.*Fix: "):
         rendered(text_pair(1), [0, 1], str(path))
     with pytest.raises(ConfigError, match=r"'none', and there is no file.*Fix: .*'select_context', 'short'"):
         rendered(text_pair(1), [0, 1], "none")

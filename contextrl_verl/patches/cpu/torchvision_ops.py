@@ -19,6 +19,8 @@ import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 
+from contextrl_verl.patches.cpu.environment import AUTOLOAD
+
 _MODULE = "torchvision._meta_registrations"
 _DECLARED = re.compile(r"""register_fake\(\s*["']torchvision::(\w+)["']""")
 # Kept for ever: the declarations end with the object.
@@ -62,5 +64,8 @@ def _declare(names: list[str]) -> None:
 
 def install() -> None:
     """In this process; called by torch at the end of its import, too, and raises nothing, for that would break it."""
+    # A process that is spawned gets this one's path, not PYTHONPATH.
+    if AUTOLOAD not in sys.path:
+        sys.path.append(AUTOLOAD)
     if not any(isinstance(finder, _DeclareBeforeImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _DeclareBeforeImport())
