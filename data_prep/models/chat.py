@@ -9,8 +9,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, WrapValidator
 
 from data_prep.models.budget import BYTES_PER_TOKEN, input_tokens
@@ -178,6 +180,12 @@ class ChatEndpoint(Endpoint):
             f"/ {BYTES_PER_TOKEN:g}) and {calls * usual:,} output tokens ({usual} a reply); "
             + self.budget.money((guess, calls * usual), (bound, calls * self.spec.max_tokens))
         )
+
+
+def question_templates(folder: Path) -> Environment:
+    """The jinja templates of questions in a folder; what they are filled with is text for a model, not HTML."""
+    loader = FileSystemLoader(folder)
+    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def sendable(text: str) -> str:

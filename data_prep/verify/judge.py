@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair, ImageRef
 from contextrl_verl.pairs.prompting import option_order
-from data_prep.models.chat import ChatEndpoint, sendable
+from data_prep.models.chat import ChatEndpoint, question_templates, sendable
 from data_prep.verify.rules import content_of
 
 # Part of the cache key: raise it whenever the template or the way it is filled changes.
@@ -25,13 +24,7 @@ _MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GI
 
 # A reason of one or two sentences and the braces around it.
 _USUAL_REPLY_TOKENS = 120
-_templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    undefined=StrictUndefined,
-    autoescape=False,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_templates = question_templates(Path(__file__).parent)
 Label = Literal["VALID", "INVALID", "UNCERTAIN"]
 
 

@@ -9,8 +9,8 @@ pytest.importorskip("sklearn")
 
 from data_prep.audit import audit, known_groups
 
-# 95 % intervals for all rows at once: at most 5 % of audits of clean pairs may have one without guessing in it. On 400
-# other sets it was 1.5 %, with 1 % false alarms. Plain bootstrap errors, blind to what folds share, give 17 %.
+# 95 % intervals for all rows at once: at most 5 % of audits of clean pairs may have one without guessing in it. On 120
+# other sets two had one and none was an alarm. Plain bootstrap errors, blind to what folds share, gave 17 %.
 SEEDS, MOST_ALARMS = 40, 2
 # The trees are the slow half; their rows are exact when both directions are there.
 QUICK = [name for name, group in known_groups().items() if group.columns is None or group.wide]

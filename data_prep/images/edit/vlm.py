@@ -6,14 +6,13 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_prep.images.edit.base import NotReached
 from data_prep.images.edit.plan import EditPlan, NotEdited, Operation, clipped
 from data_prep.images.store import encode_alike
 from data_prep.images.wording import answer_key, question_key
-from data_prep.models.chat import ChatEndpoint, Reply, sendable
+from data_prep.models.chat import ChatEndpoint, Reply, question_templates, sendable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,13 +25,7 @@ PROMPT_VERSION = "propose-1"
 _MARGIN = 0.03
 _LEAST_SHARE, _MOST_SHARE = 0.0004, 0.6
 
-_templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    undefined=StrictUndefined,
-    autoescape=False,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_templates = question_templates(Path(__file__).parent)
 
 
 class Proposal(BaseModel):
