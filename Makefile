@@ -33,11 +33,11 @@ $(VENV)/.ready: constraints/cpu.txt pyproject.toml
 	touch $@
 
 test: setup
-	$(BIN)/python -m pytest tests -m "not slow" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest tests -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder
 test-fast: setup
-	$(BIN)/python -m pytest tests -m "not slow and not e2e" -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest tests -m "not slow and not e2e" -n $(JOBS) --dist loadfile --no-loadscope-reorder
 test-all: setup
-	$(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest tests -n $(JOBS) --dist loadfile --no-loadscope-reorder
 test-gpu:
 	$(GPU_PYTHON) tests/gpu/report.py $(if $(APPEND),--append "$(APPEND)",)
 

@@ -1,6 +1,6 @@
 """Time and memory of the shortcut audit, all groups next to all but the words of the contexts.
 
-    python bench/audit.py [--pairs 2000] [--context-kib 60]
+    python -m bench.audit [--pairs 2000] [--context-kib 60]
 
 Each of the two runs in its own process on one thread, so that peak memory is its own.
 """
@@ -8,21 +8,24 @@ Each of the two runs in its own process on one thread, so that peak memory is it
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import os
 import random
-import resource
 import tempfile
-import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from bench.common import compare
 from contextrl_verl.pairs import Context, ContrastivePair, Message
-from contextrl_verl.pairs.files import PairFile, write_pairs
+from contextrl_verl.pairs.files import write_pairs
 
 TURNS = 20
+_CODE = """
+from contextrl_verl.pairs.files import PairFile
+from data_prep.audit.features import GROUPS
+from data_prep.audit.run import audit
+result = audit(PairFile(sys.argv[1]), [name for name in GROUPS if name != {left_out!r}])
+found = dict(pairs=result.audited, false_alarms=len(result.shortcuts))
+"""
 
 
 def couples(count: int, context_kib: int) -> Iterator[ContrastivePair]:
@@ -53,38 +56,18 @@ def couples(count: int, context_kib: int) -> Iterator[ContrastivePair]:
             )
 
 
-def measure(how: str, path: Path) -> dict:
-    """Seconds, peak memory and false alarms of one audit, in a process of its own."""
-    from data_prep.audit import audit, known_groups
-
-    names = [name for name in known_groups() if how == "all" or name != "context alone"]
-    started, cpu = time.perf_counter(), time.process_time()
-    result = audit(PairFile(path), names)
-    return {
-        "groups": how,
-        "pairs": result.audited,
-        "seconds": round(time.perf_counter() - started, 1),
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "false_alarms": len(result.shortcuts),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--context-kib", type=int, default=60)
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.parquet"
-        write_pairs(couples(arguments.pairs // 2, arguments.context_kib), path)
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
-            found = [pool.submit(measure, how, path).result() for how in ("all", "no words of contexts")]
-        print(*map(json.dumps, found), f"file: {path.stat().st_size / 2**20:.0f} MiB", sep="\n")
-    for what in ("seconds", "cpu_seconds", "peak_mib"):
-        print(f"{what}: all / without = {found[0][what] / found[1][what]:.2f}")
+        write_pairs(couples(given.pairs // 2, given.context_kib), path)
+        print(f"file: {path.stat().st_size / 2**20:.0f} MiB")
+        left_out = {"all groups": "", "no words of contexts": "context alone"}
+        compare({name: _CODE.format(left_out=group) for name, group in left_out.items()}, str(path))
 
 
 if __name__ == "__main__":

@@ -1,30 +1,26 @@
-"""What benchmarks share: tables, figures between the marks of a page, fresh processes, peak memory, pictures."""
+"""What benchmarks share: tables, figures between the marks of a page, fresh processes and their memory."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Sequence
+from importlib.metadata import Distribution, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pairs.whole_file import whole_file
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 ROOT = Path(__file__).parents[1]
 
 
-@dataclass(frozen=True)
-class Ratio:
+class Ratio(NamedTuple):
     """An estimate with its 95 % interval."""
 
     value: float
@@ -35,7 +31,7 @@ class Ratio:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def median_ratio(plain: Sequence[float], other: Sequence[float], seed: int = 0) -> Ratio:
+def median_ratio(plain: Sequence[float], other: Sequence[float]) -> Ratio:
     """Median of ``other`` over median of ``plain``, with the percentile bootstrap over rounds.
 
     The two times of a round are drawn together, so a time in which the machine was slow for both does not widen the
@@ -43,22 +39,18 @@ def median_ratio(plain: Sequence[float], other: Sequence[float], seed: int = 0) 
     """
     from scipy.stats import bootstrap
 
-    if len(plain) != len(other) or len(plain) < 2:
-        raise ValueError(f"{len(plain)} and {len(other)} times; a round has one of each, and there are at least two")
-
     def ratio(one: Any, two: Any, axis: int = -1) -> Any:
         return np.median(two, axis) / np.median(one, axis)
 
     times = (np.asarray(plain, float), np.asarray(other, float))
-    found = bootstrap(times, ratio, paired=True, method="percentile", rng=np.random.default_rng(seed))
+    found = bootstrap(times, ratio, paired=True, method="percentile", rng=np.random.default_rng(0))
     return Ratio(float(ratio(*times)), *map(float, found.confidence_interval))
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]], align: str = "l") -> str:
-    """A Markdown table; ``align`` has l or r for each column, and its last letter serves for the rest."""
-    marks = ["---:" if (align + align[-1] * len(head))[at] == "r" else "---" for at in range(len(head))]
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table."""
     lines = [f"| {' | '.join(map(str, row))} |" for row in (head, *rows)]
-    return "\n".join([lines[0], f"|{'|'.join(marks)}|", *lines[1:]])
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
 def write_into(document: Path, text: str, begin_mark: str = BEGIN, end_mark: str = END) -> str:
@@ -70,9 +62,7 @@ def write_into(document: Path, text: str, begin_mark: str = BEGIN, end_mark: str
     before, begin, rest = document.read_text().partition(begin_mark)
     _, end, after = rest.partition(end_mark)
     if not begin or not end:
-        raise ConfigError(
-            f"{document} has no lines {begin_mark!r} and {end_mark!r} in this order. Fix: put them where it goes."
-        )
+        raise ConfigError(f"{document} lacks {begin_mark!r} and {end_mark!r}. Fix: put them where the text goes.")
     return f"{before}{begin}\n{text.strip()}\n{end}{after}"
 
 
@@ -95,67 +85,33 @@ def fresh(*arguments: str, without: Sequence[str] = ()) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-class Peak:
-    """Highest memory while it is entered, in bytes: of a GPU, or of this process above that when it was made."""
+def resident(field: str = "VmHWM") -> int:
+    """Bytes that this process holds at most since it began, or now (``VmRSS``).
 
-    def __init__(self, device: str = "cpu") -> None:
-        self.device, self.bytes = device, 0
-        self._before = self._now() if device == "cpu" else 0
-
-    @staticmethod
-    def _now() -> int:
-        import psutil
-
-        return psutil.Process().memory_info().rss
-
-    def __enter__(self) -> Peak:
-        if self.device == "cpu":
-            self._ended = threading.Event()
-            self._thread = threading.Thread(target=self._watch)
-            self._thread.start()
-        else:
-            import torch
-
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-        return self
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.002):
-            self.bytes = max(self.bytes, self._now() - self._before)
-
-    def __exit__(self, *_: object) -> None:
-        if self.device == "cpu":
-            self._ended.set()
-            self._thread.join()
-        else:
-            import torch
-
-            torch.cuda.synchronize()
-            self.bytes = torch.cuda.max_memory_allocated()
+    Not getrusage's figure, which a process inherits from the one that started it.
+    """
+    return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
 
 
-@contextmanager
-def picture(
-    path: Path, columns: int, rows: int = 1, *, size: tuple[float, float], title: str = "", **more: Any
-) -> Iterator[tuple[Any, Any]]:
-    """A figure and its axes, written as PNG when the block ends; ``more`` is for ``Figure.subplots``."""
-    from matplotlib.figure import Figure
+_TIMED = """
+import json, sys, time
+from bench.common import resident
+started, cpu = time.perf_counter(), time.process_time()
+{code}
+seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+print(json.dumps(dict(found=found, seconds=round(seconds, 3), cpu_seconds=round(cpu, 3), peak_mib=resident() >> 20)))
+"""
 
-    figure = Figure(figsize=size, layout="constrained")
-    yield figure, figure.subplots(rows, columns, **more)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    with whole_file(path) as scratch:
-        figure.savefig(scratch, dpi=130, format="png")
+
+def compare(codes: dict[str, str], *arguments: str) -> None:
+    """Print what two pieces of code find, time and peak memory of each in a process of its own, and their ratios."""
+    measured = [fresh("-c", _TIMED.format(code=code), *arguments) for code in codes.values()]
+    for name, one in zip(codes, measured, strict=True):
+        print(name, one)
+    for what in ("seconds", "cpu_seconds", "peak_mib"):
+        print(f"{what}: {' / '.join(codes)} = {measured[0][what] / measured[1][what]:.2f}")
 
 
 def versions(*names: str) -> dict[str, str]:
     """Of the packages that are installed."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: version(name) for name in names if any(Distribution.discover(name=name))}

@@ -37,20 +37,15 @@ _NAMES = {
 }
 
 
-def measure(how: str) -> float:
-    """Milliseconds in a fresh interpreter."""
-    # Off the CPU platform: there the plugin's shims are wanted, and are no overhead.
-    return fresh("-c", _CODE, how, without=["VERL_PLATFORM"])
-
-
 def main() -> None:
     """Print medians, and the ratio of the plugin alone to verl's own import."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
-    measure("with")  # fills the file cache
     times: dict[str, list[float]] = {how: [] for how in _NAMES}
-    for _ in range(rounds):
+    for number in range(1 + int(sys.argv[1] if len(sys.argv) > 1 else 7)):
         for how, found in times.items():
-            found.append(measure(how))
+            # Off the CPU platform: there the plugin's shims are wanted, and are no overhead.
+            took = fresh("-c", _CODE, how, without=["VERL_PLATFORM"])
+            if number:  # the first round fills the file cache
+                found.append(took)
     for how, name in _NAMES.items():
         print(f"{name:<32}{median(times[how]):9.1f} ms  ({min(times[how]):.1f} to {max(times[how]):.1f})")
     ratio = median_ratio(times["without"], times["alone"])

@@ -15,7 +15,7 @@ import json
 import time
 from typing import Any
 
-from bench.common import Peak, fresh
+from bench.common import fresh, resident
 
 VOCABULARY = 150_000
 # Device -> width, precision: small where one core computes, the width of an 8B model on a GPU.
@@ -33,7 +33,7 @@ def measure(kind: str, tokens: int, device: str = "cpu") -> dict[str, float]:
     from contextrl_verl.objective import context_awareness_loss
 
     width, precision = SIZES[device]
-    peak = Peak(device)
+    before = resident("VmRSS")
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=VOCABULARY,
@@ -70,12 +70,14 @@ def measure(kind: str, tokens: int, device: str = "cpu") -> dict[str, float]:
 
     step(64)  # kernels are chosen and loaded now
     model.zero_grad(set_to_none=True)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    with peak:
-        loss = step(tokens)
-    seconds = time.perf_counter() - started
+    loss = step(tokens)  # reading the loss waits for the GPU
     norm = float(torch.stack([p.grad.float().norm() for p in model.parameters()]).norm())
-    return {"bytes": peak.bytes, "seconds": seconds, "loss": loss, "gradient": norm}
+    seconds = time.perf_counter() - started
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else resident() - before
+    return {"bytes": peak, "seconds": seconds, "loss": loss, "gradient": norm}
 
 
 def compare(lengths: list[int], device: str) -> list[dict[str, Any]]:
@@ -84,9 +86,8 @@ def compare(lengths: list[int], device: str) -> list[dict[str, Any]]:
     for tokens in lengths:
         row: dict[str, Any] = {"tokens": tokens}
         for kind, name in KINDS.items():
-            asked = ["--one", kind, "--tokens", str(tokens), "--device", device]
             try:
-                row[kind] = one = fresh("-m", "bench.pair_memory", *asked)
+                row[kind] = one = fresh("-m", "bench.pair_memory", "--one", kind, str(tokens), device)
                 said = f"{one['bytes'] / 2**20:,.0f} MiB, {one['seconds']:.2f} s"
             except MemoryError:
                 row[kind], said = None, "out of memory"
@@ -95,25 +96,22 @@ def compare(lengths: list[int], device: str) -> list[dict[str, Any]]:
         if row["all"] and row["read"]:
             less = {name: row["all"][name] / row["read"][name] for name in row["all"]}
             off = max(abs(less[name] - 1) for name in ("loss", "gradient"))
-            print(
-                f"{tokens:>6,} tokens: {less['bytes']:.1f} times less memory, {less['seconds']:.1f} times less time; "
-                f"loss and gradient differ by {off:.0e}",
-                flush=True,
-            )
+            told = f"{less['bytes']:.1f} times less memory, {less['seconds']:.1f} times less time"
+            print(f"{tokens:>6,} tokens: {told}; loss and gradient differ by {off:.0e}", flush=True)
     return found
 
 
 def main() -> None:
-    """Print memory, time and their ratios, and how memory grows from the shortest to the longest pair."""
     parser = argparse.ArgumentParser(prog="python -m bench.pair_memory", description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=SIZES, default="cpu", help="cuda: of an 8B model's width, in bf16")
     parser.add_argument("--tokens", type=int, action="append", help="length of a pair; may be given several times")
-    parser.add_argument("--one", choices=KINDS, help="measure this kind in this process, and print JSON")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    lengths = given.tokens or [2048, 8192]
-    if given.one is not None:
-        print(json.dumps(measure(given.one, lengths[0], given.device)))
+    if given.one:
+        kind, tokens, device = given.one
+        print(json.dumps(measure(kind, int(tokens), device)))
         return
+    lengths = given.tokens or [2048, 8192]
     found = compare(lengths, given.device)
     for kind, name in KINDS.items():
         first, last = found[0][kind], found[-1][kind]

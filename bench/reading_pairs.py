@@ -12,21 +12,13 @@ import os
 import tempfile
 from pathlib import Path
 
-from bench.common import fresh
+from bench.common import compare
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import write_pairs
 
-_MEASURED = """
-import json, resource, sys, time
-started = time.perf_counter()
-{code}
-seconds = time.perf_counter() - started
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps(dict(pairs=count, seconds=round(seconds, 3), peak_mib=round(peak))))
-"""
 _WAYS = {
-    "scan": "from contextrl_verl.pairs.files import PairCollection\ncount = len(PairCollection([sys.argv[1]]).ids)",
-    "pandas": "import pandas\ncount = len(pandas.read_parquet(sys.argv[1])['pair_id'].tolist())",
+    "scan": "from contextrl_verl.pairs.files import PairCollection as read\nfound = len(read([sys.argv[1]]).ids)",
+    "pandas": "import pandas\nfound = len(pandas.read_parquet(sys.argv[1])['pair_id'].tolist())",
 }
 
 
@@ -36,25 +28,18 @@ def main() -> None:
     parser.add_argument("--image-kib", type=int, default=8)
     given = parser.parse_args()
 
-    def context() -> Context:
-        return Context(kind="images", images=[ImageRef(bytes=os.urandom(given.image_kib << 10))])
+    def pair(number: int) -> ContrastivePair:
+        right, wrong = (
+            Context(kind="images", images=[ImageRef(bytes=os.urandom(given.image_kib << 10))]) for _ in range(2)
+        )
+        what = {"pair_id": f"p{number}", "domain": "image", "query": "which?", "answer": "this"}
+        return ContrastivePair(supporting=right, confounders=[wrong], **what)
 
-    same = {"domain": "image", "query": "which?", "answer": "this"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.parquet"
-        write_pairs(
-            (
-                ContrastivePair(pair_id=f"p{number}", supporting=context(), confounders=[context()], **same)
-                for number in range(given.pairs)
-            ),
-            path,
-        )
-        results = {how: fresh("-c", _MEASURED.format(code=code), str(path)) for how, code in _WAYS.items()}
-        for how, found in results.items():
-            print(how, found)
+        write_pairs(map(pair, range(given.pairs)), path)
         print(f"file: {path.stat().st_size / 2**20:.0f} MiB")
-    for what in ("seconds", "peak_mib"):
-        print(f"{what}: scan / pandas = {results['scan'][what] / results['pandas'][what]:.2f}")
+        compare(_WAYS, str(path))
 
 
 if __name__ == "__main__":

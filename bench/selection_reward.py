@@ -1,13 +1,13 @@
 """Scorings per second of the selection reward on one core, beside a naive "last letter" baseline in the same run.
 
-Usage: python bench/selection_reward.py [seconds per measurement]
+Usage: python -m bench.selection_reward
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
+from timeit import Timer
 
 from reward_fns import compute_score, parse_choice
 from reward_fns.selection import score_selection
@@ -24,37 +24,26 @@ RESPONSES = {
     "500 characters": (_REASONING * 2)[: 500 - len("Therefore, the answer is A.")] + "Therefore, the answer is A.",
     "think, 500 in all": f"<think>{_REASONING[:440]}</think>\n\nThe answer is \\boxed{{B}}."[:500],
 }
+# What a megabyte of is read without end by a careless pattern.
+PIECES = ("answer is ", "answer is A ", "I will ", "\\boxed{", "<answer>", "not A, ", "<think>", "A or ", " ", "(")
 
 
-def last_letter(text: str) -> str:
-    """Return the last A or B of the text, the shortcut that strict parsing is compared with."""
-    return "A" if text.rfind("A") > text.rfind("B") else "B"
-
-
-def rate(call: Callable[[str], object], text: str, seconds: float) -> float:
-    """Return calls per second, the best of three measurements of ``seconds`` each."""
-    best = 0.0
-    for _ in range(3):
-        count, start = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < seconds:
-            for _ in range(200):
-                call(text)
-            count += 200
-        best = max(best, count / elapsed)
-    return best
+def rate(call: Callable[[], object]) -> float:
+    """Calls per second, the best of three measurements."""
+    timer = Timer(call)
+    count, _ = timer.autorange()
+    return count / min(timer.repeat(3, count))
 
 
 def main() -> None:
     """Print one row per kind of response, then adversarial megabytes in seconds each."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 0.3
     print(f"{'response':<20}{'dispatch/s':>12}{'reward/s':>12}{'last letter/s':>15}{'reward/naive':>14}")
     for name, text in RESPONSES.items():
-        through = rate(lambda t: compute_score("contextrl/selection", t, "A", {"labels": ["A", "B"]}), text, seconds)
-        direct = rate(lambda t: score_selection("contextrl/selection", t, "A"), text, seconds)
-        naive = rate(last_letter, text, seconds)
+        through = rate(lambda text=text: compute_score("contextrl/selection", text, "A", {"labels": ["A", "B"]}))
+        direct = rate(lambda text=text: score_selection("contextrl/selection", text, "A"))
+        naive = rate(lambda text=text: "A" if text.rfind("A") > text.rfind("B") else "B")
         print(f"{name:<20}{through:>12,.0f}{direct:>12,.0f}{naive:>15,.0f}{direct / naive:>14.4f}")
-    pieces = ["answer is ", "answer is A ", "I will ", "\\boxed{", "<answer>", "not A, ", "<think>", "A or ", " ", "("]
-    for piece in pieces:
+    for piece in PIECES:
         start = time.perf_counter()
         parse_choice(piece * (1_000_000 // len(piece)) + ".")
         print(f"1 MB of {piece!r:<16}{time.perf_counter() - start:>8.3f} s")

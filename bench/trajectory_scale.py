@@ -1,6 +1,6 @@
 """`contextrl pairs trajectories` on many runs: seconds and peak memory, and how both grow when the runs double.
 
-    python bench/trajectory_scale.py RUNS.jsonl[.xz] [--runs 66000] [--folder DIR]
+    python -m bench.trajectory_scale RUNS.jsonl[.xz] [--runs 66000] [--folder DIR] [-- OPTION...]
 
 RUNS are real runs; they are written again and again under new ids and repositories until there are enough, as one
 JSONL file of about 90 kB a run. The command runs on half of them and on all of them, each in its own process.
@@ -14,17 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-from data_prep.trajectories.readers import raw_records
-from data_prep.trajectories.readers.json_text import loads
+from data_prep.trajectories.readers.files import raw_records
+from data_prep.trajectories.readers.records import record_of
 
 
 def multiply(source: Path, target: Path, runs: int) -> None:
     """Write ``runs`` records: copies of the source's, each round under another repository's name."""
-    records = [loads(raw.data) for raw in raw_records(source) if isinstance(raw.data, bytes)]
+    records = [record_of(raw) for raw in raw_records(source)]
     with target.open("w") as stream:
         for number in range(runs):
             record = records[number % len(records)]
@@ -40,13 +41,9 @@ def measure(source: Path, out: Path, arguments: list[str]) -> tuple[float, float
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
         watched = psutil.Process(job.pid)
         while job.poll() is None:
-            total = 0
-            try:
-                for process in [watched, *watched.children(recursive=True)]:
-                    total += process.memory_full_info().pss
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                pass
-            peak = max(peak, total)
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                family = [watched, *watched.children(recursive=True)]
+                peak = max(peak, sum(process.memory_full_info().pss for process in family))
             time.sleep(0.5)
         output = job.stdout.read()
     if job.returncode:
@@ -60,18 +57,17 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=66_000)
     parser.add_argument("--folder", type=Path, help="for the multiplied runs (about 6 GB); default a temporary one")
     parser.add_argument("rest", nargs="*", help="options for the command, after --")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        results = []
-        for runs in (arguments.runs // 2, arguments.runs):
-            source = Path(folder) / "runs.jsonl"
-            multiply(arguments.source, source, runs)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        source, results = Path(folder) / "runs.jsonl", []
+        for runs in (given.runs // 2, given.runs):
+            multiply(given.source, source, runs)
+            results.append(measure(source, Path(folder) / "pairs.parquet", given.rest))
+            seconds, peak, line = results[-1]
             size = source.stat().st_size / 2**30
-            seconds, peak, line = measure(source, Path(folder) / "pairs.parquet", arguments.rest)
-            results.append((seconds, peak))
             print(f"{runs:,} runs, {size:.2f} GiB: {seconds:.0f} s, {peak:.0f} MiB; {line}", flush=True)
-        (half, half_peak), (whole, whole_peak) = results
-        print(f"twice the runs: {whole / half:.2f} times the seconds, {whole_peak / half_peak:.2f} times the memory")
+    (half, half_peak, _), (whole, whole_peak, _) = results
+    print(f"twice the runs: {whole / half:.2f} times the seconds, {whole_peak / half_peak:.2f} times the memory")
 
 
 if __name__ == "__main__":

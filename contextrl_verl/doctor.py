@@ -10,14 +10,14 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from rich.console import Console
 
-from contextrl_verl.errors import ConfigError, JobRefused
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.patches.cpu.environment import cpu_environment
+from contextrl_verl.slurm.check import check_verl
 
 # Distribution -> versions tested with this release; verl is exact, because the adapters rely on its signatures.
 TESTED = {
@@ -29,8 +29,7 @@ TESTED = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One checked thing. ``fix`` is empty when there is nothing to mend."""
 
     name: str
@@ -46,28 +45,28 @@ def run_doctor(overrides: list[str], config_name: str, config_dir: Path | None, 
     # verl warns of every engine of other frameworks that is not installed; nobody asked for those.
     warnings.filterwarnings("ignore", message=".* engine is not available")
     console = Console(highlight=False)
-    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
-        ("versions", _versions),
-        ("torch and torchvision", _torchvision),
-        ("registration here", _registration),
-    ]
-    if with_ray:
-        checks.append(("registration in a Ray worker", _ray_registration))
-    checks.append(("config", lambda: _config(overrides, config_name, config_dir)))
+    checks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "versions": _versions,
+        "torch and torchvision": _torchvision,
+        "registration here": _registration,
+        "registration in a Ray worker": _ray_registration if with_ray else lambda: iter(()),
+        "config": lambda: _config(overrides, config_name, config_dir),
+    }
     problems = 0
-    for name, check in checks:
+
+    def tell(finding: Finding) -> None:
+        nonlocal problems
+        problems += bool(finding.fix)
+        console.print(f"{'[red]no[/red]' if finding.fix else '[green]ok[/green]'}  {finding.name}: ", end="")
+        console.print(finding.detail + (f"\n    fix: {finding.fix}" if finding.fix else ""), markup=False)
+
+    for name, check in checks.items():
         try:
-            findings = list(check())
+            for finding in check():
+                tell(finding)
         except (Exception, SystemExit) as error:
             told = " ".join(f"{type(error).__name__}: {error}".split())
-            findings = [Finding(name, told, "mend what the message names, then run again")]
-        for finding in findings:
-            problems += bool(finding.fix)
-            mark = "[red]no[/red]" if finding.fix else "[green]ok[/green]"
-            console.print(f"{mark}  {finding.name}: ", end="")
-            console.print(finding.detail, markup=False)
-            if finding.fix:
-                console.print(f"    fix: {finding.fix}", markup=False)
+            tell(Finding(name, told, "mend what the message names, then run again"))
     console.print("all well" if not problems else f"{problems} thing(s) to mend")
     return int(problems > 0)
 
@@ -96,21 +95,19 @@ def _version(name: str) -> str:
 def _torchvision() -> Iterator[Finding]:
     import torch
 
-    if not (found := _version("torchvision")):
-        yield Finding("torchvision", f"absent; torch {torch.__version__} (text models need none, image models do)")
+    name, found, torch_name = "torchvision", _version("torchvision"), f"torch {torch.__version__}"
+    if not found:
+        yield Finding(name, f"absent; {torch_name} (text models need none, image models do)")
         return
     try:
-        importlib.import_module("torchvision")
+        importlib.import_module(name)
     except Exception as error:
-        yield Finding(
-            "torchvision",
-            f"{found} does not match torch {torch.__version__}: {error}",
-            "install the build for this torch; for text models alone, pip uninstall torchvision torchaudio torchcodec",
-        )
+        fix = "install the build for this torch; for text models alone, pip uninstall torchvision torchaudio torchcodec"
+        yield Finding(name, f"{found} does not match {torch_name}: {error}", fix)
         return
     whole = importlib.import_module("torchvision.extension")._has_ops()
     beside = "matches" if whole else "without its compiled operators (image processors need none) beside"
-    yield Finding("torchvision", f"{found} {beside} torch {torch.__version__}")
+    yield Finding(name, f"{found} {beside} {torch_name}")
 
 
 def _registered() -> str:
@@ -131,85 +128,65 @@ def _registered() -> str:
 
 
 def _registration() -> Iterator[Finding]:
-    points = importlib.metadata.entry_points(group="verl.plugins")
-    found = any(point.name == "contextrl" for point in points)
-    yield Finding(
-        "entry point verl.plugins", "contextrl" if found else "missing", "" if found else "pip install contextrl-verl"
-    )
+    names = [point.name for point in importlib.metadata.entry_points(group="verl.plugins")]
+    fix = "" if "contextrl" in names else "pip install contextrl-verl"
+    yield Finding("entry point verl.plugins", ", ".join(names) or "missing", fix)
     yield Finding("registration here", _registered())
 
 
 def _ray_registration() -> Iterator[Finding]:
     import ray
 
-    started = not ray.is_initialized()
-    if started:
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         yield Finding("registration in a Ray worker", ray.get(ray.remote(_registered).remote()))
     finally:
-        if started:
-            ray.shutdown()
+        ray.shutdown()
 
 
 def _config(overrides: list[str], config_name: str, config_dir: Path | None) -> Iterator[Finding]:
-    from hydra import compose, initialize_config_dir, initialize_config_module
-    from omegaconf import OmegaConf
+    """The composed configuration, and all that the driver and verl check of a job before Ray starts."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf, open_dict
+
+    from contextrl_verl.grpo.preflight import check_job, load_tokenizer
+    from contextrl_verl.pairs.option_tokens import resolve_option_tokens
+    from contextrl_verl.settings import parse_settings
 
     name = config_name or ("contextrl_trainer_cpu" if os.environ.get("VERL_PLATFORM") == "cpu" else "contextrl_trainer")
-    where = (
-        initialize_config_dir(str(config_dir.resolve()), version_base=None)
-        if config_dir
-        else initialize_config_module("contextrl_verl.config", version_base=None)
-    )
-    with where:
+    with initialize_config_dir(str((config_dir or Path(__file__).parent / "config").resolve()), version_base=None):
         config = compose(config_name=name, overrides=overrides)
     OmegaConf.to_container(config.contextrl, resolve=True)
     yield Finding("config composition", f"{name} on verl's ppo_trainer")
     if not overrides:
         yield Finding("job", "not checked; give the job's overrides to check its tokenizer, labels and data")
         return
-    yield from _job(config)
-    yield from _verl(config)
 
-
-def _job(config: Any) -> Iterator[Finding]:
-    """All that the driver checks of a job before Ray starts."""
-    from contextrl_verl.grpo.preflight import check_job, load_tokenizer
-    from contextrl_verl.pairs.option_tokens import resolve_option_tokens
-    from contextrl_verl.settings import parse_settings
+    def findings(name: str, error: ConfigError) -> Iterator[Finding]:
+        for number, problem in enumerate(error.problems, 1):
+            told, _, fix = problem.partition(" Fix: ")
+            several = f" {number}" if len(error.problems) > 1 else ""
+            yield Finding(f"{name}{several}", told, fix or "mend what the message names")
 
     try:
         settings = parse_settings(config.contextrl)
+    except ConfigError as error:
+        yield from findings("job", error)
+        return
+    try:
         check_job(settings)
         tokenizer, _ = load_tokenizer(settings.run)
-        ids = resolve_option_tokens(tokenizer, settings.prompt_config)
-        yield Finding(
-            "option tokens", ", ".join(f"{a} -> {b}" for a, b in zip(settings.prompt_config.labels, ids, strict=True))
-        )
+        labels, ids = settings.prompt_config.labels, resolve_option_tokens(tokenizer, settings.prompt_config)
+        yield Finding("option tokens", ", ".join(f"{a} -> {b}" for a, b in zip(labels, ids, strict=True)))
         yield Finding("data", "pairs and rows fit the batch")
     except ConfigError as error:
-        several = len(error.problems) > 1
-        for number, problem in enumerate(error.problems, 1):
-            told, _, fix = problem.partition(" Fix: ")
-            yield Finding(f"job {number}" if several else "job", told, fix or "mend what the message names")
-
-
-def _verl(config: Any) -> Iterator[Finding]:
-    """What verl itself checks there, with our own check left out."""
-    from omegaconf import open_dict
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
-
+        yield from findings("job", error)
+    # What verl itself checks there, with our own check, which is done, left out.
     with open_dict(config):
         config.contextrl.run.train_files = None
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            validate_config(config, need_reference_policy(config), need_critic(config))
-    except JobRefused:
-        return  # a block that cannot be read, told above
-    except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        yield Finding("verl's own check", told, "mend what the message names")
-    else:
+            check_verl(config)
         yield Finding("verl's own check", "passed")
+    except ConfigError as error:
+        yield from findings("verl's own check", error)

@@ -1,14 +1,49 @@
-# What all recipes share; each run_*.sh sets its model's values and sources this file. Not to be run by itself.
+# What all recipes share; each run_*.sh sets its model's values and sources this file. Not to be run by itself. Anything
+# after the script's name goes to verl.
 # shellcheck shell=bash
 
-# ---- user-adjustable; the recipe's own block wins -------------------------------------------------------------------
+# ---- user-adjustable; the recipe's own values win -------------------------------------------------------------------
+# P: the paper; R: the scripts released with it. Everything else is in contextrl_verl/config/$KIND.yaml, with sources.
+case $KIND in
+  agentic)
+    LR=${LR:-2e-6}                            # P, R
+    ITEMS=${ITEMS:-16}                        # P, R: rollout batch; pairs are part of it
+    RATIO=${RATIO:-0.125}                     # P: 1,000 pairs of 8,000 items; R draws 16 pairs beside 16 rows
+    UPDATES=${UPDATES:-2}                     # R: mini-batches of 8
+    CHAT_TEMPLATE_KWARGS=${CHAT_TEMPLATE_KWARGS:-'{enable_thinking: false}'} # R: of the pairs
+    MAX_PAIR_TOKENS=${MAX_PAIR_TOKENS:-32768} # R
+    GPUS_PER_NODE=${GPUS_PER_NODE:-4}         # P: 4 H200
+    TP=${TP:-2}                               # R: tensor parallel size of vLLM
+    ;;
+  multimodal)
+    LR=${LR:-1e-6}                            # P, R
+    ITEMS=${ITEMS:-256}                       # P, R
+    RATIO=${RATIO:-0.15}                      # P: the best of 5 to 50 %; R draws 32 pairs beside 256 rows, used 4 times
+    UPDATES=${UPDATES:-4}                     # R: mini-batches of 64
+    MAX_PAIR_TOKENS=${MAX_PAIR_TOKENS:-16384} # R
+    GPUS_PER_NODE=${GPUS_PER_NODE:-4}         # P: 4 H200
+    ;;
+  text)
+    LR=${LR:-2e-6}                            # P for 8B models
+    ITEMS=${ITEMS:-64}
+    RATIO=${RATIO:-0.15}                      # P: the best
+    UPDATES=${UPDATES:-2}
+    MAX_PAIR_TOKENS=${MAX_PAIR_TOKENS:-8192}
+    GPUS_PER_NODE=${GPUS_PER_NODE:-1}
+    ;;
+esac
 ARM=${ARM:-contextrl}                       # contextrl | grpo | da_rl | da_sft | da_qca, see docs/arms.md
+CONFIG=${CONFIG:-$KIND}
+ROLLOUTS=${ROLLOUTS:-8}                     # P, R: n
+EPOCHS=${EPOCHS:-3}                         # P; R: 2 for Klear-AgentForge
+PREFILL=${PREFILL-}                         # what an answer to a pair begins with; R: nothing but for Klear-AgentForge
+CHAT_TEMPLATE_KWARGS=${CHAT_TEMPLATE_KWARGS:-'{}'}
 SEED=${SEED:-1}                             # order of rows, pairs and options; the same for all arms
 STEPS=${STEPS:-}                            # updates of the rollout batch; empty: all of EPOCHS
 VAL_PAIRS=${VAL_PAIRS:-}                    # held-out pairs, asked at every validation in every arm
 MARGIN=${MARGIN:-each}                      # each order by itself, the paper's; averaged over both, docs/concept.md
 NNODES=${NNODES:-1}
-TP=${TP:-1}                                 # tensor parallel size of vLLM
+TP=${TP:-1}
 OFFLOAD=${OFFLOAD:-False}                   # True: parameters and optimizer in host memory between uses
 LORA_RANK=${LORA_RANK:-0}                   # 0: all weights
 LORA_ALPHA=${LORA_ALPHA:-32}
@@ -39,8 +74,6 @@ lines() {
   mapfile -t into <<<"$text"
 }
 
-list() { echo "[$1]"; } # a,b -> [a,b]
-
 [[ $MARGIN =~ ^(each|averaged)$ ]] || fail "MARGIN is '$MARGIN'. Fix: MARGIN=each or MARGIN=averaged."
 [[ $SMOKE =~ ^[01]$ ]] || fail "SMOKE is '$SMOKE'. Fix: SMOKE=1 for a rehearsal, SMOKE=0 for the run."
 REHEARSAL=()
@@ -48,39 +81,36 @@ SFT_REHEARSAL=()
 if [[ $SMOKE == 1 ]]; then
   OUT=${OUT%/}/smoke
   mkdir -p "$OUT"
-  SMOKE_DATA=$(cd -- "$OUT" && pwd)/data
+  DATA=$(cd -- "$OUT" && pwd)/data
   eval "$("$PYTHON" -m contextrl_verl.patches.cpu.environment)"
-  lines REHEARSAL "$PYTHON" -m contextrl_verl.demo.smoke "$SMOKE_FAMILY" --out "$SMOKE_DATA"
-  [[ $ARM != da_sft ]] ||
-    lines SFT_REHEARSAL "$PYTHON" -m contextrl_verl.demo.smoke "$SMOKE_FAMILY" --out "$SMOKE_DATA" --sft
-  MODEL=$SMOKE_DATA/model
-  ROWS=$SMOKE_DATA/train_rows.parquet VAL_ROWS=$SMOKE_DATA/val_rows.parquet
-  PAIRS=$SMOKE_DATA/train_pairs.parquet VAL_PAIRS=$SMOKE_DATA/val_pairs.parquet
+  lines REHEARSAL "$PYTHON" -m contextrl_verl.demo.smoke "$SMOKE_FAMILY" --out "$DATA"
+  [[ $ARM != da_sft ]] || lines SFT_REHEARSAL "$PYTHON" -m contextrl_verl.demo.smoke "$SMOKE_FAMILY" --out "$DATA" --sft
+  MODEL=$DATA/model ROWS=$DATA/train_rows.parquet VAL_ROWS=$DATA/val_rows.parquet
+  PAIRS=$DATA/train_pairs.parquet VAL_PAIRS=$DATA/val_pairs.parquet
   ITEMS=8 RATIO=0.25 ROLLOUTS=2 UPDATES=1 NNODES=1 GPUS_PER_NODE=1 TP=1 STEPS=
 fi
 
 for files in ROWS VAL_ROWS PAIRS; do
   [[ -n ${!files:-} ]] || fail "$files is not set. Fix: $files=<file.parquet>, several with commas; docs/main_tasks.md and docs/trajectory_pairs.md make them, SMOKE=1 needs none."
 done
-lines ARM_KEYS "$PYTHON" -m contextrl_verl.arms "$ARM" --items "$ITEMS" --ratio "$RATIO" --rollouts "$ROLLOUTS" --updates "$UPDATES" \
-  --ranks "$((NNODES * GPUS_PER_NODE))"
+lines KEYS "$PYTHON" -m contextrl_verl.arms "$ARM" --items "$ITEMS" --ratio "$RATIO" --rollouts "$ROLLOUTS" \
+  --updates "$UPDATES" --ranks "$((NNODES * GPUS_PER_NODE))"
 
-# Written the same way in both stages of da_sft.
-PROMPT=(
+# The same in both stages of da_sft.
+SHARED=(
   contextrl.seed="$SEED"
-  contextrl.pairs.train_files="$(list "$PAIRS")"
-  contextrl.pairs.val_files="$(list "$VAL_PAIRS")"
+  contextrl.pairs.train_files="[$PAIRS]"
+  contextrl.pairs.val_files="[$VAL_PAIRS]"
   contextrl.prompt.prefill="'$PREFILL'"
   ++contextrl.prompt.chat_template_kwargs="$CHAT_TEMPLATE_KWARGS" # keys that the yaml does not list
+  trainer.nnodes="$NNODES"
+  trainer.n_gpus_per_node="$GPUS_PER_NODE"
 )
-
 if [[ $ARM == da_sft && " $* " != *" --cfg "* ]]; then
   # Trained once; a second run of the recipe, after a requeue too, finds it. It gets no overrides of yours.
-  MODEL=$("$PYTHON" -m contextrl_verl.sft.run --out "$OUT/sft" \
-    model.path="$MODEL" "${PROMPT[@]}" \
+  MODEL=$("$PYTHON" -m contextrl_verl.sft.run --out "$OUT/sft" model.path="$MODEL" "${SHARED[@]}" \
     contextrl.epochs="$SFT_EPOCHS" optim.lr="$SFT_LR" data.train_batch_size="$SFT_BATCH" \
     data.max_prompt_length="$MAX_PAIR_TOKENS" data.max_token_len_per_gpu="$((MAX_PAIR_TOKENS + 1024))" \
-    trainer.nnodes="$NNODES" trainer.n_gpus_per_node="$GPUS_PER_NODE" \
     "${SFT_REHEARSAL[@]}" | tail -n 1) || exit $?
 fi
 
@@ -88,43 +118,33 @@ fi
 mkdir -p "$OUT"
 export VERL_FILE_LOGGER_PATH=${VERL_FILE_LOGGER_PATH:-$OUT/metrics.jsonl}
 
-DATA=(
-  data.train_files="$(list "$ROWS")"
-  data.val_files="$(list "$VAL_ROWS")"
+# The objective of the arm contextrl alone can average margins; the others show a pair in one order.
+if [[ $MARGIN == averaged && $ARM == contextrl ]]; then ORDERS=both; else ORDERS=random; fi
+KEYS+=(
+  "${SHARED[@]}"
+  data.train_files="[$ROWS]"
+  data.val_files="[$VAL_ROWS]"
   contextrl.epochs="$EPOCHS"
-  "${PROMPT[@]}"
-)
-MODEL_KEYS=(actor_rollout_ref.model.path="$MODEL")
-if [[ $LORA_RANK != 0 ]]; then
-  # verl sends adapters to vLLM, which therefore must load the base weights itself.
-  MODEL_KEYS+=(
-    actor_rollout_ref.model.lora_rank="$LORA_RANK"
-    actor_rollout_ref.model.lora_alpha="$LORA_ALPHA"
-    actor_rollout_ref.model.target_modules=all-linear
-    actor_rollout_ref.rollout.load_format=safetensors
-  )
-fi
-ACTOR=(
+  contextrl.pairs.orders="$ORDERS"
   contextrl.loss.coef="$COEF"
   contextrl.loss.margin="$MARGIN"
+  actor_rollout_ref.model.path="$MODEL"
   actor_rollout_ref.actor.optim.lr="$LR"
   actor_rollout_ref.actor.fsdp_config.param_offload="$OFFLOAD"
   actor_rollout_ref.actor.fsdp_config.optimizer_offload="$OFFLOAD"
-)
-ROLLOUT=(actor_rollout_ref.rollout.tensor_model_parallel_size="$TP")
-TRAINER=(
-  trainer.nnodes="$NNODES"
-  trainer.n_gpus_per_node="$GPUS_PER_NODE"
+  actor_rollout_ref.rollout.tensor_model_parallel_size="$TP"
   trainer.experiment_name="$RUN"
   trainer.default_local_dir="$OUT/checkpoints"
   trainer.logger="$LOGGER"
 )
-# The objective of the arm contextrl alone; the others show a pair in one order.
-if [[ $MARGIN == averaged && $ARM == contextrl ]]; then ORDERS=both; else ORDERS=random; fi
-ACTOR+=(contextrl.pairs.orders="$ORDERS")
-[[ -z $STEPS ]] || TRAINER+=(trainer.total_training_steps="$STEPS")
+[[ -z $STEPS ]] || KEYS+=(trainer.total_training_steps="$STEPS")
+# verl sends adapters to vLLM, which therefore must load the base weights itself.
+[[ $LORA_RANK == 0 ]] || KEYS+=(
+  actor_rollout_ref.model.lora_rank="$LORA_RANK"
+  actor_rollout_ref.model.lora_alpha="$LORA_ALPHA"
+  actor_rollout_ref.model.target_modules=all-linear
+  actor_rollout_ref.rollout.load_format=safetensors
+)
 
 exec "$PYTHON" -m verl.trainer.main_ppo \
-  --config-path=pkg://contextrl_verl.config --config-name="$CONFIG" \
-  "${ARM_KEYS[@]}" "${DATA[@]}" "${MODEL_KEYS[@]}" "${ACTOR[@]}" "${ROLLOUT[@]}" "${TRAINER[@]}" "${REHEARSAL[@]}" \
-  "$@"
+  --config-path=pkg://contextrl_verl.config --config-name="$CONFIG" "${KEYS[@]}" "${REHEARSAL[@]}" "$@"

@@ -12,7 +12,6 @@ import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from reward_fns import registry
@@ -39,6 +38,7 @@ class _Seen:
 _lock = threading.Lock()
 _overlay: tuple[Any, Registry] = (None, registry.DEFAULT)
 _seen: dict[str, _Seen] = {}
+_semaphores: dict[int, threading.Semaphore] = {}
 
 
 def compute_score(
@@ -148,15 +148,12 @@ def _sandbox(config: Mapping[str, Any] | None) -> dict[str, Any]:
         )
     if not config["url"]:
         return {}
-    with _lock:
-        semaphore = _semaphore(config.get("max_concurrent", 64))
-    limit = config.get("memory_limit_mb", 1024)
-    return {"sandbox_fusion_url": config["url"], "concurrent_semaphore": semaphore, "memory_limit_mb": limit}
-
-
-@cache
-def _semaphore(limit: int) -> threading.Semaphore:
-    return threading.Semaphore(limit)
+    most = config.get("max_concurrent", 64)
+    return {
+        "sandbox_fusion_url": config["url"],
+        "concurrent_semaphore": _semaphores.setdefault(most, threading.Semaphore(most)),
+        "memory_limit_mb": config.get("memory_limit_mb", 1024),
+    }
 
 
 def _score_with_verl(

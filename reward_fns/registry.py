@@ -6,8 +6,8 @@ A scorer has verl's own signature, ``fn(data_source, solution_str, ground_truth,
 ``"pkg://package.module:function"``, or ``"/path/file.py:function"``, also ``"file:///path/file.py:function"``.
 
 Names: ``"my/data"`` is exact. A name that ends in ``"/"`` is the prefix with the slash, one that ends in ``"*"`` the
-prefix without the star, so ``"my/"`` serves ``my/a`` and ``my/a/b`` but not ``my``, and ``"my*"`` serves all three.
-``match="exact"`` or ``match="prefix"`` overrides the reading of the ending; a lone ``"*"`` serves everything.
+prefix without the star, so ``"my/"`` serves ``my/a`` and ``my/a/b`` but not ``my``, and ``"my*"`` serves all three; a
+lone ``"*"`` serves everything.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 Scorer = Callable[..., Any]
-Match = Literal["auto", "exact", "prefix"]
 F = TypeVar("F", bound=Scorer)
 
 _REQUIRED = ("data_source", "solution_str", "ground_truth", "extra_info")
@@ -40,29 +39,29 @@ class RewardConfigError(ValueError):
 class Registry:
     """A table from names to scorers, optionally laid over a ``parent`` table.
 
-    Across both tables an exact name beats any prefix and a longer prefix beats a shorter one; for the same name and
-    kind this table beats its parent.
+    Across both tables an exact name beats any prefix and a longer prefix beats a shorter one; for the same name this
+    table beats its parent.
     """
 
     def __init__(self, parent: Registry | None = None) -> None:
         self._parent = parent
-        # By (text, whether it is a prefix).
-        self._table: dict[tuple[str, bool], Scorer | str] = {}
+        self._table: dict[str, Scorer | str] = {}
         self._loaded: dict[str, Scorer] = {}
 
-    def register(self, name: str, fn: Scorer | str, match: Match = "auto") -> None:
+    def register(self, name: str, fn: Scorer | str) -> None:
         """Serve ``name`` with ``fn``, a scorer or the place of one (loaded at first use).
 
         Registering the same scorer again does nothing. Raises RewardConfigError when the name already belongs to a
         different scorer, the place is not of a form that the module's docstring lists, or the scorer is not a plain
         function of verl's four arguments.
         """
-        key = _read_name(name, match)
+        if not isinstance(name, str) or not name:
+            raise RewardConfigError(f"A data source name must be a non-empty string, not {name!r}.")
         if isinstance(fn, str):
             _split(name, fn)
         else:
             _check_scorer(name, fn)
-        known = self._table.setdefault(key, fn)
+        known = self._table.setdefault(name.removesuffix("*") if name.endswith("/*") else name, fn)
         if known is not fn and _identity(known) != _identity(fn):
             raise RewardConfigError(
                 f"The data source {name!r} is already served by {describe(known)}; refusing to replace it with "
@@ -75,41 +74,26 @@ class Registry:
 
         Raises RewardConfigError when the matching entry names a function that cannot be loaded or called.
         """
-        found: list[tuple[bool, int, str, Registry, Scorer | str]] = []
-        for layer in (self, self._parent):
-            for (text, is_prefix), fn in list(layer._table.items()) if layer else ():
-                if data_source.startswith(text) if is_prefix else data_source == text:
-                    found.append((not is_prefix, len(text), _shown(text, is_prefix), layer, fn))
-        if not found:
+        entries = self._entries()
+        prefixes = [n for n in entries if n[-1] in "/*" and data_source.startswith(n.removesuffix("*"))]
+        name = (
+            data_source if data_source in entries else max(prefixes, key=lambda n: len(n.removesuffix("*")), default="")
+        )
+        if not name:
             return None
-        # The first of equals is this table's.
-        *_, name, layer, fn = max(found, key=lambda one: one[:2])
-        return name, layer._scorer(name, fn)
+        fn = entries[name]
+        if isinstance(fn, str):
+            if fn not in self._loaded:
+                self._loaded[fn] = load(name, fn)
+            fn = self._loaded[fn]
+        return name, fn
 
     def names(self) -> list[str]:
         """Sorted names served, prefixes written with their ``*`` (or trailing ``/``)."""
-        return sorted({_shown(*key) for key in self._table} | set(self._parent.names() if self._parent else ()))
+        return sorted(self._entries())
 
-    def _scorer(self, name: str, fn: Scorer | str) -> Scorer:
-        if not isinstance(fn, str):
-            return fn
-        if fn not in self._loaded:
-            self._loaded[fn] = load(name, fn)
-        return self._loaded[fn]
-
-
-def _read_name(name: str, match: Match) -> tuple[str, bool]:
-    if not isinstance(name, str) or not name:
-        raise RewardConfigError(f"A data source name must be a non-empty string, not {name!r}.")
-    if match not in ("auto", "exact", "prefix"):
-        raise RewardConfigError(f"match must be 'auto', 'exact' or 'prefix', not {match!r}.")
-    if match == "exact" or (match == "auto" and name[-1] not in "/*"):
-        return name, False
-    return name.removesuffix("*"), True
-
-
-def _shown(text: str, is_prefix: bool) -> str:
-    return text + "*" if is_prefix and not text.endswith("/") else text
+    def _entries(self) -> dict[str, Scorer | str]:
+        return {**(self._parent._entries() if self._parent else {}), **self._table}
 
 
 def _identity(fn: Scorer | str) -> tuple[str, str]:
@@ -210,28 +194,20 @@ def _check_scorer(name: str, fn: Scorer) -> None:
         ) from error
 
 
+# The process-wide table.
 DEFAULT = Registry()
-"""The process-wide table that ``reward`` and ``register`` fill."""
+register = DEFAULT.register
+resolve = DEFAULT.resolve
 
 
-def register(name: str, fn: Scorer | str, match: Match = "auto") -> None:
-    """Add ``fn`` to the process-wide table; see ``Registry.register``."""
-    DEFAULT.register(name, fn, match)
-
-
-def reward(name: str, match: Match = "auto") -> Callable[[F], F]:
+def reward(name: str) -> Callable[[F], F]:
     """Decorator form of ``register``: ``@reward("my/data*")``. Returns the function unchanged."""
 
     def decorate(fn: F) -> F:
-        DEFAULT.register(name, fn, match)
+        register(name, fn)
         return fn
 
     return decorate
-
-
-def resolve(data_source: str) -> tuple[str, Scorer] | None:
-    """Look ``data_source`` up in the process-wide table; see ``Registry.resolve``."""
-    return DEFAULT.resolve(data_source)
 
 
 def from_mapping(entries: Mapping[str, Scorer | str]) -> Registry:

@@ -27,6 +27,12 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
+def pytest_collection_modifyitems(items):
+    """Runs of the trainer first, then engines on several ranks: what is short fills the gaps at the end."""
+    folders = ("e2e", "engine", "slurm")
+    items.sort(key=lambda item: next((at for at, name in enumerate(folders) if name in item.path.parts), len(folders)))
+
+
 @pytest.fixture(scope="session")
 def demo_tokenizer():
     from contextrl_verl.demo.tiny_model import make_tokenizer

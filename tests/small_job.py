@@ -10,7 +10,6 @@ import pandas as pd
 
 from contextrl_verl.demo.evidence_pairs import DATA_SOURCE, evidence_pairs
 from contextrl_verl.demo.tiny_model import make_model, make_tokenizer
-from contextrl_verl.pairs import ContrastivePair
 from contextrl_verl.pairs.files import write_pairs
 
 STEPS, ROWS, PAIRS, ROLLOUTS = 4, 4, 16, 4
@@ -21,9 +20,7 @@ def write_data(folder: Path, questions: int = QUESTIONS) -> None:
     """The model and four files; every ordinary prompt is different, so that a prompt identifies its row."""
     make_model(folder / "model", make_tokenizer())
     for split, count in (("train", 200), ("heldout", HELD_OUT)):
-        kind = "train" if split == "train" else "validation"
-        rows = ({**row, "split": kind} for row in evidence_pairs(count, 1, split))
-        write_pairs(map(ContrastivePair.model_validate, rows), folder / f"{split}_pairs.parquet")
+        write_pairs(evidence_pairs(count, 1, split), folder / f"{split}_pairs.parquet")
     for name, first, count in (("train", 0, questions), ("heldout", questions, 4)):
         asked = [
             {

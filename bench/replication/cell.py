@@ -5,55 +5,54 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.replication.base_model import TEMPLATE
-from bench.replication.evaluate import evaluate
-from bench.replication.material import HELD_OUT_PAIRS, HELD_OUT_ROWS, PAIRS, ROWS
+from bench.replication.material import DATA_SOURCE, EVALUATION, TASKS, items
 from contextrl_verl.arms import arm_keys
-from contextrl_verl.errors import ConfigError
-from contextrl_verl.launch import TRAINER, overrides_of, run_trainer, watch
+from contextrl_verl.demo.evidence_pairs import evidence_pairs
+from contextrl_verl.demo.job import PAIRS, small_job
+from contextrl_verl.demo.picture import HELD_OUT
+from contextrl_verl.demo.tiny_model import TEMPLATE
+from contextrl_verl.launch import TRAINER, OnMetrics, command_of, run_trainer, watch
+from contextrl_verl.pairs.prompting import PromptConfig
 from contextrl_verl.pairs.whole_file import write_whole
+from contextrl_verl.sft.run import CPU, GPU, run_selection_sft
+from data_prep.probe.questions import Questions
+from data_prep.probe.run import probe
+from data_prep.probe.transformers_backend import TransformersBackend
+from reward_fns import compute_score
 
 if TYPE_CHECKING:
-    from bench.replication.plan import Cell, Plan
+    from bench.replication.plan import Cell, Data, Plan
 
 RESULT = "cell.json"
-SELECTION = "val-core/contextrl/selection/acc/mean@1"
-# Metric in verl's log -> name of the curve in the result.
-CURVES = {
-    SELECTION: "held_out_selection",
-    "val-core/contextrl/exact_match/replication/acc/mean@1": "held_out_main_task",
-    "critic/score/mean": "reward",
-    "actor/contextrl/loss": "loss",
-    "actor/contextrl/option_mass": "option_mass",
-}
-_PROMPT_TOKENS, _REPLY_TOKENS = 160, 4
+# Name of a curve in the result -> metric in verl's log.
+CURVES = {"held_out_selection": HELD_OUT, "held_out_main_task": f"val-core/{DATA_SOURCE}/acc/mean@1"}
+_PROMPT_TOKENS, _REPLY_TOKENS, _TEST_EVERY = 160, 4, 4
 
-Watch = Callable[[int, dict[str, Any]], None]
-Logged = list[tuple[int, dict[str, Any]]]
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's content, and nothing where there is none."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a file whole."""
+    write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
 def finished(out: Path, plan: Plan, cell: Cell) -> dict[str, Any] | None:
     """The result of a cell if it is there and was made with this plan; else None."""
-    path = out / cell.folder / RESULT
-    if not path.is_file():
-        return None
-    try:
-        result = json.loads(path.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON ({error}). Fix: remove it; the cell is then run again.") from None
+    result = read_json(out / cell.folder / RESULT)
     return result if result.get("fingerprint") == plan.fingerprint(cell) else None
 
 
 def run_cell(
-    out: Path, plan: Plan, cell: Cell, *, base: Path | str, data: Path, on_step: Watch | None = None
+    out: Path, plan: Plan, cell: Cell, *, base: Path | str, data: Path, on_step: OnMetrics | None = None
 ) -> dict[str, Any]:
-    """Train and evaluate a cell, unless it is finished; write and return its result.
+    """Train and evaluate a cell; write and return its result.
 
     Args:
         base: folder (or name) of the seed's base model.
@@ -63,91 +62,52 @@ def run_cell(
     Raises:
         JobError: the trainer stopped.
     """
-    if (done := finished(out, plan, cell)) is not None:
-        return done
-    folder = out / cell.folder
+    folder, started = out / cell.folder, time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    seconds, since = {"sft_seconds": 0.0}, time.monotonic()
-
-    def took(name: str) -> None:
-        nonlocal since
-        seconds[name], since = time.monotonic() - since, time.monotonic()
-
     if cell.arm == "da_sft":
-        from contextrl_verl.sft.run import CPU, GPU, run_selection_sft
-
         keys = sft_keys(plan, cell, base, data)
         base = run_selection_sft(keys, folder / "sft", config_name=GPU if plan.gpu else CPU)
-        took("sft_seconds")
-    logged = _train(job_keys(plan, cell, folder, base, data), folder, plan, on_step)
-    took("trainer_seconds")
+    keys = job_keys(plan, cell, folder, base, data)
+    if plan.gpu:
+        command, ever = command_of(TRAINER, "contextrl_trainer", keys), float("inf")
+        logged = watch(command, folder, os.environ, cwd=folder, on_metrics=on_step, timeout=ever)
+    else:
+        logged = run_trainer(keys, folder, on_metrics=on_step)
     model = folder / "checkpoints" / f"global_step_{plan.training.steps}" / "actor" / "huggingface"
-    evaluation = evaluate(model, plan.evaluation, cell.seed)
-    took("evaluation_seconds")
     result = {
         "arm": cell.arm,
         "seed": cell.seed,
         "fingerprint": plan.fingerprint(cell),
         "curves": curves_of(logged),
-        "evaluation": evaluation,
-        "cost": cost_of(logged) | seconds,
+        "evaluation": evaluate(model, plan.data, cell.seed),
+        "cost": cost_of(logged) | {"cell_seconds": time.monotonic() - started},
     }
     model.rename(folder / "model")
     for left in ("checkpoints", "sft/checkpoints"):
         shutil.rmtree(folder / left, ignore_errors=True)
-    write_whole(folder / RESULT, json.dumps(result, indent=1) + "\n")
+    write_json(folder / RESULT, result)
     return result
-
-
-def _train(keys: dict[str, Any], folder: Path, plan: Plan, on_step: Watch | None) -> Logged:
-    if not plan.gpu:
-        return run_trainer(keys, folder, on_metrics=on_step)
-    configured = ["--config-path=pkg://contextrl_verl.config", "--config-name=contextrl_trainer"]
-    command = [sys.executable, "-m", TRAINER, *configured, *overrides_of(keys)]
-    return watch(command, folder, os.environ, cwd=folder, on_metrics=on_step, timeout=float("inf"))
 
 
 def job_keys(plan: Plan, cell: Cell, folder: Path, model: Path | str, data: Path) -> dict[str, Any]:
     """Hydra overrides of a cell's GRPO job; arms differ in what contextrl_verl.arms.arm_keys says and nothing else."""
     step, training = plan.step, plan.training
-    of_arm = arm_keys(cell.arm, step.size)
-    micro = micro_batch(of_arm["actor_rollout_ref.actor.ppo_mini_batch_size"] * step.rollouts)
+    of_arm = arm_keys(cell.arm, step)
+    # The largest micro-batch that divides a mini-batch, as verl asks; it has no influence on the weights.
+    rows = of_arm["actor_rollout_ref.actor.ppo_mini_batch_size"] * step.rollouts
+    micro = max(size for size in range(1, 65) if rows % size == 0)
     on_gpu = {"trainer.n_gpus_per_node": 1, "trainer.logger": ["console", "file"]} if plan.gpu else {}
-    return {
+    sizes = {"steps": training.steps, "rate": training.learning_rate, "micro_batch": micro}
+    return small_job(data, folder, model, cell.seed, tokens=[_PROMPT_TOKENS, _REPLY_TOKENS], **sizes) | {
         **of_arm,
-        "data.train_files": [str(data / ROWS)],
-        "data.val_files": [str(data / HELD_OUT_ROWS)],
-        "data.max_prompt_length": _PROMPT_TOKENS,
-        "data.max_response_length": _REPLY_TOKENS,
-        "contextrl.pairs.train_files": [str(data / PAIRS)],
-        "contextrl.pairs.val_files": [str(data / HELD_OUT_PAIRS)],
-        "contextrl.prompt.template": TEMPLATE,
         "contextrl.prompt.question_template": str(Path(__file__).with_name("question.jinja")),
         "contextrl.loss.coef": training.coef,
-        "contextrl.seed": cell.seed,
-        "actor_rollout_ref.model.path": str(model),
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": micro,
-        "actor_rollout_ref.actor.optim.lr": training.learning_rate,
         "actor_rollout_ref.actor.checkpoint.save_contents": ["model", "hf_model"],
-        "actor_rollout_ref.rollout.max_model_len": _PROMPT_TOKENS + 2 * _REPLY_TOKENS,
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro,
-        "actor_rollout_ref.rollout.seed": cell.seed,
-        "trainer.total_training_steps": training.steps,
-        "trainer.test_freq": training.test_every,
-        "trainer.val_before_train": True,
+        "trainer.test_freq": _TEST_EVERY,
         "trainer.save_freq": training.steps,
-        "trainer.resume_mode": "disable",
-        "trainer.default_local_dir": str(folder / "checkpoints"),
-        "trainer.project_name": "replication",
-        "trainer.experiment_name": cell.folder,
         **on_gpu,
     }
-
-
-def micro_batch(rows: int, most: int = 64) -> int:
-    """The largest micro-batch that divides a mini-batch, as verl asks; it has no influence on the weights."""
-    return max(size for size in range(1, most + 1) if rows % size == 0)
 
 
 def sft_keys(plan: Plan, cell: Cell, model: Path | str, data: Path) -> dict[str, Any]:
@@ -167,15 +127,15 @@ def sft_keys(plan: Plan, cell: Cell, model: Path | str, data: Path) -> dict[str,
     }
 
 
-def curves_of(logged: Logged) -> dict[str, list[tuple[int, float]]]:
+def curves_of(logged: list[tuple[int, dict[str, Any]]]) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of every metric that is kept."""
     return {
         name: [(step, float(metrics[key])) for step, metrics in logged if key in metrics]
-        for key, name in CURVES.items()
+        for name, key in CURVES.items()
     }
 
 
-def cost_of(logged: Logged) -> dict[str, float]:
+def cost_of(logged: list[tuple[int, dict[str, Any]]]) -> dict[str, float]:
     """What training steps cost: seconds (verl leaves validation out of them), and tokens that verl counts."""
     steps = [metrics for _, metrics in logged if "timing_s/step" in metrics]
     return {
@@ -183,3 +143,49 @@ def cost_of(logged: Logged) -> dict[str, float]:
         "step_seconds": sum(metrics["timing_s/step"] for metrics in steps),
         "tokens": sum(metrics.get("perf/total_num_tokens", 0.0) for metrics in steps),
     }
+
+
+def evaluate(model: Path | str, sizes: Data, seed: int) -> dict[str, Any]:
+    """What a checkpoint can do: greedy answers to held-out items of every task, and its choice on held-out pairs.
+
+    Returns:
+        ``tasks``: 0 or 1 for every item of every task, in the items' order, which is the same for all arms of a seed;
+        ``selection``: 0 or 1 for every question of every held-out pair (in both orders), by pair and order;
+        ``option_mass``, ``position_bias``: as the probe reports them.
+    """
+    backend = TransformersBackend(str(model), PromptConfig(template=TEMPLATE))
+    backend.load()
+    scores = {}
+    for task in TASKS:
+        asked = [turns[0] for turns in items(task, sizes.asked_items, seed + EVALUATION, "heldout")]
+        replies = greedy(backend.model, backend.tokenizer, [prompt for prompt, _ in asked])
+        scores[task] = [
+            int(compute_score(DATA_SOURCE, reply, answer)["score"])
+            for reply, (_, answer) in zip(replies, asked, strict=True)
+        ]
+    found = probe(
+        evidence_pairs(sizes.asked_pairs, seed + EVALUATION, "heldout"), backend, Questions(backend.prompt, seed)
+    )
+    return {
+        "tasks": scores,
+        "selection": [int(credit) for credit in found.questions["credit"]],
+        "option_mass": found.overall["option_mass"],
+        "position_bias": found.overall["position_bias"],
+    }
+
+
+def greedy(model: Any, tokenizer: Any, prompts: list[str]) -> list[str]:
+    """The likeliest reply to each user message, a few tokens, in the order of the prompts."""
+    import torch
+
+    replies = []
+    how = {"return_tensors": "pt", "padding": True, "padding_side": "left", "add_special_tokens": False}
+    for start in range(0, len(prompts), 64):
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts[start : start + 64]]
+        texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+        batch = tokenizer(texts, return_token_type_ids=False, **how).to(model.device)
+        with torch.inference_mode():
+            chosen = {"do_sample": False, "max_new_tokens": _REPLY_TOKENS, "pad_token_id": tokenizer.pad_token_id}
+            out = model.generate(**batch, **chosen)
+        replies += tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return replies

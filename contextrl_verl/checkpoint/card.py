@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contextrl_verl import __version__
 from contextrl_verl.arms import ARMS, MEANING
 from contextrl_verl.errors import ConfigError
 
+# Its presence says that a folder was made here and may be replaced.
+MANIFEST = "contextrl_export.json"
 # Shown in the card where the configuration has them.
 _SHOWN = (
     *("contextrl.objective", "contextrl.loss.coef", "contextrl.loss.clip", "contextrl.loss.clip_mode"),
@@ -30,18 +32,21 @@ def read_config(path: Path) -> Any:
     """The yaml of ``--cfg job --resolve``, of recipes/slurm, or Hydra's own ``.hydra/config.yaml``.
 
     Raises:
-        ConfigError: no such file, or no configuration of verl's trainer.
+        ConfigError: no configuration of verl's trainer.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         config = OmegaConf.load(path)
-    except OSError:
-        raise ConfigError(f"--config {path}: there is no such file. Fix: name the job's resolved yaml.") from None
-    except Exception as error:
-        raise ConfigError(f"--config {path} is no yaml: {str(error)[:200]}. Fix: name another.") from None
-    if not OmegaConf.is_dict(config) or "trainer" not in config or "actor_rollout_ref" not in config:
-        raise ConfigError(f"--config {path} is no configuration of verl's trainer. Fix: name the job's resolved yaml.")
+    except (OmegaConfBaseException, YAMLError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {str(error)[:200]}. Fix: name the job's resolved yaml.") from None
+    if not {"trainer", "actor_rollout_ref"} <= set(config):
+        raise ConfigError(
+            f"{path} is no configuration of verl's trainer: it has {sorted(map(str, config))}. Fix: name the job's "
+            "resolved yaml; a RECIPE of recipes/slurm must hand all arguments to one python -m verl.trainer.main_ppo."
+        )
     return config
 
 
@@ -58,13 +63,8 @@ def _select(config: Any, key: str) -> Any:
 
 def _arm_of(config: Any) -> str:
     """The arm as the recipes name it, as far as the configuration tells: da_sft's second stage is grpo."""
-    objective = str(_select(config, "contextrl.objective")) if _select(config, "contextrl.pairs.per_batch") else "none"
-    return next((arm for arm, used in ARMS.items() if used == objective), "grpo") if objective != "none" else "grpo"
-
-
-def _hub_name(model: str) -> str:
-    """``owner/name`` if the text is a name on the hub, else an empty string: a folder of this machine is nobody's."""
-    return model if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not Path(model).exists() else ""
+    objective = _select(config, "contextrl.objective") if _select(config, "contextrl.pairs.per_batch") else "none"
+    return next((arm for arm, used in ARMS.items() if used == objective != "none"), "grpo")
 
 
 def data_files(config: Any) -> list[dict[str, Any]]:
@@ -84,56 +84,46 @@ def data_files(config: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def card_facts(
-    *,
-    step: int,
-    config: Any | None,
-    metrics: Mapping[str, float],
-    model_type: str,
-    arm: str = "",
-    base_model: str = "",
-    licence: str = "",
-    best: str = "",
-) -> dict[str, Any]:
-    """Everything the template and the manifest say.
+def write_card(
+    folder: Path, *, step: int, config: Any | None, metrics: Mapping[str, float], arm: str, base: str, licence: str,
+    best: str,
+) -> None:  # fmt: skip
+    """Write README.md of an exported model, and what it says to the manifest.
 
     Args:
+        folder: with the model.
         step: of the checkpoint.
         config: resolved configuration, or None where it is not known.
         metrics: what the log has of this step.
-        model_type: of the Hugging Face configuration.
-        arm, base_model: override what the configuration tells.
+        arm, base: of the run and its model; empty takes what the configuration tells.
         licence: Hugging Face's id of the licence; empty leaves it open.
         best: one sentence on how the step was chosen.
     """
-    base = base_model or str(_select(config, "actor_rollout_ref.model.path") or "")
-    hub, arm = _hub_name(base), arm or ("" if config is None else _arm_of(config))
-    of = {
-        start: {k: v for k, v in sorted(metrics.items()) if k.startswith(start)}
-        for start in ("val-", "actor/contextrl/")
-    }
-    return {
+    import jinja2
+
+    base = base or str(_select(config, "actor_rollout_ref.model.path") or "")
+    arm = arm or ("" if config is None else _arm_of(config))
+    # A name on the hub; a folder of this machine is nobody's.
+    hub = base if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists() else ""
+    # The validation's first.
+    shown = [*sorted(name for name in metrics if name.startswith("val-"))]
+    shown += sorted(name for name in metrics if name.startswith("actor/contextrl/"))
+    packages = ("contextrl-verl", "verl", "transformers", "torch")
+    facts = {
         "step": step,
         "total_steps": _select(config, "trainer.total_training_steps"),
         "arm": arm,
         "arm_text": MEANING.get(arm, ""),
         "base_model": hub or Path(base).name,
         "hub_base": hub,
-        "model_type": model_type,
+        "model_type": json.loads((folder / "config.json").read_text()).get("model_type", "unknown"),
         "licence": licence,
         "best": best,
         "config": {key: value for key in _SHOWN if (value := _select(config, key)) is not None},
         "data": data_files(config),
-        "validation": of["val-"],
-        "training": of["actor/contextrl/"],
-        "versions": {name: _version(name) for name in ("contextrl-verl", "verl", "transformers", "torch")},
+        "metrics": {name: metrics[name] for name in shown},
+        "versions": {name: importlib.metadata.version(name) for name in packages},
     }
-
-
-def render_card(facts: Mapping[str, Any], folder: Path) -> str:
-    """README.md of the exported ``folder``."""
-    import jinja2
-
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("contextrl_verl.checkpoint", "."),
         undefined=jinja2.StrictUndefined,
@@ -143,11 +133,6 @@ def render_card(facts: Mapping[str, Any], folder: Path) -> str:
     )
     # A bar would end a table's cell.
     environment.filters["cell"] = lambda value: str(value).replace("|", "\\|")
-    return environment.get_template("card.md.jinja").render(**facts, adapter=(folder / "lora_adapter").is_dir())
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return __version__ if name == "contextrl-verl" else "not installed"
+    card = environment.get_template("card.md.jinja").render(**facts, adapter=(folder / "lora_adapter").is_dir())
+    (folder / "README.md").write_text(card)
+    (folder / MANIFEST).write_text(json.dumps(facts, indent=2, default=str) + "\n")

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from contextrl_verl.checkpoint.card import card_facts, read_config, render_card
-from contextrl_verl.checkpoint.run import (
-    Checkpoints,
-    find_checkpoints,
-    find_logs,
-    megabytes,
-    rank,
-    read_metrics,
-    values_at,
-)
+from contextrl_verl.checkpoint.card import MANIFEST, read_config, write_card
+from contextrl_verl.checkpoint.run import Checkpoints, find_checkpoints, find_logs, megabytes, read_metrics, values_at
 from contextrl_verl.errors import ConfigError
-
-# Its presence says that a folder was made here and may be replaced.
-_MANIFEST = "contextrl_export.json"
 
 
 def export(
@@ -66,52 +55,33 @@ def export(
             "logger: trainer.logger=[console,file], VERL_FILE_LOGGER_PATH)."
         )
     values = values_at(history, found.steps, best) if best else {}
-    ranked = rank(values, mode) if best else sorted(found.steps, reverse=True)
+    # Without a metric the last ones are the best; of equals it is the earlier one.
+    sign = 1 if mode == "min" else -1
+    ranked = sorted(values, key=lambda step: (sign * values[step], step)) or sorted(found.steps, reverse=True)
     step = ranked[0] if best else found.latest if found.named is None else found.named
     if out is not None:
         _check_target(out, found.root, force)
-    settings = _config(config, found.root)
-    _list(found, step, best, values)
+    near = [path for path in (found.root.parent / "config.yaml", found.root / "config.yaml") if path.is_file()]
+    settings = read_config(config or near[0]) if config or near else None
+    if settings is None:
+        note = f"no config.yaml next to {found.root}: the card will not tell base model, arm and data."
+        typer.echo(f"{note} Fix: --config FILE.", err=True)
+    typer.echo(f"{len(found.steps)} checkpoint(s) in {found.root}{f', {best}' if best else ''}:")
+    for number, folder in sorted(found.steps.items()):
+        value = f"  {values[number]:.4g}" if number in values else "  no value" if best else ""
+        mark = "  <- this one" if number == step else ""
+        typer.echo(f"  {folder.name:20s} {megabytes(folder):10.1f} MB{value}{mark}")
     if out is not None:
-        shards = found.steps[step] / "actor"
-        facts = card_facts(
-            step=step,
-            config=settings,
-            metrics=history.get(step, {}),
-            model_type=json.loads((shards / "huggingface" / "config.json").read_text()).get("model_type", "unknown"),
-            arm=arm,
-            base_model=base_model,
-            licence=licence,
-            best=f"{best} = {values[step]:.4g}, the {mode} of {len(values)} checkpoint(s) with a value" if best else "",
-        )
-
-        def finish(target: Path) -> None:
-            (target / "README.md").write_text(render_card(facts, target))
-            (target / _MANIFEST).write_text(json.dumps(facts, indent=2, default=str) + "\n")
-
-        _merge(shards, out, finish)
+        chosen = f"{best} = {values[step]:.4g}, the {mode} of {len(values)} checkpoint(s) with a value" if best else ""
+        seen = history.get(step, {})
+        with _merged(found.steps[step] / "actor", out) as target:
+            write_card(
+                target, step=step, config=settings, metrics=seen, arm=arm, base=base_model, licence=licence, best=chosen
+            )
         typer.echo(f"step {step} exported to {out}")
     if prune is not None:
         # What verl resumes from stays, and what was exported; a step without a value is not among the best.
         _prune(found, {*ranked[:prune], found.latest, *([step] if out is not None else [])}, yes)
-
-
-def _config(path: Path | None, root: Path) -> Any | None:
-    for candidate in [path] if path else [root.parent / "config.yaml", root / "config.yaml"]:
-        if path or candidate.is_file():
-            return read_config(candidate)
-    typer.echo(
-        f"no config.yaml next to {root}: the card will not tell base model, arm and data. Fix: --config FILE.", err=True
-    )
-    return None
-
-
-def _list(found: Checkpoints, chosen: int, metric: str, values: dict[int, float]) -> None:
-    typer.echo(f"{len(found.steps)} checkpoint(s) in {found.root}" + (f", {metric}:" if metric else ":"))
-    for step, folder in sorted(found.steps.items()):
-        value = f"  {values[step]:.4g}" if step in values else ("  no value" if metric else "")
-        mark = "  <- this one" if step == chosen else ""
-        typer.echo(f"  {folder.name:20s} {megabytes(folder):10.1f} MB{value}{mark}")
 
 
 def _check_target(out: Path, root: Path, force: bool) -> None:
@@ -120,12 +90,12 @@ def _check_target(out: Path, root: Path, force: bool) -> None:
     Raises:
         ConfigError: ``out`` has files and ``force`` is off or they are not an export's, or it lies in the checkpoints.
     """
-    target, root = out.resolve(), root.resolve()
-    if target == root or root in target.parents or target in root.parents:
+    target = out.resolve()
+    if target.is_relative_to(root) or root.is_relative_to(target):
         raise ConfigError(f"--out {out} and the checkpoints in {root} lie in each other. Fix: a folder of its own.")
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    if not target.is_dir() or not (target / _MANIFEST).is_file():
+    if not (target / MANIFEST).is_file():
         raise ConfigError(
             f"--out {out} is there and was not made by contextrl export, so it is not replaced, --force or not. "
             "Fix: name another folder."
@@ -134,10 +104,12 @@ def _check_target(out: Path, root: Path, force: bool) -> None:
         raise ConfigError(f"--out {out} holds an export already. Fix: --force replaces it; or name another folder.")
 
 
-def _merge(actor: Path, out: Path, finish: Callable[[Path], None]) -> None:
-    """Merge the FSDP shards in ``actor`` to Hugging Face format (bfloat16) in ``out``, complete or not at all.
+@contextmanager
+def _merged(actor: Path, out: Path) -> Iterator[Path]:
+    """Merge the FSDP shards in ``actor`` to Hugging Face format (bfloat16), complete or not at all.
 
-    ``finish`` gets the folder under its temporary name and adds its own files.
+    Yields:
+        The folder under its temporary name; it becomes ``out`` when the block ends.
 
     Raises:
         ConfigError: the merger failed; its last lines are in the message.
@@ -155,7 +127,7 @@ def _merge(actor: Path, out: Path, finish: Callable[[Path], None]) -> None:
                 f"verl's model merger stopped with exit status {done.returncode} on {actor}. Its last lines:\n{told}\n"
                 "Fix: what they name; a checkpoint that was cut short cannot be merged, an earlier one can."
             )
-        finish(scratch)
+        yield scratch
         if out.exists():
             shutil.rmtree(out)  # _check_target has allowed it
         scratch.replace(out)
@@ -165,17 +137,15 @@ def _merge(actor: Path, out: Path, finish: Callable[[Path], None]) -> None:
 
 def _prune(found: Checkpoints, stay: set[int], yes: bool) -> None:
     """Say which ``global_step_N`` folders go, ask, delete them and nothing else."""
-    steps = [step for step in sorted(found.steps) if step not in stay]
-    if not steps:
+    folders = [folder for step, folder in sorted(found.steps.items()) if step not in stay]
+    if not folders:
         typer.echo("nothing to prune")
         return
-    typer.echo("to delete:")
-    for step in steps:
-        typer.echo(f"  {found.steps[step]}  {megabytes(found.steps[step]):.1f} MB")
-    typer.echo(f"  ({', '.join(f'step {s}' for s in sorted(set(found.steps) - set(steps)))} stay)")
-    if not yes and not typer.confirm(f"Delete these {len(steps)} checkpoint(s)?", default=False):
+    typer.echo("\n".join(["to delete:", *(f"  {folder}  {megabytes(folder):.1f} MB" for folder in folders)]))
+    typer.echo(f"  ({', '.join(f'step {step}' for step in sorted(stay & set(found.steps)))} stay)")
+    if not yes and not typer.confirm(f"Delete these {len(folders)} checkpoint(s)?", default=False):
         typer.echo("nothing deleted")
         return
-    for step in steps:
-        shutil.rmtree(found.steps[step])  # refuses links
-    typer.echo(f"{len(steps)} checkpoint(s) deleted")
+    for folder in folders:
+        shutil.rmtree(folder)  # refuses links
+    typer.echo(f"{len(folders)} checkpoint(s) deleted")

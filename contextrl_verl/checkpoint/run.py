@@ -6,20 +6,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 from contextrl_verl.errors import ConfigError
 
 History = dict[int, dict[str, float]]
 _STEP = re.compile(r"global_step_(\d+)")
-_TRACKER = "latest_checkpointed_iteration.txt"
 
 
-@dataclass(frozen=True)
-class Checkpoints:
+class Checkpoints(NamedTuple):
     """What a path names: the run's folder, its steps, and the one step if the path names one."""
 
     root: Path
@@ -29,7 +27,7 @@ class Checkpoints:
     @property
     def latest(self) -> int:
         """The step that verl would resume from; without verl's note, the last one."""
-        tracker = self.root / _TRACKER
+        tracker = self.root / "latest_checkpointed_iteration.txt"
         noted = tracker.read_text().strip() if tracker.is_file() else ""
         return int(noted) if noted.isdigit() and int(noted) in self.steps else max(self.steps)
 
@@ -41,27 +39,21 @@ def find_checkpoints(path: Path) -> Checkpoints:
         ConfigError: there is no complete checkpoint of an actor.
     """
     folder = path.resolve()
-    if folder.name == "actor" and _STEP.fullmatch(folder.parent.name):
-        folder = folder.parent
+    folder = folder.parent if folder.name == "actor" else folder
     match = _STEP.fullmatch(folder.name)
-    root = folder.parent if match else folder
+    root, named = (folder.parent, int(match[1])) if match else (folder, None)
+    configs = sorted(root.glob("global_step_*/actor/fsdp_config.json"))
+    complete = [config.parents[1] for config in configs if (config.parent / "huggingface").is_dir()]
     # A link may lead anywhere; pruning must stay inside of root.
     steps = {
-        int(found[1]): child
-        for child in (sorted(root.iterdir()) if root.is_dir() else [])
-        if (found := _STEP.fullmatch(child.name)) and child.is_dir() and not child.is_symlink() and _complete(child)
+        int(found[1]): step for step in complete if (found := _STEP.fullmatch(step.name)) and not step.is_symlink()
     }
-    named = int(match[1]) if match else None
     if not steps or (named is not None and named not in steps):
         raise ConfigError(
             f"{path} holds no checkpoint of verl's FSDP actor (global_step_N/actor/fsdp_config.json). "
             "Fix: name the folder of trainer.default_local_dir, or one global_step_N in it."
         )
     return Checkpoints(root, steps, named)
-
-
-def _complete(step: Path) -> bool:
-    return (step / "actor" / "fsdp_config.json").is_file() and (step / "actor" / "huggingface").is_dir()
 
 
 def megabytes(folder: Path) -> float:
@@ -71,34 +63,30 @@ def megabytes(folder: Path) -> float:
 
 def find_logs(root: Path) -> list[Path]:
     """The logs next to a run's folder of checkpoints, in the order they were written (``metrics.2`` before ``.10``)."""
-    found = [file for folder in (root.parent, root) for file in folder.glob("metrics*.jsonl")]
-    return sorted(set(found), key=lambda file: [int(n) for n in re.findall(r"\d+", file.name)])
+    found = {file for folder in (root.parent, root) for file in folder.glob("metrics*.jsonl")}
+    return sorted(found, key=lambda file: [int(number) for number in re.findall(r"\d+", file.name)])
 
 
 def read_metrics(files: Iterable[Path]) -> History:
     """Numbers by step and name. A step that a resumed run did again has the later file's numbers.
 
     Raises:
-        ConfigError: a file is missing or a line is not the logger's. A last line without its end is left out: the
-            run was stopped while it wrote.
+        ConfigError: a line is not the logger's. A last line without its end is left out: the run was stopped while it
+            wrote.
     """
     history: History = {}
     for file in files:
-        if not file.is_file():
-            raise ConfigError(f"--metrics {file}: there is no such file. Fix: name the jsonl of verl's file logger.")
         for number, line in enumerate(file.read_text().splitlines(keepends=True), start=1):
             try:
                 record = json.loads(line)
-                step, data = int(record["step"]), record["data"].items()
+                values = {key: float(value) for key, value in record["data"].items() if isinstance(value, int | float)}
+                history.setdefault(int(record["step"]), {}).update(values)
             except (ValueError, KeyError, TypeError, AttributeError):
-                if not line.endswith("\n"):
-                    continue
-                raise ConfigError(
-                    f'{file}: line {number} is not {{"step": ..., "data": {{...}}}}. Fix: name the jsonl of verl\'s '
-                    "file logger (trainer.logger=[console,file])."
-                ) from None
-            values = {key: float(value) for key, value in data if isinstance(value, (int, float))}
-            history[step] = {**history.get(step, {}), **values}
+                if line.endswith("\n"):
+                    raise ConfigError(
+                        f'{file}: line {number} is not {{"step": ..., "data": {{...}}}}. Fix: name a jsonl of verl\'s '
+                        "file logger (trainer.logger=[console,file])."
+                    ) from None
     return history
 
 
@@ -106,28 +94,20 @@ def values_at(history: History, steps: Collection[int], metric: str) -> dict[int
     """Finite values of a metric at some steps.
 
     Raises:
-        ConfigError: the metric is unknown, or no step has a finite value of it.
+        ConfigError: there are none.
     """
-    known = sorted({name for values in history.values() for name in values})
-    if metric not in known:
-        near = get_close_matches(metric, known, n=3, cutoff=0.4) or [name for name in known if name.startswith("val-")]
+    logged = {step: values[metric] for step, values in sorted(history.items()) if metric in values}
+    found = {step: value for step, value in logged.items() if step in steps and math.isfinite(value)}
+    if found:
+        return found
+    if logged:
         raise ConfigError(
-            f"--best {metric}: the run's log has no such metric"
-            + (f"; near it: {', '.join(near)}" if near else "")
-            + ". Fix: one of the log's names, or --metrics FILE if the log lies elsewhere."
+            f"--best {metric}: it was logged at steps {list(logged)}, and the checkpoints are of steps "
+            f"{sorted(steps)}. Fix: trainer.test_freq = trainer.save_freq in the next run; for this one name a "
+            "global_step_N."
         )
-    found = {step: history.get(step, {}).get(metric, math.nan) for step in sorted(steps)}
-    values = {step: value for step, value in found.items() if math.isfinite(value)}
-    if not values:
-        logged = [step for step in sorted(history) if metric in history[step]]
-        raise ConfigError(
-            f"--best {metric}: it was logged at steps {logged}, and the checkpoints are of steps {sorted(steps)}. "
-            "Fix: trainer.test_freq = trainer.save_freq in the next run; for this one name a global_step_N."
-        )
-    return values
-
-
-def rank(values: Mapping[int, float], mode: str) -> list[int]:
-    """Steps by value, the best (``mode``: max or min) first; of equals the earlier one."""
-    sign = 1 if mode == "min" else -1
-    return sorted(values, key=lambda step: (sign * values[step], step))
+    near = get_close_matches(metric, {name for values in history.values() for name in values}, n=3, cutoff=0.4)
+    raise ConfigError(
+        f"--best {metric}: the run's log has no such metric; near it: {', '.join(near) or 'none'}. "
+        "Fix: one of the log's names, or --metrics FILE if the log lies elsewhere."
+    )

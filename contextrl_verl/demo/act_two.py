@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from contextrl_verl.demo.evidence_pairs import text_pair
 from contextrl_verl.demo.progress import StageProgress
 from contextrl_verl.errors import UserError
 from contextrl_verl.pairs import Context, ContrastivePair
@@ -19,16 +20,16 @@ FORGED_RUNS = 80
 
 def real_pairs(
     folder: Path, trajectories: Path | None, seed: int, progress: StageProgress
-) -> tuple[list[dict[str, Any]], str]:
-    """Rows of pairs from the given runs, or from runs that the forge makes, and where they come from.
+) -> tuple[list[ContrastivePair], str]:
+    """Pairs from the given runs, or from runs that the forge makes, and where they come from.
 
     Calls ``contextrl forge`` and ``contextrl pairs trajectories`` as a user would; pairs, report and forged runs lie
     under ``folder``.
 
     Raises:
-        UserError: the runs cannot be read or give no pair.
+        UserError: the runs cannot be read.
     """
-    task = progress.add_task("act 2: pairs from real agent runs", total=None, note="")
+    task = progress.add_task("act 2: pairs from real agent runs", total=None)
     source, origin, commit = trajectories, trajectories.name if trajectories else "", "any"
     if source is None:
         progress.update(task, note=f"the forge makes {FORGED_RUNS} runs (about a minute)")
@@ -38,12 +39,17 @@ def real_pairs(
     prepared = folder / "prepared.parquet"
     into = ("--input", source, "--out", prepared, "--report", folder / "report")
     _contextrl("pairs", "trajectories", *into, "--seed", seed, "--set", f"cascade.commit={commit}")
-    whole = [_glimpse(pair) for pair in PairFile(prepared)]
+    whole = PairFile(prepared)
+    begun = [(pair, _begin(pair.supporting), _begin(pair.confounders[0])) for pair in whole]
     # Two runs may begin alike; such a pair cannot be shown by its beginnings.
-    rows = [row for row in whole if row["supporting"] not in row["confounders"]]
-    alike = f", {len(whole) - len(rows)} that begin alike left out" if len(rows) < len(whole) else ""
-    progress.update(task, total=1, completed=1, note=f"{len(rows)} pairs{alike}")
-    return rows, origin
+    pairs = [
+        text_pair(pair.pair_id, "which led to the patch?", pair.answer[:ANSWER_CHARS], right, wrong, domain=pair.domain)
+        for pair, right, wrong in begun
+        if right != wrong
+    ]
+    alike = f", {len(whole) - len(pairs)} that begin alike left out" if len(pairs) < len(whole) else ""
+    progress.update(task, total=1, completed=1, note=f"{len(pairs)} pairs{alike}")
+    return pairs, origin
 
 
 def _contextrl(*arguments: Any) -> None:
@@ -53,16 +59,8 @@ def _contextrl(*arguments: Any) -> None:
         raise UserError((done.stderr.strip() or done.stdout.strip())[-2000:])
 
 
-def _glimpse(pair: ContrastivePair) -> dict[str, Any]:
-    """The pair with little of its contexts: how the agent's work begins."""
-    row = pair.model_dump(exclude={"split"})
-    row["query"], row["answer"] = "which led to the patch?", pair.answer[:ANSWER_CHARS]
-    row["supporting"] = {"kind": "text", "text": _begin(pair.supporting)}
-    row["confounders"] = [{"kind": "text", "text": _begin(context)} for context in pair.confounders]
-    return row
-
-
 def _begin(context: Context) -> str:
+    """Little of a run: its issue, and how the agent's work begins."""
     issue, *work = [turn.content for turn in context.messages or () if turn.role != "system"]
     title = issue.replace("<pr_description>", "").strip()[: CONTEXT_CHARS // 2]
     return (title + "\n" + "\n".join(work))[:CONTEXT_CHARS]

@@ -6,12 +6,13 @@ Everything here is a pure function of its arguments: the same (n, seed, split) g
 from __future__ import annotations
 
 import hashlib
-import itertools
 import random
-from collections.abc import Iterator
+from itertools import combinations, product
+from typing import Any
+
+from contextrl_verl.pairs import Context, ContrastivePair
 
 DATA_SOURCE = "contextrl/exact_match/demo"
-DOMAIN = "demo"
 SPLITS = ("train", "heldout")
 
 TOOLS = ("read", "grep", "query", "fetch", "list", "probe")
@@ -19,86 +20,77 @@ KEYS = ("port", "limit", "depth", "retry", "count", "level", "width", "batch")
 ENDINGS = ("done", "ok", "exit", "end")
 DIGITS = "0123456789"
 
-# One cell in five is held out. A cell is (key, the two values): no wording of a held-out cell is ever in train.
-_HELD_OUT_OF = 5
+
+def text_pair(
+    pair_id: str,
+    query: str,
+    answer: str,
+    right: str,
+    wrong: str,
+    split: str = "train",
+    domain: str = "demo",
+    **made: Any,
+) -> ContrastivePair:
+    """A pair of two texts; what is not ``train`` is its ``validation``, and ``made`` its provenance."""
+    supporting, confounder = (Context(kind="text", text=text) for text in (right, wrong))
+    return ContrastivePair(
+        pair_id=pair_id,
+        domain=domain,
+        query=query,
+        answer=answer,
+        supporting=supporting,
+        confounders=[confounder],
+        provenance=made,
+        split="train" if split == "train" else "validation",
+    )
 
 
-def context_text(tool: str, key: str, value: str, ending: str) -> str:
-    """One call of a tool and what it printed."""
-    return f"$ {tool} {key}\n{value} {ending}"
+def question_row(index: int, question: str, answer: str, source: str = DATA_SOURCE, **more: Any) -> dict[str, Any]:
+    """An ordinary row of GRPO in verl's columns, scored against the answer; ``more`` are columns of its own."""
+    return {
+        "data_source": source,
+        "prompt": [{"role": "user", "content": question}],
+        "ability": "copy",
+        "reward_model": {"style": "rule", "ground_truth": answer},
+        "extra_info": {"index": index},
+        **more,
+    }
 
 
-def _split_of(key: str, values: tuple[str, str]) -> str:
-    digest = hashlib.sha256("|".join((key, *sorted(values))).encode()).digest()
-    return "heldout" if digest[0] % _HELD_OUT_OF == 0 else "train"
+def held_out(key: str, values: tuple[str, ...]) -> bool:
+    """Whether the cell (key, the two values) is held out: one in five, and no wording of it is ever in train."""
+    return hashlib.sha256("|".join((key, *sorted(values))).encode()).digest()[0] % 5 == 0
 
 
-def _couples(split: str) -> list[tuple[str, str, str, tuple[str, str]]]:
-    """Every (tool, key, ending, the two values) of a split, in a fixed order."""
-    cells = [
-        (key, values)
-        for key, values in itertools.product(KEYS, itertools.combinations(DIGITS, 2))
-        if _split_of(key, values) == split
-    ]
-    return [(tool, key, end, values) for (key, values), tool, end in itertools.product(cells, TOOLS, ENDINGS)]
+def evidence_pairs(n: int, seed: int = 0, split: str = "train") -> list[ContrastivePair]:
+    """n pairs: a question for a key, and two calls of a tool that printed different digits for it.
 
+    Each couple of contexts serves twice, once for each digit as the answer, so no context is more often right than
+    wrong (with an odd n the last couple serves once). No two pairs have the same content.
 
-def evidence_pairs(n: int, seed: int = 0, split: str = "train") -> Iterator[dict]:
-    """Yield n pairs: query, answer, the context that supports the answer, and one that differs in the decisive digit.
-
-    Each couple of contexts serves twice, once for each value as the answer, so no context is more often right than
-    wrong (with an odd n the last couple serves once). No two rows of one call have the same content.
+    Raises:
+        ValueError: an unknown split, or more pairs than there are.
     """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; use one of {', '.join(SPLITS)}")
-    if n < 0:
-        raise ValueError(f"n is {n}; use 0 or more")
-    couples = _couples(split)
-    if n > 2 * len(couples):
+    cells = [cell for cell in product(KEYS, combinations(DIGITS, 2)) if held_out(*cell) == (split == "heldout")]
+    couples = list(product(cells, TOOLS, ENDINGS))
+    if not 0 <= n <= 2 * len(couples):
         raise ValueError(f"n is {n}, but split {split!r} has {2 * len(couples)} different pairs; ask for fewer")
-    return _rows(couples, n, seed, split)
-
-
-def _rows(couples: list, n: int, seed: int, split: str) -> Iterator[dict]:
     chosen = random.Random(f"{DATA_SOURCE}/{split}/{seed}").sample(couples, (n + 1) // 2)
-    directions = itertools.product(chosen, (0, 1))
-    for index, ((tool, key, ending, values), direction) in enumerate(itertools.islice(directions, n)):
-        right, wrong = values[direction], values[1 - direction]
-        yield {
-            "pair_id": f"demo-{split}-{seed}-{index:05d}",
-            "domain": DOMAIN,
-            "query": f"what is {key}?",
-            "answer": right,
-            "supporting": {"kind": "text", "text": context_text(tool, key, right, ending)},
-            "confounders": [{"kind": "text", "text": context_text(tool, key, wrong, ending)}],
-            "provenance": {
-                "generator": "contextrl_verl.demo.evidence_pairs",
-                "seed": seed,
-                "couple": index // 2,
-                "direction": direction,
-            },
-            "split": split,
-        }
+    found = []
+    for index, (((key, values), tool, ending), direction) in enumerate(product(chosen, (0, 1))):
+        right, wrong = (f"$ {tool} {key}\n{values[which]} {ending}" for which in (direction, 1 - direction))
+        made = {"generator": __name__, "seed": seed, "couple": index // 2, "direction": direction}
+        name = f"demo-{split}-{seed}-{index:05d}"
+        found.append(text_pair(name, f"what is {key}?", values[direction], right, wrong, split, **made))
+    return found[:n]
 
 
-def rl_prompt(digit: str) -> str:
-    """The ordinary task's question."""
-    return f"say {digit}"
-
-
-def rl_rows(n: int, seed: int = 0, split: str = "train") -> list[dict]:
-    """n rows of an ordinary GRPO task in verl's columns: say one digit; the ground truth is that digit."""
+def rl_rows(n: int, seed: int = 0, split: str = "train") -> list[dict[str, Any]]:
+    """n rows of an ordinary GRPO task: say one digit; the ground truth is that digit."""
     rng = random.Random(f"{DATA_SOURCE}/rl/{split}/{seed}")
-    rows = []
-    for index in range(n):
-        digit = rng.choice(DIGITS)
-        rows.append(
-            {
-                "data_source": DATA_SOURCE,
-                "prompt": [{"role": "user", "content": rl_prompt(digit)}],
-                "ability": "copy",
-                "reward_model": {"style": "rule", "ground_truth": digit},
-                "extra_info": {"index": index, "split": split},
-            }
-        )
-    return rows
+    return [
+        question_row(index, f"say {digit}", digit, extra_info={"index": index, "split": split})
+        for index, digit in enumerate(rng.choice(DIGITS) for _ in range(n))
+    ]

@@ -1,9 +1,13 @@
-"""The demonstration's picture: loss, selection accuracy and ordinary reward over steps."""
+"""Pictures of what was logged over steps: the demonstration's own, and the frame that benchmarks share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from contextrl_verl.pairs.whole_file import whole_file
 
 History = list[tuple[int, dict[str, Any]]]
 HELD_OUT = "val-core/contextrl/selection/acc/mean@1"
@@ -15,41 +19,44 @@ def series(history: History, key: str) -> tuple[list[int], list[float]]:
     return [step for step, _ in points], [value for _, value in points]
 
 
-def draw(path: Path, learned: History, real: History | None, title: str, ordinary_share: float) -> None:
-    """Write the PNG: one row of panels for act 1, one more panel when act 2 ran.
+@contextmanager
+def picture(
+    path: Path, columns: int, rows: int = 1, *, size: tuple[float, float], title: str = "", **more: Any
+) -> Iterator[tuple[Any, Any]]:
+    """A figure and its axes, written as PNG when the block ends; ``more`` is for ``Figure.subplots``."""
+    from matplotlib.figure import Figure
 
-    ``ordinary_share`` is the share of a batch's rows that are not pairs: verl's mean reward counts pairs as 0.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    panels = 3 if real else 2
-    figure, axes = plt.subplots(1, panels, figsize=(4.8 * panels, 4.2), layout="constrained")
-    axes[0].plot(*series(learned, "actor/contextrl/loss"), color="tab:blue")
-    guess = {"color": "0.6", "linestyle": ":", "label": "guessing"}
-    axes[0].axhline(0.693, **guess)
-    axes[0].set(title="Act 1: context-awareness loss", xlabel="step", ylim=(0, None))
-    axes[0].legend(frameon=False)
-
-    axes[1].plot(*series(learned, "actor/contextrl/accuracy"), color="tab:blue", alpha=0.45, label="training pairs")
-    axes[1].plot(
-        *series(learned, "actor/contextrl/option_mass"), color="0.55", linestyle="--", label="probability on the labels"
-    )
-    axes[1].plot(*series(learned, HELD_OUT), "o-", color="tab:red", label="held-out pairs, both orders")
-    steps, scores = series(learned, "critic/score/mean")
-    rewards = [score / ordinary_share for score in scores]
-    axes[1].plot(steps, rewards, color="tab:green", alpha=0.6, label="reward of the ordinary task")
-    axes[1].axhline(0.5, **guess)
-    axes[1].set(title="Act 1: selection accuracy", xlabel="step", ylim=(0, 1.03))
-    axes[1].legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-
-    if real:
-        axes[2].plot(*series(real, "actor/contextrl/loss"), "o-", markersize=3, color="tab:purple")
-        axes[2].axhline(0.693, **guess)
-        axes[2].legend(frameon=False)
-        axes[2].set(title="Act 2: loss on real agent runs", xlabel="step")
+    figure = Figure(figsize=size, layout="constrained")
+    yield figure, figure.subplots(rows, columns, **more)
     figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    with whole_file(path) as scratch:
+        figure.savefig(scratch, dpi=130, format="png")
+
+
+def draw(path: Path, learned: History, real: History, title: str, ordinary_share: float) -> None:
+    """The demonstration's PNG: two panels of act 1, one of act 2.
+
+    Args:
+        ordinary_share: the share of a batch's rows that are not pairs: verl's mean reward counts pairs as 0.
+    """
+    lines = (
+        ("actor/contextrl/accuracy", "training pairs", {"color": "tab:blue", "alpha": 0.45}),
+        ("actor/contextrl/option_mass", "probability on the labels", {"color": "0.55", "linestyle": "--"}),
+        (HELD_OUT, "held-out pairs, both orders", {"color": "tab:red", "marker": "o"}),
+        ("critic/score/mean", "reward of the ordinary task", {"color": "tab:green", "alpha": 0.6}),
+    )
+    with picture(path, 3, size=(14.4, 4.2), title=title) as (_, axes):
+        axes[0].plot(*series(learned, "actor/contextrl/loss"), color="tab:blue")
+        axes[0].set(title="Act 1: context-awareness loss", ylim=(0, None))
+        for key, label, style in lines:
+            steps, values = series(learned, key)
+            whole = ordinary_share if key.startswith("critic") else 1
+            axes[1].plot(steps, [value / whole for value in values], label=label, **style)
+        axes[1].set(title="Act 1: selection accuracy", ylim=(0, 1.03))
+        axes[2].plot(*series(real, "actor/contextrl/loss"), "o-", markersize=3, color="tab:purple")
+        axes[2].set(title="Act 2: loss on real agent runs")
+        for axis, guess in zip(axes, (0.693, 0.5, 0.693), strict=True):
+            axis.axhline(guess, color="0.6", linestyle=":", label="guessing")
+            axis.set_xlabel("step")
+            below = {"fontsize": 8, "loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
+            axis.legend(frameon=False, **(below if axis is axes[1] else {}))

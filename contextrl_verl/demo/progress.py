@@ -20,14 +20,9 @@ class StageProgress(Progress):
 
     def __init__(self, console: Console, *more: ProgressColumn) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), *more)
-        super().__init__(
-            *columns,
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._told: dict[TaskID, tuple[Any, ...]] = {}
+        columns += (TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+        super().__init__(*columns, console=console, disable=not console.is_terminal)
+        self._told: dict[TaskID, Any] = {}
 
     def add_task(self, description: str, *arguments: Any, note: str = "", **keywords: Any) -> TaskID:
         """As rich's, with ``note`` as a field."""
@@ -46,8 +41,7 @@ class StageProgress(Progress):
         task = self._tasks[number]
         done, total, note = int(task.completed), task.total, task.fields["note"]
         # Steps are told by their number, all else by its note.
-        every = EVERY if (total or 0) > FEW else 1
-        state = ("at", done) if done else ("note", note)
+        every, state = (EVERY if (total or 0) > FEW else 1), done or note
         if state != self._told.get(number) and (done % every == 0 or done == total):
             self._told[number] = state
             step = f" {done}/{total:g}" if done and total is not None else ""

@@ -9,7 +9,23 @@ from typing import Any
 import torch
 import transformers
 
-FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+# Family -> transformers' names begin with, a patch's side, what its text and vision have of their own. The three
+# sections of mrope add up to half a head.
+_FAMILIES: dict[str, tuple[str, int, dict[str, Any], dict[str, Any]]] = {
+    "qwen2_5_vl": (
+        "Qwen2_5_VL",
+        14,
+        {"rope_parameters": {"mrope_section": [4, 6, 6]}},
+        {"window_size": 112, "fullatt_block_indexes": [1]},
+    ),
+    "qwen3_vl": (
+        "Qwen3VL",
+        16,
+        {"rope_parameters": {"mrope_section": [6, 5, 5], "mrope_interleaved": True}, "head_dim": 32},
+        {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
+    ),
+}
+FAMILIES = tuple(_FAMILIES)
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
@@ -18,12 +34,11 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 VISION = ["<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]
-PATCH = {"qwen2_5_vl": 14, "qwen3_vl": 16}
 
 
 def token_side(family: str) -> int:
     """One image token stands for this many pixels squared."""
-    return 2 * PATCH[family]
+    return 2 * _FAMILIES[family][1]
 
 
 def make_processor(tokenizer, family: str = "qwen2_5_vl") -> Any:
@@ -31,15 +46,12 @@ def make_processor(tokenizer, family: str = "qwen2_5_vl") -> Any:
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": VISION})
     tokenizer.chat_template = TEMPLATE
+    name, patch, *_ = _FAMILIES[family]
     area = token_side(family) ** 2
     size = {"shortest_edge": 4 * area, "longest_edge": 16 * area}
-    common = {"patch_size": PATCH[family], "merge_size": 2, "temporal_patch_size": 2, "size": size}
-    kinds: dict[str, Any] = {
-        "qwen2_5_vl": (transformers.Qwen2_5_VLProcessor, transformers.Qwen2VLVideoProcessor),
-        "qwen3_vl": (transformers.Qwen3VLProcessor, transformers.Qwen3VLVideoProcessor),
-    }
-    processor, videos = kinds[family]
-    return processor(
+    common = {"patch_size": patch, "merge_size": 2, "temporal_patch_size": 2, "size": size}
+    videos = transformers.Qwen2VLVideoProcessor if family == "qwen2_5_vl" else transformers.Qwen3VLVideoProcessor
+    return getattr(transformers, f"{name}Processor")(
         image_processor=transformers.Qwen2VLImageProcessor(**common),
         tokenizer=tokenizer,
         video_processor=videos(**common),
@@ -47,47 +59,39 @@ def make_processor(tokenizer, family: str = "qwen2_5_vl") -> Any:
     )
 
 
-def make_config(tokenizer, family: str, init: float = 0.15) -> Any:
-    """Two layers of text, two of vision; a head is 32 wide, which vLLM's CPU attention needs.
+def make_model(processor, family: str = "qwen2_5_vl", folder: str | Path | None = None, seed: int = 0) -> Any:
+    """A model with random weights in fp32; with a folder, also written there together with its processor.
 
-    With transformers' initializer_range of 0.02 outputs are nearly uniform, and a wrong image path goes unseen.
+    Two layers of text, two of vision; a head is 32 wide, which vLLM's CPU attention needs.
     """
+    tokenizer, (name, patch, own_text, own_vision) = processor.tokenizer, _FAMILIES[family]
     token = tokenizer.convert_tokens_to_ids
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    # With transformers' initializer_range of 0.02 outputs are nearly uniform, and a wrong image path goes unseen.
+    both = {"hidden_size": 64, "intermediate_size": 128, "initializer_range": 0.15}
     text = {
+        **both,
+        **own_text,
+        **ends,
         "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "max_position_embeddings": 4096,
-        "initializer_range": init,
         "bos_token_id": None,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        # The three sections add up to half a head.
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **own_text["rope_parameters"]},
     }
     vision = {
+        **both,
+        **own_vision,
         "depth": 2,
-        "hidden_size": 64,
-        "intermediate_size": 128,
         "num_heads": 2,
-        "patch_size": PATCH[family],
+        "patch_size": patch,
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
         "out_hidden_size": 64,
-        "initializer_range": init,
     }
-    if family == "qwen2_5_vl":
-        vision |= {"window_size": 112, "fullatt_block_indexes": [1]}
-        config = transformers.Qwen2_5_VLConfig
-    else:
-        text |= {"head_dim": 32}
-        text["rope_parameters"] |= {"mrope_section": [6, 5, 5], "mrope_interleaved": True}
-        vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]}
-        config = transformers.Qwen3VLConfig
-    return config(
+    config = getattr(transformers, f"{name}Config")(
         text_config=text,
         vision_config=vision,
         image_token_id=token("<|image_pad|>"),
@@ -95,14 +99,8 @@ def make_config(tokenizer, family: str, init: float = 0.15) -> Any:
         vision_start_token_id=token("<|vision_start|>"),
         vision_end_token_id=token("<|vision_end|>"),
         tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **ends,
     )
-
-
-def make_model(processor, family: str = "qwen2_5_vl", folder: str | Path | None = None, seed: int = 0) -> Any:
-    """Model with random weights in fp32; with a folder, also written there together with its processor."""
-    config = make_config(processor.tokenizer, family)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = transformers.AutoModelForImageTextToText.from_config(config, dtype=torch.float32)

@@ -6,12 +6,12 @@ Nothing here loads a whole file: writing is streamed into row groups of bounded 
 
 from __future__ import annotations
 
-import base64
 import bisect
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,44 +61,27 @@ def _write_parquet(pairs: Iterator[ContrastivePair], path: Path) -> int:
     schema = ARROW_SCHEMA.with_metadata(
         {**ARROW_SCHEMA.metadata, b"created_by": f"contextrl-verl {__version__}".encode()}
     )
-    count = 0
+    count, size = 0, 0
+    group: list[dict[str, Any]] = []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        group: list[dict[str, Any]] = []
-        size = 0
-        for pair in pairs:
-            row = pair.to_row()
-            group.append(row)
-            size += _rough_size(pair)
-            if len(group) == _ROWS_PER_GROUP or size >= _GROUP_BYTES:
+        for pair in chain(pairs, [None]):
+            if group and (pair is None or len(group) == _ROWS_PER_GROUP or size >= _GROUP_BYTES):
                 writer.write_table(pa.Table.from_pylist(group, schema=schema))
                 count += len(group)
                 group, size = [], 0
-        if group:
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
-            count += len(group)
+            if pair is not None:
+                group.append(pair.to_row())
+                for context in pair.contexts:
+                    size += len(context.text or "") + sum(len(turn.content) for turn in context.messages or ())
+                    size += sum(len(image.bytes or b"") for image in context.images or ())
     return count
-
-
-def _rough_size(pair: ContrastivePair) -> int:
-    size = 0
-    for context in pair.contexts:
-        size += len(context.text or "")
-        size += sum(len(m.content) for m in context.messages or ())
-        size += sum(len(i.bytes or b"") for i in context.images or ())
-    return size
 
 
 def _write_jsonl(pairs: Iterator[ContrastivePair], path: Path) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as stream:
-        for pair in pairs:
-            row = pair.model_dump()
-            for context in (row["supporting"], *row["confounders"]):
-                for image in context["images"] or ():
-                    if image["bytes"] is not None:
-                        image["bytes"] = base64.b64encode(image["bytes"]).decode("ascii")
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
+        for count, pair in enumerate(pairs, 1):  # noqa: B007
+            stream.write(pair.model_dump_json() + "\n")
     return count
 
 
@@ -246,31 +229,15 @@ class _Jsonl:
                 offset += len(line)
         self.rows = len(self._offsets)
 
-    def read(self, row: int) -> dict[str, Any]:
+    def read(self, row: int) -> Any:
         with self._path.open("rb") as stream:
             stream.seek(self._offsets[row])
-            return self._decode(stream.readline(), row)
-
-    def _decode(self, line: bytes, row: int) -> dict[str, Any]:
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise PairFormatError(
-                f"{self._path}: row {row} is not JSON ({error}). Fix: one JSON object a line."
-            ) from None
-        if not isinstance(record, dict):
-            raise PairFormatError(f"{self._path}: row {row} is {type(record).__name__}. Fix: one JSON object a line.")
-        # Wrong types are left as they are; parse_pair names them.
-        for context in [record.get("supporting"), *_items(record.get("confounders"))]:
-            for image in _items(context.get("images") if isinstance(context, dict) else None):
-                if isinstance(image, dict) and isinstance(image.get("bytes"), str):
-                    try:
-                        image["bytes"] = base64.b64decode(image["bytes"], validate=True)
-                    except ValueError as error:
-                        raise PairFormatError(
-                            f"{self._path}: row {row}: field 'images.bytes' is not base64 ({error}). Fix: encode it."
-                        ) from None
-        return record
+            try:
+                return json.loads(stream.readline())
+            except ValueError as error:
+                raise PairFormatError(
+                    f"{self._path}: row {row} is not JSON ({error}). Fix: one JSON object a line."
+                ) from None
 
     def scan(self) -> Iterator[dict[str, Any]]:
         for row in range(self.rows):
@@ -280,10 +247,6 @@ class _Jsonl:
                 "kind": pair.supporting.kind,
                 "options": len(pair.contexts),
             }
-
-
-def _items(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 class PairCollection:

@@ -7,11 +7,12 @@ Reading and writing live in :mod:`contextrl_verl.pairs.files`.
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from contextrl_verl.errors import UserError
 
@@ -31,11 +32,20 @@ class Message(BaseModel):
 
 
 class ImageRef(BaseModel):
-    """An image by its encoded bytes (PNG, JPEG, ...) or by a path; bytes win when both are given."""
+    """An image by its encoded bytes (PNG, JPEG, ...; base64 in JSON) or by a path; bytes win when both are given."""
 
     model_config = ConfigDict(extra="forbid")
     bytes: _Bytes | None = None
     path: str | None = None
+
+    @field_validator("bytes", mode="before")
+    @classmethod
+    def _from_base64(cls, value: Any) -> Any:
+        return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+
+    @field_serializer("bytes", when_used="json-unless-none")
+    def _to_base64(self, value: _Bytes) -> str:
+        return base64.b64encode(value).decode()
 
     @model_validator(mode="after")
     def _has_source(self) -> ImageRef:
@@ -160,7 +170,7 @@ _FIXES = {
 }
 
 
-def parse_pair(row: dict[str, Any], where: str) -> ContrastivePair:
+def parse_pair(row: Any, where: str) -> ContrastivePair:
     """Validate one stored row.
 
     Args:
@@ -181,11 +191,6 @@ def parse_pair(row: dict[str, Any], where: str) -> ContrastivePair:
         fix = _FIXES.get(first["type"], "mend the row or drop it, then write the file again")
         message = first["msg"].removeprefix("Value error, ")
         raise PairFormatError(f"{where}: field '{field}' has value {value}: {message}. Fix: {fix}.") from None
-    except json.JSONDecodeError as error:
-        raise PairFormatError(
-            f"{where}: field 'provenance' is not JSON ({error.msg} at character {error.pos}). "
-            "Fix: store provenance as a JSON object in a string."
-        ) from None
 
 
 class PairFormatError(UserError, ValueError):

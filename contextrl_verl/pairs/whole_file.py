@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,7 +22,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     host = socket.gethostname()
-    for left in path.parent.glob(f".{_escaped(path.name)}.{_escaped(host)}.*.part"):
+    for left in path.parent.glob(f".{escape(path.name)}.{escape(host)}.*.part"):
         pid = left.name.split(".")[-3]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             left.unlink(missing_ok=True)
@@ -37,7 +38,3 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write a small file through a scratch file in the same folder; a reader never sees half of it."""
     with whole_file(path) as scratch:
         scratch.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

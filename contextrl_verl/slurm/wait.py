@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -18,29 +18,17 @@ def problem(found: Mapping[str, float], names: Sequence[str], gpus: int, seconds
     """What is wrong with the nodes that are there, or an empty string."""
     missing = [name for name in names if name not in found]
     if missing:
-        first = f"{logs}/node-{missing[0]}.log"
         return (
             f"{len(names) - len(missing)} of {len(names)} nodes have joined Ray within {seconds:.0f} s; missing: "
-            f"{', '.join(missing)}. Fix: read {first}; where its Ray started, the nodes do not reach each other: set "
-            "INTERFACE to a network they share, or raise JOIN_SECONDS."
+            f"{', '.join(missing)}. Fix: read {logs}/node-{missing[0]}.log; where its Ray started, the nodes do not "
+            "reach each other: set INTERFACE to a network they share, or raise JOIN_SECONDS."
         )
     short = [f"{name} has {found[name]:g}" for name in names if found[name] != gpus]
-    if short:
-        return (
-            f"trainer.n_gpus_per_node is {gpus}, and Ray counts other numbers of GPUs: {', '.join(short)}. "
-            "Fix: GPUS_PER_NODE, GPU_OPTION, or leave the broken node out with SBATCH_ARGS=--exclude=NODE."
-        )
-    return ""
-
-
-def wait(names: Sequence[str], seconds: float, nodes: Callable[[], Sequence[Mapping[str, Any]]]) -> dict[str, float]:
-    """The nodes that are there as soon as all of ``names`` are, or after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = joined(nodes())
-        if set(names) <= set(found) or time.monotonic() >= deadline:
-            return found
-        time.sleep(0.5)
+    told = (
+        f"trainer.n_gpus_per_node is {gpus}, and Ray counts other numbers of GPUs: {', '.join(short)}. "
+        "Fix: GPUS_PER_NODE, GPU_OPTION, or leave the broken node out with SBATCH_ARGS=--exclude=NODE."
+    )
+    return told if short else ""
 
 
 def main() -> int:
@@ -54,7 +42,9 @@ def main() -> int:
     import ray
 
     ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
-    found = wait(options.names, options.seconds, ray.nodes)
+    deadline = time.monotonic() + options.seconds
+    while not set(options.names) <= set(found := joined(ray.nodes())) and time.monotonic() < deadline:
+        time.sleep(0.5)
     ray.shutdown()
     wrong = problem(found, options.names, options.gpus_per_node, options.seconds, options.logs)
     if wrong:

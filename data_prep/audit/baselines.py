@@ -36,20 +36,19 @@ class Frequencies:
 
     def __init__(self) -> None:
         self._table = np.zeros(WORD_BUCKETS, np.int64)
-        self.contexts = 0
-        self.words = 0.0
+        self._contexts, self._words = 0, 0.0
 
     def add(self, context: ContextView) -> None:
         """Count one context."""
         self._table[context.words.indices] += 1
-        self.contexts += 1
-        self.words += float(context.words.sum())
+        self._contexts += 1
+        self._words += float(context.words.sum())
 
     def score(self, terms: Terms) -> np.ndarray:
         """[contexts] BM25 of the answer's words."""
         seen = self._table[terms.words]
-        rarity = np.log1p((self.contexts - seen + 0.5) / (seen + 0.5))
-        mean = self.words / max(self.contexts, 1) or 1.0
+        rarity = np.log1p((self._contexts - seen + 0.5) / (seen + 0.5))
+        mean = self._words / max(self._contexts, 1) or 1.0
         damped = 1.2 * (0.25 + 0.75 * terms.lengths / mean)[:, None]
         return (rarity * terms.counts * 2.2 / (terms.counts + damped)).sum(1)
 
@@ -76,7 +75,7 @@ def overlap_scores(view: PairView) -> np.ndarray:
         shared = len(np.intersect1d(view.answer.words.indices, context.words.indices, assume_unique=True))
         union = view.answer.words.nnz + context.words.nnz - shared
         found = [len(line) for line in needles if line in context.text]
-        longest = max(found, default=0) / (1 + max(map(len, needles)))
+        longest = max(found, default=0) / (1 + len(needles[0]))
         fuzzy = [fuzz.partial_ratio(line[:_FUZZY_CHARS], context.text) for line in needles[:_FUZZY_LINES]]
         rows.append([shared / max(union, 1), len(found) / len(needles) + longest / 1000, float(np.mean(fuzzy))])
     return np.asarray(rows)

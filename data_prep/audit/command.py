@@ -13,42 +13,40 @@ BAD_INPUT = 2
 
 def audit_command(
     files: Annotated[list[Path], typer.Argument(help="Parquet or JSONL files of pairs, audited together.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for audit.json and audit.png.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for audit.json.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="Feature group; repeat for several. Default: all.")] = None,
-    threshold: Annotated[float, typer.Option(help="Accuracy (two contexts) a shortcut must beat.")] = 0.55,
+    threshold: Annotated[
+        float, typer.Option(min=0.5, max=0.99, help="Accuracy (two contexts) a shortcut must beat.")
+    ] = 0.55,
     evidence_threshold: Annotated[
-        float | None, typer.Option(help="Fail when overlap of words beats this accuracy. Default: only report.")
+        float | None,
+        typer.Option(min=0.5, max=0.99, help="Fail when overlap of words beats this accuracy. Default: only report."),
     ] = None,
-    folds: Annotated[int, typer.Option(help="Folds of cross-validation.")] = 5,
-    repeats: Annotated[int, typer.Option(help="Repeats of cross-validation with other folds.")] = 3,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of cross-validation.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats of cross-validation with other folds.")] = 3,
     seed: Annotated[int, typer.Option(help="Seed of folds, models and sample.")] = 0,
-    max_pairs: Annotated[int, typer.Option(help="Larger sets are sampled by couple.")] = 10_000,
+    max_pairs: Annotated[int, typer.Option(min=30, help="Larger sets are sampled by couple.")] = 10_000,
     evidence: Annotated[bool, typer.Option(help="Also report how far overlap of words gets.")] = True,
 ) -> None:
     """Can the supporting context be told without the evidence? Exit code 1 if so."""
+    from itertools import chain
+
     from rich.console import Console
     from tqdm import tqdm
 
     from contextrl_verl.pairs.files import PairFile
-    from data_prep.audit.result import print_result, write_chart, write_json
+    from contextrl_verl.pairs.whole_file import write_whole
+    from data_prep.audit.result import print_result
     from data_prep.audit.run import audit
 
     sources = [PairFile(path) for path in files]
-    with tqdm(total=sum(map(len, sources)), unit="pair", delay=1, leave=False) as bar:
-
-        def counted():
-            for source in sources:
-                for pair in source:
-                    yield pair
-                    bar.update()
-
+    with tqdm(chain.from_iterable(sources), total=sum(map(len, sources)), unit="pair", delay=1, leave=False) as pairs:
         result = audit(
-            counted(), group or None, seed, folds, threshold, repeats=repeats, evidence=evidence,
-            evidence_threshold=evidence_threshold, max_pairs=max_pairs, progress=bar.set_description_str,
+            pairs, group or None, seed, folds, threshold, repeats=repeats, evidence=evidence,
+            evidence_threshold=evidence_threshold, max_pairs=max_pairs, progress=pairs.set_description_str,
         )  # fmt: skip
     if out is not None:
-        write_json(result, out / "audit.json")
-        write_chart(result, out / "audit.png")
+        write_whole(out / "audit.json", result.as_json())
     print_result(result, Console(width=None if Console().is_terminal else 120))
     if not result.passed:
         raise typer.Exit(FOUND_SHORTCUT)

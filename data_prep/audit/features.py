@@ -1,21 +1,82 @@
-"""Content-free feature groups: how long, how many turns, how masked, how formatted, how it ended, what files.
+"""Feature groups, the ways in which a label might be told without the evidence.
 
-Counts are taken as logarithms: a difference of two then says how many per cent longer, at any length.
-Each group comes a second time crossed with the form of the answer ("x answer"): when both directions of a couple are in
-the file, nothing about the contexts alone can tell, but "the longer patch belongs to the longer run" still could.
+Those of form come first: how long, how many turns, how masked, how formatted, how it ended, what files. Counts are
+logarithms: a difference of two then says how many per cent longer, at any length. Such a group comes a second time
+crossed with the form of the answer ("x answer"): when both directions of a couple are in the file, nothing about the
+contexts alone can tell, but "the longer patch belongs to the longer run" still could.
+
+Traces in the pixels are not crossed with the answer: how many colours or edges a picture has follows from what it shows
+(a circle has more than a rectangle), so together with the answer they are evidence. The shortcut to fear runs over
+"edited": if even the true flag, matched with the answer's words, tells nothing, no trace of editing can.
 """
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
 from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 
-from data_prep.audit.registry import FeatureGroup, register
+from contextrl_verl.errors import ConfigError
+from data_prep.audit.links import context_names
 from data_prep.audit.view import ContextView, PairView, TextView
+
+# [contexts, columns] numbers of each context, and [columns] numbers of the pair as a whole.
+PerContext = Callable[[PairView], np.ndarray]
+PerPair = Callable[[PairView], np.ndarray]
+Sees = Literal["form", "one side", "evidence"]
+
+
+@dataclass(frozen=True)
+class FeatureGroup:
+    """A way to guess the supporting context.
+
+    A guess scores every context by its own columns (``columns``), by products of columns of the context with numbers
+    that all contexts of the pair have in common (``crossed``: e.g. "the answer is long" with "this is the longer
+    context"), or both.
+
+    Attributes:
+        name: of the row in the report.
+        description: one line for readers of the report.
+        sees: ``form`` (free of content), ``one side`` (words of the answer or of the contexts, never both), or
+            ``evidence`` (both, so a guess may be rightly better than chance).
+        columns: numbers of each context.
+        crossed: numbers of each context, and numbers of the pair they are multiplied with.
+        wide: many hashed columns; only the linear model sees them.
+        memorises: whether folds may share runs, so that the fate of a run in other couples can be learned.
+    """
+
+    name: str
+    description: str
+    sees: Sees = "form"
+    columns: PerContext | None = None
+    crossed: tuple[PerContext, PerPair] | None = None
+    wide: bool = False
+    memorises: bool = False
+
+
+GROUPS: dict[str, FeatureGroup] = {}
+
+
+def register(group: FeatureGroup) -> None:
+    """Add a group to those audited by default. Raises ConfigError if the name is taken."""
+    if GROUPS.setdefault(group.name, group) is not group:
+        raise ConfigError(f"feature group {group.name!r} is registered twice. Fix: choose another name.")
+
+
+def chosen_groups(names: Iterable[str | FeatureGroup] | None) -> list[FeatureGroup]:
+    """Groups by name (or given as such); all of them for None. Raises ConfigError for an unknown name."""
+    given = list(GROUPS if names is None else names)
+    if unknown := [name for name in given if isinstance(name, str) and name not in GROUPS]:
+        raise ConfigError(f"there is no feature group {unknown[0]!r}. Fix: use some of {sorted(GROUPS)}.")
+    return [GROUPS[name] if isinstance(name, str) else name for name in given]
+
 
 # <PATCH_MASKED>, <ELIDED 3,120 tokens>, <REDACTED:email>, [... 812 characters left out ...]
 _MARKER = re.compile(r"<([A-Z]{3,}[A-Z_]*)\b[^<>\n]{0,80}>|\[\.\.\. [^\]\n]{0,80} \.\.\.\]")
@@ -28,6 +89,8 @@ _DIFF_MARKS = (r"^@@ ", r"^\+\+\+ ", r"^\+(?!\+\+)", r"^-(?!--)")
 _KINDS = (string.digits, string.ascii_uppercase, string.ascii_lowercase, string.whitespace, string.punctuation)
 # Of each byte: 0 to 4 as above, 5 for the rest.
 _KIND_OF = np.asarray([next((n for n, kind in enumerate(_KINDS) if chr(byte) in kind), 5) for byte in range(256)])
+_ROLES = ("system", "user", "assistant", "tool")
+_PARTS = re.compile(r"[A-Za-z]+|\d+")
 
 
 def _logs(*counts: float) -> list[float]:
@@ -78,26 +141,24 @@ def _lengths(context: TextView) -> list[float]:
 def _turns(context: ContextView) -> list[float]:
     roles = [role for role, _ in context.turns]
     sizes = [len(content) for _, content in context.turns] or [0]
-    known = ("system", "user", "assistant", "tool")
     switches = sum(one != other for one, other in pairwise(roles))
     return [
-        *_logs(len(roles), *(roles.count(role) for role in known), sum(role not in known for role in roles), switches),
+        *_logs(len(roles), *map(roles.count, _ROLES), sum(role not in _ROLES for role in roles), switches),
         *_logs(max(sizes), min(sizes), float(np.median(sizes)), sizes[0]),
-        float(roles[:1] == ["assistant"]),
-        float(roles[-1:] == ["assistant"]),
+        *(float(end == ["assistant"]) for end in (roles[:1], roles[-1:])),
     ]
 
 
 @form_group("masks", "markers of masked, elided and redacted text: number, places, amount left out")
 def _masks(context: ContextView) -> list[float]:
-    places: list[float] = []
+    found = list(_MARKER.finditer(context.text))
+    places = [mark.start() / len(context.text) for mark in found]
     kinds = [0] * (len(_MARKER_KINDS) + 1)
-    left_out = 0
-    for found in _MARKER.finditer(context.text):
-        places.append(found.start() / len(context.text))
-        name = found.group(1) or "ELIDED"
+    for mark in found:
+        name = mark.group(1) or "ELIDED"
         kinds[next((n for n, kind in enumerate(_MARKER_KINDS) if name.startswith(kind)), -1)] += 1
-        left_out += sum(int(number.replace(",", "")[:12]) for number in re.findall(r"\d[\d,]*", found.group()))
+    numbers = (number for mark in found for number in re.findall(r"\d[\d,]*", mark.group()))
+    left_out = sum(int(number.replace(",", "")[:12]) for number in numbers)
     where = [places[0], float(np.mean(places)), places[-1]] if places else [0.5] * 3
     return [*_logs(len(places), *kinds, left_out), *where, len(places) / (len(context.text) / 1000 + 1)]
 
@@ -136,10 +197,130 @@ def _outcome(context: ContextView) -> list[float]:
 def _images(context: ContextView) -> list[float]:
     if not context.images:
         return [0.0] * 8
-    sizes, widths, heights = np.asarray([(i.size, i.width, i.height) for i in context.images], float).T
+    sizes, widths, heights = np.asarray(context.images, float).T
     pixels = widths * heights
     return [
         *_logs(len(sizes), sizes.sum(), sizes[-1], widths.mean(), heights.mean(), pixels.sum()),
         float(np.mean(sizes / pixels)),
         float(np.mean(np.log(widths / heights))),
     ]
+
+
+@form_group("forensics", "compression, noise, sharpness, edges and number of colours", crossed=False)
+def _forensic(context: ContextView) -> list[float]:
+    """Means over the context's pictures, as logarithms; zeros for text."""
+    from data_prep.images.forensics import image_features
+
+    found = context.of_images(lambda data: [value for _, value in sorted(image_features(data).items())])
+    rows = np.asarray(found or [[0.0] * _traces()])
+    return np.mean(np.sign(rows) * np.log1p(np.abs(rows)), axis=0).tolist()
+
+
+@cache
+def _traces() -> int:
+    """How many numbers a picture has."""
+    from PIL import Image
+
+    from data_prep.images.forensics import picture_features
+
+    return len(picture_features(Image.new("RGB", (16, 16)))) + 1
+
+
+def _bucket(part: str, buckets: int) -> int:
+    return zlib.crc32(part.encode("utf-8", "surrogatepass")) % buckets
+
+
+def _bucketed(parts: Iterable[str], buckets: int) -> np.ndarray:
+    return np.bincount([_bucket(part, buckets) for part in parts], minlength=buckets).astype(np.float16)
+
+
+def _words(buckets: int, text: TextView) -> np.ndarray:
+    """[buckets] signed hashed bag of words: 1 + log of counts, unit length."""
+    hashes = text.words.indices
+    signs = np.where(hashes // buckets % 2, 1.0, -1.0)
+    bag = np.bincount(hashes % buckets, weights=signs * (1 + np.log(text.words.data)), minlength=buckets)
+    return (bag / (np.linalg.norm(bag) or 1.0)).astype(np.float16)
+
+
+_context_words = partial(_words, 1024)
+
+
+def _answer_words(buckets: int) -> PerPair:
+    return lambda view: np.concatenate([answer_form(view), _words(buckets, view.answer)])
+
+
+def _slots(view: PairView) -> np.ndarray:
+    """[contexts, 2] what tells the contexts of a pair apart without looking in: shown position; longer or shorter.
+
+    Of pictures the number of pixels counts: how many bytes they take follows from what they show.
+    """
+    sizes = np.asarray([len(c.text) + sum(width * height for _, width, height in c.images) for c in view.contexts])
+    longer = (sizes[:, None] > sizes).sum(1) + ((sizes[:, None] == sizes).sum(1) - 1) / 2
+    return (2 * np.stack([view.shown, longer], 1) / max(len(sizes) - 1, 1) - 1).astype(np.float32)
+
+
+def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{path}.{key}")
+    elif isinstance(value, int | float):
+        yield path, float(np.clip(np.nan_to_num(float(value)), -1e12, 1e12))
+
+
+def _place(view: PairView) -> np.ndarray:
+    """[columns] row number: parities, blocks, size; numbers of the provenance in eight buckets by key."""
+    index = view.index
+    found = np.zeros(8, np.float32)
+    for path, number in _numbers(view.pair.provenance):
+        found[_bucket(path, 8)] += np.sign(number) * np.log1p(abs(number))
+    parities = [index % 2, index // 2 % 2, index // 4 % 2, index % 3 == 0, index % 3 == 1]
+    return np.asarray([*parities, np.log1p(index), index / 1000, *found], np.float32)
+
+
+def _names(view: PairView) -> np.ndarray:
+    """[contexts, buckets] each context's name (from the provenance, or its content's digest) whole and in parts."""
+    return np.stack([_bucketed([name, *_PARTS.findall(name)], 512) for name in context_names(view)])
+
+
+def _id_parts(view: PairView) -> np.ndarray:
+    # An id may name the supporting run; the model is never shown ids, and that name is not what is asked about here.
+    named = {part for name in context_names(view) for part in _PARTS.findall(name)}
+    return _bucketed((part for part in _PARTS.findall(view.pair.pair_id) if part not in named), 64)
+
+
+def _edited(view: PairView) -> np.ndarray:
+    """[contexts, 1] whether the provenance calls the picture of a context edited."""
+    sides = [view.pair.provenance.get("supporting"), *(view.pair.provenance.get("confounders") or [])]
+    flags = [isinstance(side, dict) and side.get("edited") is True for side in sides]
+    return np.asarray(flags if len(flags) == len(view.contexts) else [False] * len(view.contexts), np.float32)[:, None]
+
+
+for _group in (
+    FeatureGroup(
+        "position",
+        "position in the prompt; row number and numbers of the provenance, matched with position and length",
+        columns=lambda view: _slots(view)[:, :1], crossed=(_slots, _place),
+    ),
+    FeatureGroup(
+        "identity",
+        "which run or image it is, learned from its other couples; parts of the pair's id",
+        columns=_names, crossed=(_slots, _id_parts), wide=True, memorises=True,
+    ),
+    FeatureGroup(
+        "answer alone",
+        "words, length and shape of the answer, matched with position and length only",
+        "one side", crossed=(_slots, _answer_words(256)), wide=True,
+    ),
+    FeatureGroup(
+        "context alone",
+        "hashed words of each context, without query and answer",
+        "one side", columns=lambda view: np.stack([c.once(_context_words) for c in view.contexts]), wide=True,
+    ),
+    FeatureGroup("edited", "whether a picture was edited", columns=_edited),
+    FeatureGroup(
+        "edited x answer",
+        "whether a picture was edited; matched with words, length and shape of the answer",
+        crossed=(_edited, _answer_words(64)),
+    ),
+):  # fmt: skip
+    register(_group)

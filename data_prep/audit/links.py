@@ -112,32 +112,23 @@ class Directions(BaseModel):
 
 def directions(links: Sequence[Link], ids: Sequence[str]) -> Directions:
     """Count directions of couples; ``links`` and ``ids`` are parallel."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for number, one in enumerate(links):
-        members[one.couple].append(number)
-    both = balanced = same = 0
-    one_sided: list[str] = []
+    members: dict[str, list[tuple[Link, str]]] = defaultdict(list)
+    for one, pair_id in zip(links, ids, strict=True):
+        members[one.couple].append((one, pair_id))
+    found, one_sided = [], []
     for rows in members.values():
-        right = Counter(links[row].names[0] for row in rows)
-        shown = {name for row in rows for name in links[row].names}
-        texts = {text for row in rows for text in zip(links[row].names, links[row].digests, strict=True)}
-        same += len(texts) == len(shown)
-        both += len(right) == len(shown)
-        if len(right) == len(shown) and len(set(right.values())) == 1:
-            balanced += 1
-        else:
-            one_sided.append(ids[rows[0]])
-    count = len(members)
-    return Directions(
-        couples=count, both=both / count, balanced=balanced / count, same_contexts=same / count, one_sided=one_sided[:5]
-    )
+        right = Counter(one.names[0] for one, _ in rows)
+        texts = {text for one, _ in rows for text in zip(one.names, one.digests, strict=True)}
+        shown = len({name for name, _ in texts})
+        found.append((len(right) == shown, len(right) == shown and len(set(right.values())) == 1, len(texts) == shown))
+        if not found[-1][1]:
+            one_sided.append(rows[0][1])
+    both, balanced, same = np.mean(found, 0)
+    return Directions(couples=len(found), both=both, balanced=balanced, same_contexts=same, one_sided=one_sided[:5])
 
 
 class Grouping:
-    """Couples and their neighbours.
-
-    Args:
-        links: of the pairs, in order.
+    """Couples of pairs, and their neighbours.
 
     Attributes:
         couple: [pairs] number of each pair's couple.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,8 +20,7 @@ from threadpoolctl import threadpool_limits
 _LEAST_TRAINING_PAIRS = 15
 
 
-@dataclass
-class Features:
+class Features(NamedTuple):
     """One group's numbers for all pairs, contexts laid one after the other.
 
     Attributes:
@@ -38,22 +37,13 @@ class Features:
 
 
 class Layout:
-    """Which contexts belong to which pair; the first of a pair supports.
-
-    Args:
-        sizes: [pairs] number of contexts of each pair.
-    """
+    """Which contexts belong to which pair; the first of a pair supports. ``sizes``: [pairs] how many each has."""
 
     def __init__(self, sizes: np.ndarray) -> None:
         self.sizes = np.asarray(sizes, int)
         self.owner = np.repeat(np.arange(len(self.sizes)), self.sizes)
         self.start = np.cumsum(self.sizes) - self.sizes
         self.supports = np.isin(np.arange(len(self.owner)), self.start)
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of guessing."""
-        return float(np.mean(1 / self.sizes))
 
     def ranks(self, columns: np.ndarray) -> np.ndarray:
         """[contexts, d] rank of each value within its pair, -1 to 1; ties in the middle."""
@@ -76,23 +66,16 @@ def _standard(columns: np.ndarray) -> np.ndarray:
     return ((columns - columns.mean(0)) / np.where(scale > 1e-9, scale, 1)).astype(np.float32)
 
 
-def linear_design(features: Features, layout: Layout) -> np.ndarray:
+def _linear_design(features: Features, layout: Layout) -> np.ndarray:
     """[contexts, columns] what the linear model weighs: columns, their ranks, products with the pair's numbers."""
-    columns, crossed, of_pair = (a.astype(np.float32) for a in (features.columns, features.crossed, features.of_pair))
+    columns, crossed, of_pair = (numbers.astype(np.float32) for numbers in features[:3])
     own = [columns] if features.wide else [_standard(columns), layout.ranks(columns)]
     crossed = np.concatenate([layout.centred(_standard(crossed)), layout.ranks(crossed)], 1)
-    of_pair = _standard(of_pair)[layout.owner]
-    products = (crossed[:, :, None] * of_pair[:, None, :]).reshape(len(crossed), crossed.shape[1] * of_pair.shape[1])
-    return np.concatenate([*own, products], 1)
+    products = np.einsum("ce,ck->cek", crossed, _standard(of_pair)[layout.owner])
+    return np.concatenate([*own, products.reshape(len(crossed), crossed.shape[1] * of_pair.shape[1])], 1)
 
 
-def tree_design(features: Features, layout: Layout) -> np.ndarray:
-    """[contexts, columns] what the trees split on: columns, the same less the pair's mean, and ranks."""
-    columns = features.columns.astype(np.float32)
-    return np.concatenate([columns, layout.centred(columns), layout.ranks(columns)], 1)
-
-
-def linear_scores(design: np.ndarray, layout: Layout, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _linear_scores(design: np.ndarray, layout: Layout, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Scores of a logistic regression (L2, no intercept) on differences supporting - confounding, signs at random."""
     rows = np.flatnonzero(train & ~layout.supports)
     owners = layout.owner[rows]
@@ -105,13 +88,17 @@ def linear_scores(design: np.ndarray, layout: Layout, train: np.ndarray, rng: np
     flipped = differences / scale * (2 * signs[:, None] - 1).astype(np.float32)
     # Inverse strength of L2: columns are of unit size, so the prior of a score is of unit size too.
     model = LogisticRegression(C=min(1.0, 3.0 / design.shape[1]), fit_intercept=False, max_iter=200, tol=1e-3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.fit(flipped, signs, sample_weight=1 / (layout.sizes[owners] - 1))
+    model.fit(flipped, signs, sample_weight=1 / (layout.sizes[owners] - 1))
     return design @ (model.coef_[0] / scale)
 
 
-def tree_scores(design: np.ndarray, layout: Layout, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _tree_design(features: Features, layout: Layout) -> np.ndarray:
+    """[contexts, columns] what the trees split on: columns, the same less the pair's mean, and ranks."""
+    columns = features.columns.astype(np.float32)
+    return np.concatenate([columns, layout.centred(columns), layout.ranks(columns)], 1)
+
+
+def _tree_scores(design: np.ndarray, layout: Layout, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Scores of shallow boosted trees: the probability that a context by itself supports its pair."""
     model = HistGradientBoostingClassifier(
         max_iter=40, max_leaf_nodes=6, min_samples_leaf=10, max_bins=63, l2_regularization=1.0, early_stopping=False,
@@ -120,11 +107,10 @@ def tree_scores(design: np.ndarray, layout: Layout, train: np.ndarray, rng: np.r
     return model.fit(design[train], layout.supports[train]).predict_proba(design)[:, 1]
 
 
-# (design, layout, [contexts] bool of training, rng) -> [contexts] scores
-Scorer = Callable[[np.ndarray, Layout, np.ndarray, np.random.Generator], np.ndarray]
-MODELS: dict[str, tuple[Callable[[Features, Layout], np.ndarray], Scorer]] = {
-    "linear": (linear_design, linear_scores),
-    "trees": (tree_design, tree_scores),
+# What a model is given, and (that, layout, [contexts] bool of training, rng) -> [contexts] scores.
+MODELS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] = {
+    "linear": (_linear_design, _linear_scores),
+    "trees": (_tree_design, _tree_scores),
 }
 
 
@@ -134,8 +120,7 @@ def models_for(features: Features, layout: Layout) -> list[str]:
     Trees grow one split at a time and a product shows no gain in either factor alone, so crossed columns are left to
     the linear model, which is given the products.
     """
-    given = (features.columns, features.crossed)
-    if all((columns == columns[layout.start][layout.owner]).all() for columns in given):
+    if all((columns == columns[layout.start][layout.owner]).all() for columns in features[:2]):
         return []
     return ["linear"] if features.wide or features.crossed.size else list(MODELS)
 
@@ -148,13 +133,14 @@ def cross_validated(
     Args:
         splits: (training, test) masks of pairs of all repeats.
     """
-    build, scorer = MODELS[model]
+    build, scores = MODELS[model]
     design = build(features, layout)
     credits = np.full((len(splits), len(layout.sizes)), np.nan)
     rng = np.random.default_rng(seed)
     with threadpool_limits(1), warnings.catch_warnings():
+        # Too few steps of the solver, and pairs that no fold could hold out.
+        warnings.simplefilter("ignore")
         for row, (train, test) in zip(credits, splits, strict=True):
             if train.sum() >= _LEAST_TRAINING_PAIRS:
-                row[test] = layout.credit(scorer(design, layout, train[layout.owner], rng))[test]
-        warnings.filterwarnings("ignore", "Mean of empty slice")
+                row[test] = layout.credit(scores(design, layout, train[layout.owner], rng))[test]
         return np.nanmean(credits, 0)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair
 from data_prep.audit.baselines import BASELINES
-from data_prep.audit.groups import chosen_groups
+from data_prep.audit.features import FeatureGroup, Sees, chosen_groups
 from data_prep.audit.links import Grouping, directions
-from data_prep.audit.models import cross_validated, models_for
-from data_prep.audit.registry import FeatureGroup, Sees
+from data_prep.audit.models import Layout, cross_validated, models_for
 from data_prep.audit.result import AuditResult, DomainSummary, GroupRow, ModelScore, Verdict
 from data_prep.audit.stats import cluster_error, interval
-from data_prep.audit.table import Table, read_table
+from data_prep.audit.table import Row, baseline_scores, features_of, read_table
 
 LEAST_PAIRS = 30
 
@@ -34,14 +32,14 @@ def audit(
     evidence: bool = True,
     evidence_threshold: float | None = None,
     max_pairs: int = 10_000,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> AuditResult:
     """Look for shortcuts in pairs of any origin, domain by domain.
 
     Args:
         pairs: read once, one at a time.
         groups: names of feature groups, or groups; all registered ones for None.
-        folds, repeats: of cross-validation; repeats differ in their folds.
+        folds, repeats: of cross-validation, 2 folds and 1 repeat at least; repeats differ in their folds.
         threshold: accuracy of two-way pairs above which a row fails; for N contexts the same part of the way from 1/N
             to 1.
         evidence: whether to compute the overlap baselines, which see query and answer.
@@ -50,109 +48,86 @@ def audit(
         progress: called with the name of each step.
 
     Raises:
-        ConfigError: fewer than 30 pairs, unknown groups, options out of range, broken images.
+        ConfigError: fewer than 30 pairs, unknown groups, broken images.
     """
     chosen = chosen_groups(groups)
-    _check(folds, repeats, threshold, evidence_threshold, max_pairs)
-    table = read_table(pairs, chosen, seed=seed, most=max_pairs, evidence=evidence)
-    audited, notes = len(table.rows), []
-    if audited < table.read:
-        notes.append(f"{audited} of {table.read} pairs were audited, drawn by couple (max_pairs is {max_pairs}).")
-    domains = [
-        _Domain(table.of_domain(domain), domain, folds, repeats, seed, notes, progress or (lambda step: None))
-        for domain in _domains(table, notes)
-    ]
-    tests = sum(len(row.credits) for domain in domains for row in domain.scored if row.sees != "evidence")
+    rows, read, frequencies = read_table(pairs, chosen, seed=seed, most=max_pairs, evidence=evidence)
+    notes = []
+    if len(rows) < read:
+        notes.append(f"{len(rows)} of {read} pairs were audited, drawn by couple (max_pairs is {max_pairs}).")
+    domains = []
+    for domain in _large(rows, notes):
+        found = _Domain(domain, [row for row in rows if row.domain == domain], folds, repeats, seed)
+        for number, group in enumerate(chosen):
+            progress(f"{domain}: {group.name}")
+            found.try_group(number, group)
+        for name, scores in baseline_scores(found.rows, frequencies).items():
+            found.credits.append((name, BASELINES[name], "evidence", {"score": found.layout.credit(scores)}))
+        domains.append(found)
+        notes += found.notes()
+    tests = sum(len(credits) for one in domains for *_, sees, credits in one.credits if sees != "evidence")
     limits: dict[Sees, float | None] = {"form": threshold, "one side": threshold, "evidence": evidence_threshold}
     return AuditResult(
-        pairs=table.read, audited=audited, seed=seed, folds=folds, repeats=repeats,
-        threshold=threshold, evidence_threshold=evidence_threshold, tests=tests,
-        domains=[domain.summary for domain in domains],
-        rows=[domain.judged(row, tests, limits[row.sees]) for domain in domains for row in domain.scored],
-        notes=notes,
+        pairs=read, audited=len(rows), seed=seed, folds=folds, repeats=repeats, threshold=threshold,
+        evidence_threshold=evidence_threshold, tests=tests, notes=notes, domains=[one.summary for one in domains],
+        rows=[row for one in domains for row in one.judged(tests, limits)],
     )  # fmt: skip
 
 
-def _check(folds: int, repeats: int, threshold: float, evidence_threshold: float | None, max_pairs: int) -> None:
-    if folds < 2 or repeats < 1:
-        raise ConfigError(f"folds is {folds} and repeats is {repeats}. Fix: at least 2 folds and 1 repeat.")
-    for name, value in (("threshold", threshold), ("evidence_threshold", evidence_threshold)):
-        if value is not None and not 0.5 <= value < 1:
-            raise ConfigError(f"{name} is {value}. Fix: an accuracy from 0.5 up to (not including) 1, e.g. 0.55.")
-    if max_pairs < LEAST_PAIRS:
-        raise ConfigError(f"max_pairs is {max_pairs}. Fix: at least {LEAST_PAIRS}.")
-
-
-def _domains(table: Table, notes: list[str]) -> list[str]:
-    counts = Counter(row.domain for row in table.rows)
-    large = sorted(domain for domain, count in counts.items() if count >= LEAST_PAIRS)
+def _large(rows: Sequence[Row], notes: list[str]) -> list[str]:
+    """Domains with enough pairs; the others are noted."""
+    counts = sorted(Counter(row.domain for row in rows).items())
+    large = [domain for domain, count in counts if count >= LEAST_PAIRS]
     if not large:
-        sizes = ", ".join(f"{domain}: {count}" for domain, count in sorted(counts.items())) or "none"
+        sizes = ", ".join(f"{domain}: {count}" for domain, count in counts) or "none"
         raise ConfigError(
             f"there are too few pairs to audit (by domain: {sizes}); on fewer than {LEAST_PAIRS} any accuracy from a "
             f"third to two thirds may be luck. Fix: audit at least {LEAST_PAIRS} pairs of one domain, better 400."
         )
-    for domain, count in sorted(counts.items()):
+    for domain, count in counts:
         if count < LEAST_PAIRS:
             notes.append(f"domain {domain!r} was not audited: it has {count} pairs, fewer than {LEAST_PAIRS}.")
     return large
 
 
-class _Scored(NamedTuple):
-    """What a group got: [pairs] credits of each model; no model where all contexts are equal."""
-
-    name: str
-    description: str
-    sees: Sees
-    credits: dict[str, np.ndarray]
-
-
 class _Domain:
-    """Credits of all groups on the pairs of one domain."""
+    """The pairs of one domain, and what each group got.
 
-    def __init__(
-        self,
-        table: Table,
-        domain: str,
-        folds: int,
-        repeats: int,
-        seed: int,
-        notes: list[str],
-        progress: Callable[[str], None],
-    ) -> None:
-        self.layout = table.layout()
-        self.grouping = Grouping([row.link for row in table.rows])
-        self._folds = folds
-        components = np.bincount(self.grouping.component)
-        self.summary = DomainSummary(
-            domain=domain,
-            pairs=len(table.rows),
-            chance=self.layout.chance,
-            directions=directions([row.link for row in table.rows], [row.pair_id for row in table.rows]),
-            linked=len(components),
-            largest_component=int(components.max()) / len(table.rows),
-        )
-        runs_apart, couples_apart = (
-            [s for r in range(repeats) for s in self.grouping.splits(folds, np.random.default_rng([seed, r]), couples)]
+    Attributes:
+        credits: (name, description, sees, [pairs] credits by model) of each group; no model where contexts are equal.
+    """
+
+    def __init__(self, domain: str, rows: list[Row], folds: int, repeats: int, seed: int) -> None:
+        self.rows, self._folds, self._seed = rows, folds, seed
+        links = [row.link for row in rows]
+        self.layout, self.grouping = Layout([len(row.link.names) for row in rows]), Grouping(links)
+        found = directions(links, [row.pair_id for row in rows])
+        chance = float(np.mean(1 / self.layout.sizes))
+        self.summary = DomainSummary(domain=domain, pairs=len(rows), chance=chance, directions=found)
+        # Folds share no run, or (for what memorises) no couple.
+        self._splits = {
+            couples: [
+                split
+                for repeat in range(repeats)
+                for split in self.grouping.splits(folds, np.random.default_rng([seed, repeat]), couples)
+            ]
             for couples in (False, True)
-        )
-        self.scored: list[_Scored] = []
-        for number, group in enumerate(table.groups):
-            progress(f"{domain}: {group.name}")
-            features, splits = table.features(number), couples_apart if group.memorises else runs_apart
-            credits = {
-                model: cross_validated(
-                    model, features, self.layout, splits, zlib.crc32(f"{seed}:{domain}:{group.name}:{model}".encode())
-                )
-                for model in models_for(features, self.layout)
-            }
-            self.scored.append(_Scored(group.name, group.description, group.sees, credits))
-        for name, scores in table.baselines().items():
-            self.scored.append(_Scored(name, BASELINES[name], "evidence", {"score": self.layout.credit(scores)}))
-        notes += self._notes(float(np.mean([train.sum() / max((~test).sum(), 1) for train, test in runs_apart])))
+        }
+        self.credits: list[tuple[str, str, Sees, dict[str, np.ndarray]]] = []
 
-    def _notes(self, kept: float) -> list[str]:
+    def try_group(self, number: int, group: FeatureGroup) -> None:
+        """Train every model that takes the group's numbers."""
+        features = features_of(self.rows, number, group.wide)
+        credits = {}
+        for model in models_for(features, self.layout):
+            seed = zlib.crc32(f"{self._seed}:{self.summary.domain}:{group.name}:{model}".encode())
+            credits[model] = cross_validated(model, features, self.layout, self._splits[group.memorises], seed)
+        self.credits.append((group.name, group.description, group.sees, credits))
+
+    def notes(self) -> list[str]:
+        """What a reader of the rows must know."""
         found, domain, notes = self.summary.directions, self.summary.domain, []
+        kept = float(np.mean([train.sum() / max((~test).sum(), 1) for train, test in self._splits[False]]))
         if kept < 0.9:
             notes.append(
                 f"{domain}: pairs share so many runs that training could use only {kept:.0%} of the pairs outside "
@@ -170,30 +145,27 @@ class _Domain:
             )
         return notes
 
-    def judged(self, scored: _Scored, tests: int, limit: float | None) -> GroupRow:
-        """The row of a group, with intervals that hold for ``tests`` rows at once; ``limit`` is of two contexts."""
-        row = dict(domain=self.summary.domain, group=scored.name, description=scored.description, sees=scored.sees)
-        usable = next((~np.isnan(credit) for credit in scored.credits.values()), np.zeros(0, bool))
-        if not usable.any():
-            chance = self.layout.chance
-            verdict, low, high = ("not tested", 0.0, 1.0) if scored.credits else ("all equal", chance, chance)
-            return GroupRow(**row, accuracy=chance, low=low, high=high, chance=chance, verdict=verdict)
-        chance = float(np.mean(1 / self.layout.sizes[usable]))
-        if limit is not None:
-            limit = chance + (limit - 0.5) / 0.5 * (1 - chance)
-        models = [self._model(model, credit[usable], usable, tests) for model, credit in scored.credits.items()]
-        best = max(models, key=lambda model: (model.low, model.accuracy))
-        return GroupRow(
-            **row,
-            **best.model_dump(include={"model", "accuracy", "low", "high"}),
-            chance=chance,
-            limit=limit,
-            n=int(usable.sum()),
-            verdict=_verdict(best, chance, limit, scored.sees),
-            models=models,
-        )
+    def judged(self, tests: int, limits: dict[Sees, float | None]) -> Iterable[GroupRow]:
+        """A row for each group, with intervals that hold for ``tests`` rows at once; limits are of two contexts."""
+        for group, description, sees, credits in self.credits:
+            row = dict(domain=self.summary.domain, group=group, description=description, sees=sees)
+            usable = next((~np.isnan(credit) for credit in credits.values()), np.zeros(0, bool))
+            if not usable.any():
+                chance = self.summary.chance
+                verdict, low, high = ("not tested", 0.0, 1.0) if credits else ("all equal", chance, chance)
+                yield GroupRow(**row, accuracy=chance, low=low, high=high, chance=chance, verdict=verdict)
+                continue
+            chance, limit = float(np.mean(1 / self.layout.sizes[usable])), limits[sees]
+            if limit is not None:
+                limit = chance + (limit - 0.5) / 0.5 * (1 - chance)
+            models = [self._score(model, credit[usable], usable, tests) for model, credit in credits.items()]
+            best = max(models, key=lambda model: (model.low, model.accuracy))
+            yield GroupRow(
+                **row, **best.model_dump(include={"model", "accuracy", "low", "high"}), chance=chance, limit=limit,
+                n=int(usable.sum()), verdict=_verdict(best, chance, limit, sees), models=models,
+            )  # fmt: skip
 
-    def _model(self, model: str, credit: np.ndarray, usable: np.ndarray, tests: int) -> ModelScore:
+    def _score(self, model: str, credit: np.ndarray, usable: np.ndarray, tests: int) -> ModelScore:
         error = cluster_error(credit, [self.grouping.couple[usable], self.grouping.component[usable]])
         if model != "score":
             # The folds' models share training pairs, so the error is larger. Nadeau and Bengio (2003) take the variance
@@ -201,10 +173,8 @@ class _Domain:
             # shortcut, the plain error is too small by a quarter, and every sixth such audit would raise an alarm.
             error *= float(np.sqrt(1 + self._folds / (self._folds - 1)))
         accuracy = float(credit.mean())
-        (low, high), (low_alone, high_alone) = (interval(accuracy, len(credit), error, many) for many in (tests, 1))
-        return ModelScore(
-            model=model, accuracy=accuracy, low=low, high=high, low_alone=low_alone, high_alone=high_alone
-        )
+        (low, high), (low_alone, _) = (interval(accuracy, len(credit), error, many) for many in (tests, 1))
+        return ModelScore(model=model, accuracy=accuracy, low=low, high=high, low_alone=low_alone)
 
 
 def _verdict(score: ModelScore, chance: float, limit: float | None, sees: Sees) -> Verdict:

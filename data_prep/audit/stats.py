@@ -31,12 +31,11 @@ def cluster_error(credit: np.ndarray, clusterings: Iterable[np.ndarray]) -> floa
     return max(errors)
 
 
-def interval(accuracy: float, n: int, error: float, tests: int = 1, level: float = 0.95) -> tuple[float, float]:
+def interval(accuracy: float, n: int, error: float, tests: int) -> tuple[float, float]:
     """(low, high) of ``n`` trials: Wilson's or from the standard error, whichever is wider on each side.
 
-    Args:
-        tests: how many intervals are to hold at once with probability ``level`` (Bonferroni).
+    All ``tests`` intervals hold at once with probability 0.95 (Bonferroni).
     """
-    z = float(norm.ppf(1 - (1 - level) / (2 * max(1, tests))))
+    z = float(norm.ppf(1 - 0.05 / (2 * max(1, tests))))
     low, high = wilson(accuracy, n, z)
     return max(0.0, min(low, accuracy - z * error)), min(1.0, max(high, accuracy + z * error))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,40 +28,27 @@ _CACHED_CONTEXTS = 64
 
 
 class TextView:
-    """Counts of one text.
-
-    Attributes:
-        text: as given.
-        byte_counts: [256] how often each byte of its UTF-8 form occurs.
-        words: [1, WORD_BUCKETS] sparse, how often each lower-case word occurs, by hash.
-    """
+    """A text and counts of it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._memory: dict[Callable, Any] = {}
+        self._known: dict[Callable, Any] = {}
 
     def once(self, function: Callable[[Any], Any]) -> Any:
         """``function(self)``, computed the first time it is asked for."""
-        if function not in self._memory:
-            self._memory[function] = function(self)
-        return self._memory[function]
+        if function not in self._known:
+            self._known[function] = function(self)
+        return self._known[function]
 
     @cached_property
     def byte_counts(self) -> np.ndarray:
+        """[256] how often each byte of its UTF-8 form occurs."""
         return np.bincount(np.frombuffer(self.text.encode("utf-8", "surrogatepass"), np.uint8), minlength=256)
 
     @cached_property
     def words(self) -> csr_matrix:
-        # Words are runs of letters and digits; a lone surrogate is none, and has no UTF-8 form to be hashed.
+        """[1, WORD_BUCKETS] how often each lower-case word occurs, by hash; a lone surrogate is no word."""
         return _WORDS.transform([self.text])
-
-
-class ImageSize(NamedTuple):
-    """An image as its file says: encoded bytes, and pixels across and down. No pixel is decoded."""
-
-    size: int
-    width: int
-    height: int
 
 
 class ContextView(TextView):
@@ -79,25 +66,26 @@ class ContextView(TextView):
         if context.text is not None:
             self.turns = [("", context.text)]
         super().__init__("\n".join(content for _, content in self.turns))
-        self.references = list(context.images or ())
+        self._images = list(context.images or ())
         self._where = where
 
     @cached_property
-    def images(self) -> list[ImageSize]:
-        """Raises ConfigError if a file is missing or is no image."""
-        return [_image_size(reference, self._where) for reference in self.references]
+    def images(self) -> list[tuple[int, int, int]]:
+        """Bytes, width and height of each image, as its file says; no pixel is decoded."""
+        return self.of_images(lambda data: (len(data), *Image.open(io.BytesIO(data)).size))
 
+    def of_images(self, function: Callable[[bytes], Any]) -> list[Any]:
+        """``function`` of each encoded image; raises ConfigError if one is missing or is none."""
+        return [self._of(image, function) for image in self._images]
 
-def _image_size(reference: ImageRef, where: str) -> ImageSize:
-    given = reference.bytes is not None
-    try:
-        with Image.open(io.BytesIO(reference.bytes) if given else reference.path) as image:
-            return ImageSize(len(reference.bytes) if given else os.path.getsize(reference.path), *image.size)
-    except Exception as error:  # Pillow's readers meet broken files with OSError, SyntaxError, struct.error, ...
-        name = f"an image of {len(reference.bytes)} bytes" if given else f"image {reference.path!r}"
-        raise ConfigError(
-            f"{where}: {name} cannot be read as an image ({error}). Fix: replace it or drop the pair."
-        ) from None
+    def _of(self, image: ImageRef, function: Callable[[bytes], Any]) -> Any:
+        try:
+            return function(Path(image.path).read_bytes() if image.bytes is None else image.bytes)
+        except Exception as error:  # Pillow's readers meet broken files with OSError, SyntaxError, struct.error, ...
+            name = f"image {image.path!r}" if image.bytes is None else f"an image of {len(image.bytes)} bytes"
+            raise ConfigError(
+                f"{self._where}: {name} cannot be read as an image ({error}). Fix: replace it or drop the pair."
+            ) from None
 
 
 class PairView:
@@ -111,7 +99,7 @@ class PairView:
         shown: position of each context in the prompt of epoch 0.
     """
 
-    def __init__(self, pair: ContrastivePair, index: int, contexts: list[ContextView], seed: int = 0) -> None:
+    def __init__(self, pair: ContrastivePair, index: int, contexts: list[ContextView], seed: int) -> None:
         self.pair = pair
         self.index = index
         self.contexts = contexts
@@ -128,7 +116,7 @@ class Views:
         self._cache: OrderedDict[str, ContextView] = OrderedDict()
 
     def of(self, pair: ContrastivePair, index: int) -> PairView:
-        """The pair's view, with its row for messages."""
+        """The pair's view; ``index`` is its row."""
         where = f"row {index}, pair {pair.pair_id!r}"
         return PairView(pair, index, [self._context(context, where) for context in pair.contexts], self._seed)
 

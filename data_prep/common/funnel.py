@@ -15,7 +15,6 @@ class Stage(BaseModel):
     """One named step.
 
     Attributes:
-        name: of the step.
         unit: what is counted: ``runs``, ``couples`` or ``pairs``.
         entered, left: how many came in and went on.
         dropped: how many did not, by reason.
@@ -38,9 +37,7 @@ class Stage(BaseModel):
         """Count things that do not, and keep the first samples of the reason."""
         self.entered += count
         self.dropped[reason] += count
-        kept = self.samples.setdefault(reason, [])
-        if sample is not None and len(kept) < SAMPLES_PER_REASON:
-            kept.append(sample)
+        self._sample(reason, [] if sample is None else [sample])
 
     def add(self, other: Stage) -> None:
         """Add the counts of the same stage from another worker."""
@@ -48,18 +45,16 @@ class Stage(BaseModel):
         self.left += other.left
         self.dropped.update(other.dropped)
         for reason, samples in other.samples.items():
-            kept = self.samples.setdefault(reason, [])
-            kept.extend(samples[: SAMPLES_PER_REASON - len(kept)])
+            self._sample(reason, samples)
+
+    def _sample(self, reason: str, samples: list[dict[str, Any]]) -> None:
+        kept = self.samples.setdefault(reason, [])
+        kept += samples[: SAMPLES_PER_REASON - len(kept)]
 
     def summary(self) -> dict[str, Any]:
         """``{name, unit, in, out, dropped}`` as written to ``summary.json``."""
-        return {
-            "name": self.name,
-            "unit": self.unit,
-            "in": self.entered,
-            "out": self.left,
-            "dropped": dict(sorted(self.dropped.items())),
-        }
+        counts = {"in": self.entered, "out": self.left, "dropped": dict(sorted(self.dropped.items()))}
+        return {"name": self.name, "unit": self.unit, **counts}
 
 
 class Funnel(BaseModel):
@@ -89,7 +84,7 @@ class Funnel(BaseModel):
         """(stage, reason, sample) of the first sample of every reason that names ``at_least`` things under ``key``."""
         for stage in self:
             for reason, samples in stage.samples.items():
-                for sample in [one for one in samples if len(one.get(key, ())) >= at_least][:1]:
+                if sample := next((one for one in samples if len(one.get(key, ())) >= at_least), None):
                     yield stage.name, reason, sample
 
     def __iter__(self) -> Iterator[Stage]:  # type: ignore[override]

@@ -13,13 +13,11 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from tqdm import tqdm
 
@@ -34,8 +32,7 @@ class PipelineError(UserError, RuntimeError):
     """A job that cannot go on; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(NamedTuple):
     """A finished part."""
 
     path: Path
@@ -51,6 +48,46 @@ def fingerprint(settings: Any) -> str:
 def describe_inputs(paths: Sequence[Path]) -> list[list[Any]]:
     """Name, size and time of change of every input file, for :func:`fingerprint`."""
     return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+
+
+class _Part(NamedTuple):
+    """One part of a job; ``index`` is its place among all."""
+
+    work: Work
+    folder: Path
+    index: int
+    payload: dict[str, Any]
+    suffix: str
+
+    @property
+    def data(self) -> Path:
+        return self.folder / f"part-{self.index:06d}{self.suffix}"
+
+    @property
+    def note(self) -> Path:
+        """The counts; they come last: a part is done when they are there."""
+        return self.folder / f"part-{self.index:06d}.json"
+
+    def do(self) -> None:
+        """Do the part; raises PipelineError that names it."""
+        scratch = [self.folder / f".{self.index:06d}-{os.getpid()}-{name}.part" for name in ("data", "note")]
+        try:
+            funnel = self.work(self.payload, scratch[0])
+            funnel.check()
+            os.replace(scratch[0], self.data)
+            scratch[1].write_text(funnel.model_dump_json())
+            os.replace(scratch[1], self.note)
+        except PipelineError:
+            raise
+        except Exception as error:
+            raise PipelineError(
+                f"part {self.index} ({json.dumps(self.payload)[:300]}) failed with {type(error).__name__}: {error}. "
+                "What is done is kept. Fix: mend the cause and run the same command again; if it is a bug, report it "
+                "with this line."
+            ) from error
+        finally:
+            for path in scratch:
+                path.unlink(missing_ok=True)
 
 
 def run_parts(
@@ -86,14 +123,14 @@ def run_parts(
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".*.part"):
         stale.unlink(missing_ok=True)
-    missing = [index for index in range(len(parts)) if not _note(folder, index).exists()]
-    jobs = [{"index": index, "payload": parts[index], "folder": str(folder), "suffix": suffix} for index in missing]
-    bar = tqdm(total=len(parts), initial=len(parts) - len(jobs), desc=title, unit="part", disable=not progress)
-    with bar:
-        for _ in (_on_ray if engine == "ray" else _on_processes)(jobs, work, workers, gpus):
+    every = [_Part(work, folder, index, payload, suffix) for index, payload in enumerate(parts)]
+    missing = [part for part in every if not part.note.exists()]
+    with tqdm(
+        total=len(every), initial=len(every) - len(missing), desc=title, unit="part", disable=not progress
+    ) as bar:
+        for _ in (_on_ray if engine == "ray" else _on_processes)(missing, workers, gpus):
             bar.update()
-    notes = (_note(folder, index).read_text() for index in range(len(parts)))
-    return [Done(_data(folder, index, suffix), Funnel.model_validate_json(note)) for index, note in enumerate(notes)]
+    return [Done(part.data, Funnel.model_validate_json(part.note.read_text())) for part in every]
 
 
 def total(done: Sequence[Done]) -> Funnel:
@@ -114,122 +151,25 @@ def remove(folder: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def _data(folder: Path, index: int, suffix: str) -> Path:
-    return folder / f"part-{index:06d}{suffix}"
-
-
-def _note(folder: Path, index: int) -> Path:
-    return folder / f"part-{index:06d}.json"
-
-
-def _do(work: Work, job: dict[str, Any]) -> int:
-    folder, index = Path(job["folder"]), job["index"]
-    scratch = folder / f".{index:06d}-{os.getpid()}.part"
-    note = folder / f".{index:06d}-{os.getpid()}-note.part"
-    try:
-        funnel = work(job["payload"], scratch)
-        funnel.check()
-        os.replace(scratch, _data(folder, index, job["suffix"]))
-        # The counts come last: a part is done when they are there.
-        note.write_text(funnel.model_dump_json())
-        os.replace(note, _note(folder, index))
-    finally:
-        scratch.unlink(missing_ok=True)
-        note.unlink(missing_ok=True)
-    return index
-
-
-def _on_processes(jobs: list[dict[str, Any]], work: Work, workers: int | None, gpus: float) -> Iterator[int]:
-    count = min(workers or (1 if gpus else os.cpu_count() or 1), len(jobs))
+def _on_processes(parts: list[_Part], workers: int | None, gpus: float) -> Iterator[None]:
+    count = min(workers or (1 if gpus else os.cpu_count() or 1), len(parts))
     if count <= 1:
-        for job in jobs:
-            with _named(job):
-                _do(work, job)
-            yield job["index"]
+        for part in parts:
+            yield part.do()
         return
     # Spawned, not forked: the parent may hold threads of pyarrow or tokenizers.
     context = get_context("spawn")
-    queue = iter(jobs)
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),)) as pool:
-        running = {}
-        try:
-            while True:
-                while len(running) < 2 * count and (job := next(queue, None)) is not None:
-                    running[pool.submit(_do, work, job)] = job
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job = running.pop(future)
-                    with _named(job):
-                        index = future.result()
-                    yield index
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _on_ray(jobs: list[dict[str, Any]], work: Work, workers: int | None, gpus: float) -> Iterator[int]:
-    if not jobs:
-        return
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
-    # Payloads travel as JSON: Arrow would give lists of different length or type a common shape.
-    rows = ray.data.from_items([{"job": json.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
-    if gpus:
-        # A class makes Ray keep actors, and what a process has loaded stays loaded from part to part.
-        count = min(workers or _gpu_workers(ray.cluster_resources().get("GPU", 0), gpus), len(jobs))
-        rows = rows.map(_RayWork, fn_constructor_args=(work,), num_gpus=gpus, concurrency=count)
-    else:
-        rows = rows.map(_RayWork(work), concurrency=workers)
-    for row in rows.iter_rows():
-        if row["error"]:
-            raise PipelineError(row["error"])
-        yield row["index"]
-
-
-def _gpu_workers(there: float, gpus: float) -> int:
-    # Whole workers only, and on a machine with several GPUs a share of one cannot be spread over two.
-    count = int(there // gpus) if gpus >= 1 else int(there) * int(1 / gpus + 1e-9)
-    if not count:
-        raise PipelineError(
-            f"Each worker is to have {gpus:g} GPUs, and Ray's cluster has {there:g}. Fix: ask for fewer, or start Ray "
-            "where the GPUs are."
-        )
-    return count
-
-
-class _RayWork:
-    def __init__(self, work: Work) -> None:
-        self.work = work
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        job = json.loads(row["job"])
-        try:
-            with _named(job):
-                return {"index": _do(self.work, job), "error": ""}
-        except PipelineError as error:
-            return {"index": job["index"], "error": str(error)}
-
-
-@contextmanager
-def _named(job: dict[str, Any]) -> Iterator[None]:
-    """Turn what a part raises into a PipelineError that says which part it was."""
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),))
     try:
-        yield
-    except PipelineError:
-        raise
+        for future in as_completed([pool.submit(part.do) for part in parts]):
+            yield future.result()
     except BrokenProcessPool:
         raise PipelineError(
-            f"a worker died while part {job['index']} or a neighbour was done, most likely for want of memory. What is "
-            "done is kept. Fix: run the same command again, with fewer --workers."
+            "a worker died, most likely for want of memory. What is done is kept. Fix: run the same command again with "
+            "fewer --workers."
         ) from None
-    except Exception as error:
-        raise PipelineError(
-            f"part {job['index']} ({json.dumps(job['payload'])[:300]}) failed with {type(error).__name__}: {error}. "
-            "What is done is kept. Fix: mend the cause and run the same command again; if it is a bug, report it with "
-            "this line."
-        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _end_with_parent(parent: int) -> None:
@@ -241,3 +181,48 @@ def _end_with_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _on_ray(parts: list[_Part], workers: int | None, gpus: float) -> Iterator[None]:
+    if not parts:
+        return
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    # Parts travel by their numbers: Arrow would give their lists of different length or type a common shape. Items, not
+    # a range: reading a range takes tasks, which wait for ever where actors hold all cores.
+    rows = ray.data.from_items([{"id": number} for number in range(len(parts))], override_num_blocks=len(parts))
+    if gpus:
+        # A class makes Ray keep actors, and what a process has loaded stays loaded from part to part.
+        count = min(workers or _gpu_workers(ray.cluster_resources().get("GPU", 0), gpus), len(parts))
+        rows = rows.map(_RayWork, fn_constructor_args=(parts,), num_gpus=gpus, concurrency=count)
+    else:
+        rows = rows.map(_RayWork(parts), concurrency=workers)
+    for row in rows.iter_rows():
+        if row["error"]:
+            raise PipelineError(row["error"])
+        yield
+
+
+class _RayWork:
+    def __init__(self, parts: list[_Part]) -> None:
+        self.parts = parts
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+        try:
+            self.parts[row["id"]].do()
+        except PipelineError as error:
+            return {"error": str(error)}
+        return {"error": ""}
+
+
+def _gpu_workers(there: float, gpus: float) -> int:
+    # Whole workers only, and on a machine with several GPUs a share of one cannot be spread over two.
+    count = int(there // gpus) if gpus >= 1 else int(there) * int(1 / gpus + 1e-9)
+    if not count:
+        raise PipelineError(
+            f"Each worker is to have {gpus:g} GPUs, and Ray's cluster has {there:g}. Fix: ask for fewer, or start Ray "
+            "where the GPUs are."
+        )
+    return count

@@ -1,7 +1,7 @@
 """Takes secrets out of text: keys and tokens, passwords, e-mail addresses, names of home folders.
 
-Each is replaced by ``<REDACTED:kind>``, always the same for a kind, and counted. A pattern is tried only where the text
-holds a fixed string that every match of it holds, so that ordinary text costs a few substring searches. Code stays: a
+Each is replaced by ``<REDACTED:kind>``, always the same for a kind. A pattern is tried only where the text holds a
+fixed string that every match of it holds, so that ordinary text costs a few substring searches. Code stays: a
 decorator, a matrix product, ``git@host:`` or ``user@example.com`` (a reserved name) is no secret, and neither is a
 password that is a variable, a call or a placeholder.
 """
@@ -9,32 +9,12 @@ password that is a variable, a call or a placeholder.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
 Turn = TypeVar("Turn", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """One kind: strings of which one is in the text (in lower case if that is ignored); the pattern's group 1 stays."""
-
-    kind: str
-    signs: str
-    pattern: re.Pattern[str]
-    is_secret: Callable[[re.Match[str]], bool] = lambda match: True
-
-    def may_match(self, text: str, folded: str) -> bool:
-        """Whether one of the strings is in the text, or in its lower case for a pattern that ignores case."""
-        where = folded if self.pattern.flags & re.I else text
-        return any(sign in where for sign in self.signs.split()) and (
-            self.kind != "email" or bool(_ADDRESS.search(text))
-        )
-
 
 _RESERVED = re.compile(r"(?:^|\.)(?:example|test|invalid|localhost|local)$|(?:^|\.)example\.(?:com|org|net|edu)$", re.I)
 _NOT_A_USER = frozenset("git hg svn root".split())
@@ -43,8 +23,6 @@ _FILE_ENDINGS = frozenset("py js ts css html png jpg svg json yaml yml txt md rs
 _PLACEHOLDER = re.compile(
     r"^(?:x+|\*+|\.+)$|pass|secret|fake|dummy|test|example|sample|change|your|token|key|none", re.I
 )
-# Some ``@`` between two letters or digits, as in no decorator.
-_ADDRESS = re.compile(r"@(?<=[^\W_]@)[^\W_]")
 _VARIED = re.compile(r"(?=.*\d)(?=.*[A-Za-z])")
 
 
@@ -62,124 +40,92 @@ def _is_password(match: re.Match[str]) -> bool:
     return len(match[2]) >= 8 and bool(_VARIED.search(match[2])) and not _PLACEHOLDER.search(match[2])
 
 
+class _Rule(NamedTuple):
+    """One kind: strings of which one is in the text, in lower case where the pattern ignores case; a pattern whose
+    group 1 stays; and whether a match is a secret."""
+
+    kind: str
+    signs: str
+    pattern: str
+    is_secret: Callable[[re.Match[str]], bool] = lambda match: True
+
+
 _TOKEN = r"(?<![A-Za-z0-9_])()"
 _RULES = (
     _Rule(
         "private-key",
         "KEY-----",
-        re.compile(
-            r"()-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:(?!-----)[\s\S]){0,20000}"
-            r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?"
-        ),
+        r"()-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:(?!-----)[\s\S]){0,20000}"
+        r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?",
     ),
     _Rule(
         "token",
         "sk- sk_live sk_test rk_live hf_ gsk_ r8_ npm_ pypi- dop_v1_ shpat_ SG.",
-        re.compile(
-            _TOKEN + r"(?:sk-(?:[a-z]{2,9}-){0,3}[A-Za-z0-9_-]{20,300}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,200}"
-            r"|hf_[A-Za-z0-9]{30,60}|gsk_[A-Za-z0-9]{40,80}|r8_[A-Za-z0-9]{30,60}|npm_[A-Za-z0-9]{36}"
-            r"|pypi-[A-Za-z0-9_-]{50,300}|dop_v1_[a-f0-9]{64}|shpat_[a-fA-F0-9]{32}"
-            r"|SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43})(?![A-Za-z0-9_])"
-        ),
+        _TOKEN + r"(?:sk-(?:[a-z]{2,9}-){0,3}[A-Za-z0-9_-]{20,300}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,200}"
+        r"|hf_[A-Za-z0-9]{30,60}|gsk_[A-Za-z0-9]{40,80}|r8_[A-Za-z0-9]{30,60}|npm_[A-Za-z0-9]{36}"
+        r"|pypi-[A-Za-z0-9_-]{50,300}|dop_v1_[a-f0-9]{64}|shpat_[a-fA-F0-9]{32}"
+        r"|SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43})(?![A-Za-z0-9_])",
         lambda match: bool(_VARIED.search(match[0])),
     ),
     _Rule(
         "token",
         "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- xox xapp- AKIA ASIA AIza ya29.",
-        re.compile(
-            _TOKEN + r"(?:gh[pousr]_[A-Za-z0-9]{30,100}|github_pat_[A-Za-z0-9_]{40,120}|glpat-[A-Za-z0-9_-]{20,60}"
-            r"|xox[abposre]-[A-Za-z0-9-]{10,200}|xapp-[A-Za-z0-9-]{20,200}|A(?:KI|SI)A[A-Z0-9]{16}"
-            r"|AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,300})(?![A-Za-z0-9_])"
-        ),
+        _TOKEN + r"(?:gh[pousr]_[A-Za-z0-9]{30,100}|github_pat_[A-Za-z0-9_]{40,120}|glpat-[A-Za-z0-9_-]{20,60}"
+        r"|xox[abposre]-[A-Za-z0-9-]{10,200}|xapp-[A-Za-z0-9-]{20,200}|A(?:KI|SI)A[A-Z0-9]{16}"
+        r"|AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,300})(?![A-Za-z0-9_])",
     ),
-    _Rule(
-        "jwt",
-        "eyJ",
-        re.compile(_TOKEN + r"eyJ[A-Za-z0-9_-]{8,4000}\.eyJ[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{10,4000}"),
-    ),
+    _Rule("jwt", "eyJ", _TOKEN + r"eyJ[A-Za-z0-9_-]{8,4000}\.eyJ[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{10,4000}"),
     _Rule(
         "authorization",
         "authorization",
-        re.compile(
-            r"(\bauthorization[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?:bearer|basic|token) )[A-Za-z0-9._~+/=-]{12,4000}", re.I
-        ),
+        r"(?i)(\bauthorization[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?:bearer|basic|token) )[A-Za-z0-9._~+/=-]{12,4000}",
     ),
     _Rule(
         "password",
         "password passwd secret api_key apikey api-key access_token accesstoken auth_token authtoken",
-        re.compile(
-            r"((?<![A-Za-z])(?:[A-Za-z0-9_]{0,30}_)?(?:password|passwd|secret_?key|client_?secret|api[_-]?key|access_?token"
-            r"|auth_?token)[\"']?\s{0,4}[:=]\s{0,4}[\"'])([^\"'\s<>${}()%]{6,200})(?=[\"'])",
-            re.I,
-        ),
+        r"(?i)((?<![A-Za-z])(?:[A-Za-z0-9_]{0,30}_)?(?:password|passwd|secret_?key|client_?secret|api[_-]?key"
+        r"|access_?token|auth_?token)[\"']?\s{0,4}[:=]\s{0,4}[\"'])([^\"'\s<>${}()%]{6,200})(?=[\"'])",
         _is_password,
     ),
     _Rule(
         "password",
         "password= passwd= pwd= token= secret= api_key= api-key=",
-        re.compile(
-            r"((?:^|[?&;\s])[A-Za-z0-9_-]{0,30}(?:password|passwd|pwd|token|secret|api[_-]key)=)"
-            r"([A-Za-z0-9+/_.~!@#^*-]{8,200})(?![\w.(\[])",
-            re.I | re.M,
-        ),
+        r"(?im)((?:^|[?&;\s])[A-Za-z0-9_-]{0,30}(?:password|passwd|pwd|token|secret|api[_-]key)=)"
+        r"([A-Za-z0-9+/_.~!@#^*-]{8,200})(?![\w.(\[])",
         _is_password,
     ),
-    _Rule(
-        "password",
-        "://",
-        re.compile(r"(://[^\s/:@\"'<>]{1,100}:)([^\s/:@\"'<>${}%]{6,200})(?=@[\w.-])"),
-        _is_password,
-    ),
+    _Rule("password", "://", r"(://[^\s/:@\"'<>]{1,100}:)([^\s/:@\"'<>${}%]{6,200})(?=@[\w.-])", _is_password),
     _Rule(
         "email",
         "@",
-        re.compile(
-            r"(?<![\w.+/:@%-])()[A-Za-z0-9][A-Za-z0-9._+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,40})\.){1,6}[A-Za-z]{2,18}"
-            r"(?![\w@:/-])"
-        ),
+        r"(?<![\w.+/:@%-])()[A-Za-z0-9][A-Za-z0-9._+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,40})\.){1,6}[A-Za-z]{2,18}"
+        r"(?![\w@:/-])",
         _is_address,
     ),
     _Rule(
         "home",
         "/home/ /Users/ \\Users\\",
-        re.compile(
-            r"((?<![\w.])(?:/home|/Users|[A-Za-z]:\\{1,2}Users|/[a-z]/Users)(?:/|\\{1,2}))([A-Za-z0-9][\w.-]{0,63})(?![\w.-]*\()"
-        ),
+        r"((?<![\w.])(?:/home|/Users|[A-Za-z]:\\{1,2}Users|/[a-z]/Users)(?:/|\\{1,2}))"
+        r"([A-Za-z0-9][\w.-]{0,63})(?![\w.-]*\()",
         lambda match: match[2].lower() not in _SHARED_HOMES,
     ),
 )
+_COMPILED = [(rule, re.compile(rule.pattern), rule.signs.split()) for rule in _RULES]
 
 
-class Redacted(NamedTuple):
-    """Text without its secrets, and how many there were of each kind."""
-
-    text: str
-    counts: Counter[str]
-
-
-def redact(text: str) -> Redacted:
-    """Take the secrets out of a text."""
-    counts: Counter[str] = Counter()
+def redact(text: str) -> str:
+    """The text without its secrets."""
     folded = text.lower()
-    for rule in _RULES:
-        if rule.may_match(text, folded):
-
-            def replace(match: re.Match[str], rule: _Rule = rule) -> str:
-                if not rule.is_secret(match):
-                    return match[0]
-                counts[rule.kind] += 1
-                return f"{match[1]}<REDACTED:{rule.kind}>"
-
-            text = rule.pattern.sub(replace, text)
-    return Redacted(text, counts)
+    for rule, pattern, signs in _COMPILED:
+        where = folded if pattern.flags & re.I else text
+        if any(sign in where for sign in signs):
+            mark = f"<REDACTED:{rule.kind}>"
+            text = pattern.sub(
+                lambda match, rule=rule, mark=mark: match[1] + mark if rule.is_secret(match) else match[0], text
+            )
+    return text
 
 
-def redact_messages(messages: Sequence[Turn]) -> tuple[tuple[Turn, ...], Counter[str]]:
-    """The turns, models with a field ``content``, without their secrets, and the counts over all of them."""
-    counts: Counter[str] = Counter()
-    result = []
-    for message in messages:
-        text, found = redact(message.content)  # type: ignore[attr-defined]
-        counts += found
-        result.append(message.model_copy(update={"content": text}) if found else message)
-    return tuple(result), counts
+def redact_messages(messages: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The turns, models with a field ``content``, without their secrets."""
+    return tuple(message.model_copy(update={"content": redact(message.content)}) for message in messages)  # type: ignore[attr-defined]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from contextrl_verl.errors import ConfigError
@@ -27,29 +28,17 @@ def load_settings(cls: type[Settings], config: Path | None, sets: list[str], **g
     Raises:
         ConfigError: no such name, a name twice in ``sets``, a value that pydantic refuses, a file that is no mapping.
     """
-    known = {name: kind for name, kind in _names(cls)}
-    values: dict[str, Any] = {}
-    for origin, found in (
-        (f"--config {config}", _flat(_read(config), known) if config else {}),
-        ("--set", _pairs(sets)),
-        ("", {name: value for name, value in given.items() if value is not None}),
-    ):
-        for name in found:
-            if name not in known and not any(_is_mapping(known.get(name[:at])) for at in _dots(name)):
-                raise ConfigError(f"{origin} names {name!r}, and there is no such setting. Fix: {', '.join(known)}.")
-        values |= found
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        place = nested
-        *path, last = name.split(".")
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
+    values, pairs = _read(config) if config else {}, _pairs(sets)
+    found = [(f"--config {config}", values), *(("--set", _put({}, name, value)) for name, value in pairs.items())]
+    for origin, name in ((origin, name) for origin, part in found for name in _unknown(part, cls)):
+        raise ConfigError(f"{origin} names {name!r}, and there is no such setting. Fix: {', '.join(_names(cls))}.")
+    for name, value in pairs.items():
+        _put(values, name, value)
+    values |= {name: value for name, value in given.items() if value is not None}
     try:
-        return TypeAdapter(cls).validate_python(nested)
+        return TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-    raise ConfigError(*(_told(problem) for problem in problems))
+        raise ConfigError(*map(_told, error.errors(include_url=False))) from None
 
 
 def _told(problem: Any) -> str:
@@ -61,54 +50,57 @@ def _told(problem: Any) -> str:
     return f"{name} is {problem['input']!r}. Fix: {message[:1].lower()}{message[1:]}."
 
 
-def _names(cls: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names of all settings that are no class of settings themselves, and their types."""
+def _fields(cls: Any) -> dict[str, Any]:
+    """The names of a class of settings, and the class of further settings below each, or None."""
     names = cls.model_fields if issubclass(cls, BaseModel) else [field.name for field in fields(cls) if field.init]
-    kinds = get_type_hints(cls)
-    for name in names:
-        inner = next((kind for kind in (kinds[name], *get_args(kinds[name])) if _is_settings(kind)), None)
-        if inner is None:
-            yield above + name, kinds[name]
-        else:
-            yield from _names(inner, f"{above}{name}.")
+    hints = get_type_hints(cls)
+    return {name: next(filter(_is_settings, (hints[name], *get_args(hints[name]))), None) for name in names}
 
 
 def _is_settings(kind: Any) -> bool:
     return isinstance(kind, type) and (is_dataclass(kind) or issubclass(kind, BaseModel))
 
 
-def _is_mapping(kind: Any) -> bool:
-    return kind is not None and any(getattr(one, "__origin__", one) is dict for one in (kind, *get_args(kind)))
+def _names(cls: Any, above: str = "") -> Iterator[str]:
+    """Dotted names of all settings that are no class of settings themselves."""
+    for name, inner in _fields(cls).items():
+        yield from _names(inner, f"{above}{name}.") if inner else [above + name]
 
 
-def _dots(name: str) -> list[int]:
-    return [at for at, letter in enumerate(name) if letter == "."]
+def _unknown(values: dict[Any, Any], cls: Any, above: str = "") -> Iterator[str]:
+    """Dotted names of values that are no settings, or no mapping where there are further settings below."""
+    known = _fields(cls)
+    for name, value in values.items():
+        inner = known.get(name)
+        if name not in known or (inner and not isinstance(value, dict)):
+            yield f"{above}{name}"
+        elif inner:
+            yield from _unknown(value, inner, f"{above}{name}.")
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Set what a dotted name leads to, and return the values."""
+    place = values
+    *path, last = name.split(".")
+    for part in path:
+        if not isinstance(place.get(part), dict):
+            place[part] = {}
+        place = place[part]
+    place[last] = value
+    return values
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path} is no YAML file: {error}. Fix: lines of name: value.") from None
-    if not isinstance(found or {}, dict):
+    if not isinstance(found, dict):
         raise ConfigError(f"--config {path} holds {type(found).__name__}. Fix: lines of name: value.")
-    return found or {}
-
-
-def _flat(values: Mapping[Any, Any], known: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{above}{key}"
-        inside = isinstance(value, dict) and any(one.startswith(f"{name}.") for one in known)
-        flat |= _flat(value, known, f"{name}.") if inside else {name: value}
-    return flat
+    return found
 
 
 def _pairs(sets: list[str]) -> dict[str, Any]:
-    import yaml
-
     values: dict[str, Any] = {}
     for item in sets:
         name, equals, text = item.partition("=")

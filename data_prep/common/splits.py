@@ -31,13 +31,9 @@ def assign_components(groups: Sequence[Sequence[str]], shares: Mapping[str, floa
     """A split for every group of names: no name is in two of them.
 
     Groups that share a name, directly or through others, form a component; components go, in an order drawn from the
-    seed, to the split that is furthest behind its share. A component is never cut, so shares are met as far as it goes.
-
-    Raises:
-        ValueError: the shares do not sum to 1.
+    seed, to the split that is furthest behind its share (shares sum to 1). A component is never cut, so shares are met
+    as far as it goes.
     """
-    if abs(sum(shares.values()) - 1.0) > 1e-6 or min(shares.values()) < 0:
-        raise ValueError(f"the shares of the splits are {dict(shares)}; they must be positive and sum to 1")
     together = DisjointSet(name for group in groups for name in group)
     for first, *others in groups:
         for other in others:

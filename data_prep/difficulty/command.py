@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from data_prep.difficulty.attempts import Solver
 
 
 def difficulty(
@@ -43,54 +40,57 @@ def difficulty(
 
     from contextrl_verl.errors import ConfigError
     from contextrl_verl.pairs.files import PairFile, write_pairs
+    from contextrl_verl.pairs.prompting import PromptConfig
     from data_prep.common.funnel import Funnel
     from data_prep.common.image_bytes import with_bytes
-    from data_prep.difficulty.attempts import attempts_of
-    from data_prep.difficulty.solve_rate import decide, kept_pairs, tallies
+    from data_prep.difficulty.solve_rate import by_pair, decide, kept_pairs, tries_of, write_page
+    from data_prep.models.spec import read_spec
+    from data_prep.probe.endpoint_backend import EndpointBackend, ProbeSpec
+    from data_prep.probe.questions import Questions, labels_for
+    from data_prep.probe.vllm_backend import VllmReplies
     from data_prep.report.text import print_stages
     from data_prep.verify.write import UnjudgedError
 
-    low, high = keep
-    if not 0 <= low <= high <= tries:
-        raise ConfigError(f"--keep is {low} {high} of {tries} tries. Fix: 0 <= LOW <= HIGH <= --tries.")
+    if not 0 <= keep[0] <= keep[1] <= tries:
+        raise ConfigError(f"--keep is {keep[0]} {keep[1]} of {tries} tries. Fix: 0 <= LOW <= HIGH <= --tries.")
+    spec = read_spec("--solver", solver, ProbeSpec)
+    if (spec is None) == (not local):
+        raise ConfigError("Give either --solver or --local: the model whose difficulty counts.")
     file = PairFile(pairs)
-    asked = _solver(solver, local, cache, seed)
-    attempts = attempts_of(file, tries, template=template, seed=seed)
+    rows = list(file.without_images())
+    for row in rows:
+        if tries % (options := row["options"]):
+            raise ConfigError(
+                f"--tries is {tries}, and pair {row['pair_id']!r} has {options} contexts: the right one would stand in "
+                f"some position more often. Fix: a multiple of {options}, e.g. {options * max(1, round(8 / options))}."
+            )
+    prompt = PromptConfig(template=template, labels=labels_for(max(row["options"] for row in rows)))
+    asked = EndpointBackend(spec, prompt, written=True) if spec is not None else VllmReplies(local, cache, seed)
+    # Each position of the supporting context equally often.
+    questions = Questions(prompt, seed, lambda options: tries // options)
+    every = (question for row, pair in enumerate(file) for question in questions.of(pair, row))
     if dry_run:
-        typer.echo(f"{len(file) * tries} tries on this machine" if local else asked.sentence(attempts))
+        typer.echo(f"{len(file) * tries} tries on this machine" if local else asked.sentence(every))
         return
     if out is None:
         raise ConfigError("--out is missing. Fix: name the file for the pairs that stay, or ask for a --dry-run.")
-    found = tallies(tqdm(asked.solve(attempts), total=len(file) * tries, desc="tries", unit="try"))
-    funnel = Funnel()
-    reasons = decide(file, found, tries, keep, funnel)
+    total = sum(row["options"] for row in rows)
+    table = tries_of(tqdm(asked.answers(every), total=total, desc=f"{tries} tries at each pair", unit="question"))
+    found, funnel = by_pair(table), Funnel()
+    decisions = decide(file, found, tries, keep, funnel)
     funnel.check()
-    untried = [pair_id for pair_id, reason in reasons.items() if reason.startswith("not tried")]
+    untried = [one for one in decisions.values() if one.reason.startswith("not tried")]
     if untried and not allow_untried:
         raise UnjudgedError(
-            f"{len(untried)} pairs could not be tried (the first is {untried[0]!r}: {reasons[untried[0]]}). Replies "
-            "that came are in the cache. Fix: mend the cause (raise max_cost, see that the endpoint is up) and run the "
-            "command again, or leave those pairs out with --allow-untried."
+            f"{len(untried)} pairs could not be tried (the first is {untried[0].pair_id!r}: {untried[0].detail}). "
+            "Replies that came are in the cache. Fix: mend the cause (raise max_cost, see that the endpoint is up) and "
+            "run the command again, or leave those pairs out with --allow-untried."
         )
-    if len(reasons) == len(file):
-        counts = ", ".join(f"{reason} ({count})" for reason, count in funnel.stages[0].summary()["dropped"].items())
+    if not any(one.kept for one in decisions.values()):
+        counts = ", ".join(f"{reason} ({count})" for reason, count in sorted(funnel.stages[0].dropped.items()))
         raise ConfigError(f"no pair is left: {counts}. Fix: other bounds with --keep, or other pairs.")
-    written = write_pairs(with_bytes(kept_pairs(file, found, reasons, asked.name)), out)
+    written = write_pairs(with_bytes(kept_pairs(file, found, decisions, asked.name)), out)
     if report is not None:
-        from data_prep.difficulty.page import write_page
-
-        write_page(report, file, found, reasons, funnel, model=asked.name, tries=tries, usage=asked.summary())
+        write_page(report, file, table, decisions, funnel, model=asked.name, each=tries, usage=asked.summary())
     print_stages(f"{written} of {len(file)} pairs", [stage.summary() for stage in funnel])
     typer.echo(f"{written} of {len(file)} pairs written to {out}" + (f"; report: {report}" if report else ""))
-
-
-def _solver(items: list[str] | None, local: str, cache: Path, seed: int) -> Solver:
-    from contextrl_verl.errors import ConfigError
-    from data_prep.difficulty.solvers import EndpointSolver, SolverSpec, VllmSolver
-    from data_prep.models.cache import ReplyCache
-    from data_prep.models.spec import read_spec
-
-    spec = read_spec("--solver", items, SolverSpec)
-    if (spec is None) == (not local):
-        raise ConfigError("Give either --solver or --local: the model whose difficulty counts.")
-    return EndpointSolver(spec) if spec is not None else VllmSolver(local, ReplyCache(cache), seed=seed)

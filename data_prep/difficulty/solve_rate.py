@@ -1,94 +1,135 @@
-"""Which pairs stay: those solved between two bounds, couple by couple."""
+"""How often each pair was solved, which stay (those solved between two bounds, couple by couple), and the report."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from contextrl_verl.pairs import ContrastivePair
+from contextrl_verl.pairs.files import PairFile
 from data_prep.common.funnel import Funnel
-from data_prep.difficulty.attempts import Attempt, Reply, chosen
+from data_prep.probe.questions import Answer, Question
+from data_prep.report.page import Example, Histogram, write_report
 from data_prep.verify.rules import couple_of
+from data_prep.verify.write import Decision, settle
 
 
-@dataclass
-class Tally:
-    """What a model did with one pair.
+def tries_of(answers: Iterable[tuple[Question, Answer]]) -> pd.DataFrame:
+    """One row for each order of a pair.
 
-    Attributes:
-        tried, right: replies that came, and those that solve it, by the label of the supporting context.
-        unparsed: replies that name no option.
-        failures: tries without a reply, by cause.
+    Columns: ``pair_id``, ``label`` of the supporting context, how many replies were ``tried``, ``solved`` it and were
+    ``unparsed`` (name no option); ``failure`` and ``detail`` say why there are none.
     """
-
-    tried: Counter[str] = field(default_factory=Counter)
-    right: Counter[str] = field(default_factory=Counter)
-    unparsed: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def solved(self) -> int:
-        """How many tries solved the pair."""
-        return self.right.total()
-
-    def add(self, attempt: Attempt, reply: Reply) -> None:
-        """Count one try."""
-        if reply.text is None:
-            self.failures[reply.failure] += 1
-            return
-        label = chosen(attempt, reply.text)
-        self.tried[attempt.right] += 1
-        self.right[attempt.right] += label == attempt.right
-        self.unparsed += not label
+    rows = []
+    for question, answer in answers:
+        votes = answer.votes or (0,) * len(question.labels)
+        row = (sum(votes) + answer.unread, votes[question.right], answer.unread, answer.failure, answer.detail)
+        rows.append((question.pair_id, question.labels[question.right], *row))
+    return pd.DataFrame(rows, columns=["pair_id", "label", "tried", "solved", "unparsed", "failure", "detail"])
 
 
-def tallies(replies: Iterable[tuple[Attempt, Reply]]) -> dict[str, Tally]:
-    """Tallies by pair id."""
-    found: dict[str, Tally] = {}
-    for attempt, reply in replies:
-        found.setdefault(attempt.pair_id, Tally()).add(attempt, reply)
-    return found
+def by_pair(tries: pd.DataFrame) -> pd.DataFrame:
+    """The same for each pair: ``tried, solved`` in all its orders, ``failure, detail`` of one of them."""
+    how = {"tried": "sum", "solved": "sum", "failure": "max", "detail": "max"}
+    return tries.groupby("pair_id", sort=False).agg(how)
 
 
 def decide(
-    pairs: Iterable[ContrastivePair], found: dict[str, Tally], tries: int, bounds: tuple[int, int], funnel: Funnel
-) -> dict[str, str]:
-    """A reason to drop for every pair that goes, by pair id; counts go to the stage ``difficulty``.
-
-    A couple stands or falls as a whole: a set in which one direction of a couple is missing would tell the label.
+    pairs: Iterable[ContrastivePair], found: pd.DataFrame, tries: int, bounds: tuple[int, int], funnel: Funnel
+) -> dict[str, Decision]:
+    """What becomes of every pair, by pair id; counts go to the stage ``difficulty``. Couples stand or fall as a whole.
 
     Args:
+        found: of :func:`by_pair`.
         bounds: least and most solved tries of ``tries``, both included.
     """
     low, high = bounds
-    reasons: dict[str, str] = {}
-    couples = {pair.pair_id: couple_of(pair) for pair in pairs}
-    for pair_id in couples:
-        tally = found[pair_id]
-        if tally.failures:
-            reasons[pair_id] = f"not tried: {tally.failures.most_common(1)[0][0]}"
-        elif tally.solved < low:
-            reasons[pair_id] = f"too hard: solved fewer than {low} of {tries}"
-        elif tally.solved > high:
-            reasons[pair_id] = f"too easy: solved more than {high} of {tries}"
-    broken = {couples[pair_id] for pair_id in reasons}
-    stage = funnel.stage("difficulty", "pairs")
-    for pair_id, couple in couples.items():
-        if couple in broken:
-            reason = reasons.setdefault(pair_id, "another direction is dropped")
-            stage.drop(reason, {"pair_id": pair_id, "solved": found[pair_id].solved})
-        else:
-            stage.keep()
-    return reasons
+    decisions: dict[str, Decision] = {}
+    for one in found.itertuples():
+        reason, detail = "", f"solved {one.solved} of {tries}"
+        if one.failure:
+            reason, detail = f"not tried: {one.failure}", one.detail
+        elif one.solved < low:
+            reason = f"too hard: solved fewer than {low} of {tries}"
+        elif one.solved > high:
+            reason = f"too easy: solved more than {high} of {tries}"
+        decisions[one.Index] = Decision(one.Index, "solver", reason, detail)
+    return settle(decisions, {pair.pair_id: couple_of(pair) for pair in pairs}, funnel.stage("difficulty", "pairs"))
 
 
 def kept_pairs(
-    pairs: Iterable[ContrastivePair], found: dict[str, Tally], reasons: dict[str, str], model: str
+    pairs: Iterable[ContrastivePair], found: pd.DataFrame, decisions: dict[str, Decision], model: str
 ) -> Iterator[ContrastivePair]:
     """The pairs that stay, with ``provenance["difficulty"]``: model, solved and tried."""
     for pair in pairs:
-        if pair.pair_id not in reasons:
-            tally = found[pair.pair_id]
-            note = {"model": model, "solved": tally.solved, "of": tally.tried.total()}
+        if decisions[pair.pair_id].kept:
+            one = found.loc[pair.pair_id]
+            note = {"model": model, "solved": int(one.solved), "of": int(one.tried)}
             yield pair.model_copy(update={"provenance": {**pair.provenance, "difficulty": note}})
+
+
+def write_page(
+    folder: Path,
+    file: PairFile,
+    tries: pd.DataFrame,
+    decisions: dict[str, Decision],
+    funnel: Funnel,
+    *,
+    model: str,
+    each: int,
+    usage: dict[str, Any],
+) -> None:
+    """Write ``index.html`` and ``summary.json``: how often pairs were solved, by which label, examples of each kind.
+
+    Args:
+        tries: of :func:`tries_of`; ``each`` pair was to be tried so often.
+    """
+    found, labels = by_pair(tries), tries.groupby("label")[["solved", "tried"]].sum()
+    accuracy = (labels["solved"] / labels["tried"]).dropna().round(4).to_dict()
+    replies, unparsed = int(tries["tried"].sum()), int(tries["unparsed"].sum())
+    solved = Counter(found["solved"])
+    summary = {
+        "model": model,
+        "pairs_in": len(file),
+        "pairs": sum(one.kept for one in decisions.values()),
+        "tries_of_each": each,
+        "replies": replies,
+        "accuracy": round(int(tries["solved"].sum()) / replies, 4) if replies else None,
+        "unparsed": unparsed,
+        "solved": {str(count): solved[count] for count in range(each + 1)},
+        "accuracy_by_label": accuracy,
+        "solver": usage,
+    }
+    notices = []
+    if unparsed > 0.2 * replies:
+        notices.append(
+            f"{unparsed / replies:.0%} of the replies name no option, and count as not solved: they may be cut "
+            "(raise max_tokens) or the model does not follow the question."
+        )
+    if accuracy and max(accuracy.values()) - min(accuracy.values()) > 0.2:
+        notices.append(f"The model prefers a position: accuracy by label is {accuracy}.")
+    write_report(
+        folder,
+        summary,
+        funnel,
+        _examples(file, found, decisions),
+        title=f"Difficulty for {model}",
+        histograms=[Histogram("solved tries of a pair", found["solved"])],
+        notices=notices,
+        tables={"accuracy by label of the supporting context": accuracy},
+    )
+
+
+def _examples(file: PairFile, found: pd.DataFrame, decisions: dict[str, Decision]) -> Iterator[Example]:
+    """Three of each outcome."""
+    shown: Counter[str] = Counter()
+    for pair in file:
+        one, tally = decisions[pair.pair_id], found.loc[pair.pair_id]
+        shown[one.reason] += 1
+        if shown[one.reason] <= 3:
+            solved = f"{tally.solved} of {tally.tried}"
+            yield Example.of(pair, "kept" if one.kept else "dropped", one.reason, solved=solved)

@@ -1,33 +1,28 @@
-"""Finds bugs that show: a call of the function gives something else with the bug than without it.
+"""Bugs of one function that show, and the issues that describe them.
 
-Each state of a function is really called, in a process of its own. A function keeps two to four bugs that
-are in its file at the same time, and every one of them must show and go away by itself: there is a call that is wrong
-with all of them and right again once this one alone is mended.
+The pairs need runs on the same repository, commit, file and function that mend different things. So a commit holds a
+few bugs of one function at the same time. Each must show and go away by itself: there is a call that is wrong with all
+of them and right again once this one alone is mended. An issue describes one bug, and its agent mends only that one.
 """
 
 from __future__ import annotations
 
-import ast
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any, NamedTuple
 
-from data_prep.common.funnel import Stage
-from data_prep.forge.mutate import Function, Mutation
-from data_prep.forge.probe import Call, Outcome, Probe
-from data_prep.forge.sandbox import Sandbox
+from data_prep.common.funnel import Funnel
+from data_prep.forge.mutate import Function, Mutation, apply
+from data_prep.forge.sandbox import Call, Outcome, Sandbox
 
-# A function is given up when none of its first mutations shows: its calls then miss what it does.
-MUTATIONS_TRIED, FRUITLESS = 28, 8
-MOST_BUGS, FEWEST_BUGS = 4, 2
-MOST_BATCHES = 4
-FEWEST_MUTATIONS = 4
-_TRIES, _CALLS = 480, 80
-_CHECKS = 5
+FEWEST_MUTATIONS, MUTATIONS_TRIED = 4, 28
+FEWEST_BUGS, MOST_BUGS, MOST_COMMITS = 2, 5, 4
+FEWEST_CALLS, CALLS_KEPT = 3, 5
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """A call, what it should give, and what it gives with the bug."""
 
     call: Call
@@ -35,156 +30,150 @@ class Check:
     actual: Outcome
 
 
-@dataclass(frozen=True)
-class Bug:
-    """A mutation that shows."""
+class Fix(NamedTuple):
+    """Lines ``first`` to ``first + len(removed) - 1`` of the commit's file become ``added``."""
+
+    first: int
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+
+    def on(self, text: str) -> str:
+        lines = text.split("\n")
+        start, end = self.first - 1, self.first - 1 + len(self.removed)
+        assert tuple(lines[start:end]) == self.removed
+        return "\n".join([*lines[:start], *self.added, *lines[end:]])
+
+
+class Issue(NamedTuple):
+    """One bug of a commit.
+
+    Attributes:
+        function: what is wrong, with its lines in the commit's file.
+        kind: of the mutation.
+        text: of the commit's file.
+        fix: the change that mends the bug.
+        checks: calls that show it.
+        controls: calls that the commit's bugs do not change, with their outcomes.
+    """
 
     function: Function
-    mutation: Mutation
+    kind: str
+    text: str
+    fix: Fix
     checks: tuple[Check, ...]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Bugs of one function that are there together, and calls that none of them changes."""
-
-    function: Function
-    bugs: tuple[Bug, ...]
     controls: tuple[tuple[Call, Outcome], ...]
 
 
-@dataclass
-class Screened:
-    """What one function gave."""
+class _Shown(NamedTuple):
+    """A mutation that shows, and the places of the calls that show it."""
 
-    batches: list[Batch] = field(default_factory=list)
-    functions: Stage = field(default_factory=lambda: Stage(name="functions", unit="functions"))
-    mutations: Stage = field(default_factory=lambda: Stage(name="mutations", unit="mutations"))
+    mutation: Mutation
+    calls: set[int]
 
 
-def screen(sandbox: Sandbox, function: Function, mutations: list[Mutation], text: str, seed: str) -> Screened:
-    """The bugs of one function; the working folder holds the library without any."""
-    result = Screened()
+def screen(
+    sandbox: Sandbox, function: Function, mutations: list[Mutation], text: str, seed: str
+) -> tuple[list[list[Issue]], Funnel]:
+    """The issues of each commit on one function; the working folder holds the library without bugs, ``text`` is the
+    file's."""
+    funnel = Funnel()
+    functions, dropped = funnel.stage("functions", "functions"), funnel.stage("mutations", "mutations")
+    named = {"function": function.qualname}
     if len(mutations) < FEWEST_MUTATIONS:
-        result.functions.drop("too little in it to mutate")
-        return result
-    with Probe(sandbox, function, text) as probe:
-        calls, reference = _calls(probe, seed)
-        if len(calls) < 3:
-            result.functions.drop("fewer than three calls with a repeatable outcome", {"function": function.qualname})
-            return result
-        draw = random.Random(f"{seed}/mutations")
-        shown: list[tuple[Mutation, set[int]]] = []
-        for tried, mutation in enumerate(_varied(mutations, draw)[:MUTATIONS_TRIED]):
-            if tried == FRUITLESS and not shown:
-                break
-            reason, differing = _differences(probe, mutation, calls, reference)
-            if reason:
-                result.mutations.drop(reason, {"function": function.qualname, "old": mutation.old, "new": mutation.new})
-            else:
-                shown.append((mutation, differing))
-        # Bugs that few calls show first: one that shows in every call hides all others.
-        shown.sort(key=lambda item: len(item[1]))
-        while len(result.batches) < MOST_BATCHES:
-            group = _group(shown, draw.randint(3, MOST_BUGS))
-            if len(group) < FEWEST_BUGS:
-                break
-            shown = [item for item in shown if item[0] not in group]
-            batch = _batch(probe, group, calls, reference, result.mutations)
-            if batch is not None:
-                result.mutations.keep(len(batch.bugs))
-                result.batches.append(batch)
+        functions.drop("too little in it to mutate")
+        return [], funnel
+
+    def observe(texts: Sequence[str]) -> list[list[Outcome] | None]:
+        return sandbox.observe(function.module, [({function.path: changed}, calls) for changed in texts])
+
+    draw = random.Random(f"{seed}/mutations")
+    tried = _varied(mutations, draw)[:MUTATIONS_TRIED]
+    calls = sandbox.invent(function.module, function.qualname, function.literals, seed)
+    right, again, *changed = observe([text, text, *(apply(text, [mutation]) for mutation in tried)])
+    # Calls whose outcome says something and is the same in another process.
+    usable = [n for n, outcome in enumerate(right or []) if again and outcome == again[n] and outcome.usable]
+    if right is None or len(usable) < FEWEST_CALLS:
+        functions.drop("fewer than three calls with a repeatable outcome", named)
+        return [], funnel
+    shown: list[_Shown] = []
+    for mutation, observed in zip(tried, changed, strict=True):
+        differing = {n for n in usable if observed and observed[n].usable and observed[n] != right[n]}
+        if differing:
+            shown.append(_Shown(mutation, differing))
+        else:
+            reason = "does not import, was ended by a limit, or crashed" if observed is None else "no call changes"
+            dropped.drop(reason, {**named, "old": mutation.old, "new": mutation.new})
+    # Bugs that few calls show first: one that shows in every call hides all others.
+    shown.sort(key=lambda one: len(one.calls))
+    commits: list[list[Issue]] = []
+    while len(commits) < MOST_COMMITS and len(group := _group(shown, draw.randint(3, MOST_BUGS))) >= FEWEST_BUGS:
+        shown = [one for one in shown if one not in group]
+        buggy = apply(text, [one.mutation for one in group])
+        mended = [apply(text, [other.mutation for other in group if other != one]) for one in group]
+        wrong, *now = observe([buggy, *mended])
+        wrong = wrong or [Outcome("bad", "crash")] * len(calls)
+        there = function._replace(last=function.last - text.count("\n") + buggy.count("\n"))
+        controls = tuple((calls[n], right[n]) for n in usable if wrong[n] == right[n])[:CALLS_KEPT]
+        issues = []
+        for one, fixed, outcomes in zip(group, mended, now, strict=True):
+            places = [n for n in usable if outcomes and outcomes[n] == right[n] != wrong[n] and wrong[n].usable]
+            checks = sorted((Check(calls[n], right[n], wrong[n]) for n in places), key=_plainness)
+            fix = _difference(buggy, fixed)
+            issues.append(Issue(there, one.mutation.kind, buggy, fix, tuple(checks[:CALLS_KEPT]), controls))
+        if all(issue.checks for issue in issues):
+            dropped.keep(len(issues))
+            commits.append(issues)
+        else:
+            # The others may still do without those that stay hidden.
+            visible = [one for one, issue in zip(group, issues, strict=True) if issue.checks]
+            dropped.drop("hidden by another bug of the function", count=len(group) - len(visible))
+            shown = visible + shown
     if shown:
-        result.mutations.drop("not needed, or no second bug of the function beside it", count=len(shown))
-    if result.batches:
-        result.functions.keep()
+        dropped.drop("not needed, or no second bug of the function beside it", count=len(shown))
+    if commits:
+        functions.keep()
     else:
-        result.functions.drop("fewer than two bugs that show", {"function": function.qualname})
-    return result
-
-
-def _calls(probe: Probe, seed: str) -> tuple[list[Call], list[Outcome]]:
-    """Invented calls whose outcome is the same in another process."""
-    invented = probe.invent(seed, _TRIES, _CALLS)
-    again = probe.observe([call for call, _ in invented], []) or []
-    same = [(call, now) for (call, before), now in zip(invented, again, strict=False) if now.usable and now == before]
-    return [call for call, _ in same], [outcome for _, outcome in same]
+        functions.drop("fewer than two bugs that show", named)
+    return commits, funnel
 
 
 def _varied(mutations: list[Mutation], draw: random.Random) -> list[Mutation]:
     """In random order, but one of each kind before a second one of any."""
-    shuffled = draw.sample(mutations, len(mutations))
     rank: Counter[str] = Counter()
     ranked = []
-    for mutation in shuffled:
+    for mutation in draw.sample(mutations, len(mutations)):
         ranked.append((rank[mutation.kind], mutation))
         rank[mutation.kind] += 1
     return [mutation for _, mutation in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def _differences(probe: Probe, mutation: Mutation, calls: list[Call], reference: list[Outcome]) -> tuple[str, set[int]]:
-    """A reason to drop the mutation, or the calls that give something else with it."""
-    try:
-        ast.parse(probe.source([mutation]))
-    except (SyntaxError, ValueError):
-        return "does not compile", set()
-    observed = probe.observe(calls, [mutation])
-    if observed is None:
-        return "ended by a limit, or crashed", set()
-    differing = {i for i, (a, b) in enumerate(zip(observed, reference, strict=True)) if a != b and a.usable}
-    if differing:
-        return "", differing
-    bad = next((outcome.text for outcome in observed if not outcome.usable), "")
-    return f"only {bad} outcomes" if bad else "no call changes", set()
-
-
-def _group(shown: list[tuple[Mutation, set[int]]], size: int) -> list[Mutation]:
+def _group(shown: list[_Shown], size: int) -> list[_Shown]:
     """Up to ``size`` mutations on separate lines, each with a call that none of the others changes."""
-    group: list[tuple[Mutation, set[int]]] = []
-    for item in shown:
-        if len(group) == size:
-            break
-        if any(item[0].near(other) for other, _ in group):
-            continue
-        wider = [*group, item]
-        if all(own - set().union(*(c for m, c in wider if m is not mutation)) for mutation, own in wider):
+    group: list[_Shown] = []
+    for one in shown:
+        wider = [*group, one]
+        times = Counter(call for member in wider for call in member.calls)
+        alone = all(any(times[call] == 1 for call in member.calls) for member in wider)
+        if len(group) < size and alone and not any(one.mutation.near(other.mutation) for other in group):
             group = wider
-    return [mutation for mutation, _ in group]
-
-
-def _batch(
-    probe: Probe, group: list[Mutation], calls: list[Call], reference: list[Outcome], stage: Stage
-) -> Batch | None:
-    """Bugs of the group that show and go away one by one; those that do not leave the group and it is tried again."""
-    while len(group) >= FEWEST_BUGS:
-        together = probe.observe(calls, group)
-        if together is None:
-            stage.drop("ended by a limit, or crashed", count=len(group))
-            return None
-        bugs, hidden = [], []
-        for mutation in group:
-            mended = probe.observe(calls, [other for other in group if other != mutation]) or []
-            showing = [
-                Check(call, right, wrong)
-                for call, right, wrong, now in zip(calls, reference, together, mended, strict=False)
-                if now == right and wrong != right and wrong.usable
-            ]
-            showing.sort(key=_plainness)
-            if showing:
-                bugs.append(Bug(probe.function, mutation, tuple(showing[:_CHECKS])))
-            else:
-                hidden.append(mutation)
-        if not hidden:
-            controls = [(c, r) for c, r, now in zip(calls, reference, together, strict=True) if now == r]
-            return Batch(probe.function, tuple(bugs), tuple(controls[:_CHECKS]))
-        stage.drop("hidden by another bug of the function", count=len(hidden))
-        group = [mutation for mutation in group if mutation not in hidden]
-    if group:
-        stage.drop("not needed, or no second bug of the function beside it", count=len(group))
-    return None
+    return group
 
 
 def _plainness(check: Check) -> tuple[bool, int]:
     """Values before errors, short before long: what a person would report."""
     error = "error" in (check.expected.kind, check.actual.kind)
     return error, len(check.call.text) + len(check.expected.text) + len(check.actual.text)
+
+
+def same_ends(one: Sequence[Any], other: Sequence[Any]) -> tuple[int, int]:
+    """How many items are the same at the start, and of the rest at the end."""
+    start = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
+    rest = zip(one[start:][::-1], other[start:][::-1], strict=False)
+    return start, len(list(takewhile(lambda pair: pair[0] == pair[1], rest)))
+
+
+def _difference(before: str, after: str) -> Fix:
+    """The smallest run of whole lines that turns ``before`` into ``after``."""
+    a, b = before.split("\n"), after.split("\n")
+    start, end = same_ends(a, b)
+    return Fix(start + 1, tuple(a[start : len(a) - end]), tuple(b[start : len(b) - end]))

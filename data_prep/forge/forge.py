@@ -1,38 +1,38 @@
-"""From a library to a file of runs: screen functions, pack bugs into commits, let agents work, write."""
+"""From a library to a file of runs: screen functions, commit bugs, let agents work, write.
+
+A run is a record in the format that mini-swe-agent writes.
+"""
 
 from __future__ import annotations
 
-import math
+import gzip
+import importlib.metadata
+import json
+import lzma
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from contextrl_verl.pairs.whole_file import write_whole
 from data_prep.common.funnel import Funnel, Stage
 from data_prep.forge.agent import Agent
-from data_prep.forge.base import Issue, build, packed
-from data_prep.forge.bugs import Batch, Screened, screen
-from data_prep.forge.library import ForgeError, Library, find_library
+from data_prep.forge.bugs import Issue, screen
 from data_prep.forge.mutate import Function, Mutation, functions
-from data_prep.forge.probe import observe
-from data_prep.forge.record import record, write_runs
-from data_prep.forge.sandbox import Sandbox
-
-DEFAULT_LIBRARY = "rich"
+from data_prep.forge.sandbox import ForgeError, Sandbox
 
 
-@dataclass(frozen=True)
-class Forged:
-    """What was written."""
+class Forged(NamedTuple):
+    """How many runs were written, how many of them mend their issue, on how many commits; and the counts."""
 
     runs: int
     resolved: int
@@ -40,12 +40,49 @@ class Forged:
     funnel: Funnel
 
 
-@dataclass(frozen=True)
-class _Made:
-    """What one commit gave."""
+class Library(NamedTuple):
+    """An installed distribution of plain Python; ``files`` of its packages lie under ``root``."""
 
-    runs: tuple[dict[str, Any], ...]
-    issues: Stage
+    name: str
+    version: str
+    files: tuple[str, ...]
+    root: Path
+
+    def texts(self) -> dict[str, str]:
+        """The modules by path, without those that are not UTF-8 or whose lines do not all end in a newline."""
+        modules = [path for path in self.files if path.endswith(".py")]
+        texts = {path: (self.root / path).read_bytes().decode("utf-8", "replace") for path in modules}
+        return {path: text for path, text in texts.items() if text.endswith("\n") and not set(text) & set("\r\f\ufffd")}
+
+
+def find_library(name: str) -> Library:
+    """The installed distribution ``name``.
+
+    Raises ForgeError when the name is not a distribution's name, is not installed, or has no plain Python files.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", name):
+        raise ForgeError(
+            f"--library {name!r} is not the name of a distribution; use letters, digits, '.', '_' and '-', as in 'rich'"
+        )
+    try:
+        found = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise ForgeError(f"--library {name}: no such distribution is installed; install it with pip") from None
+    root = Path(str(found.locate_file(""))).resolve()
+    # Not metadata, scripts elsewhere, or byte code.
+    listed = [path for path in found.files or () if not {"/", "..", "__pycache__"} & set(path.parts)]
+    metadata = (".dist-info", ".egg-info", ".data", ".pth")
+    inside = [path for path in listed if not path.parts[0].endswith(metadata) and (root / path).is_file()]
+    files = tuple(sorted(map(str, inside)))
+    binary = [path for path in files if path.endswith((".so", ".pyd", ".dylib", ".dll"))]
+    if binary:
+        raise ForgeError(f"--library {name} is not pure Python: it holds {binary[0]}; name another library")
+    if not any(path.endswith(".py") for path in files):
+        raise ForgeError(
+            f"--library {name}: the installed distribution lists no .py file (an editable install lists none); "
+            "install it from a wheel, or name another library"
+        )
+    return Library(re.sub(r"[-_.]+", "-", name).lower(), found.version, files, root)
 
 
 def forge(library: str, runs: int, out: Path, seed: int, workers: int | None = None, progress: bool = True) -> Forged:
@@ -54,114 +91,66 @@ def forge(library: str, runs: int, out: Path, seed: int, workers: int | None = N
     The same library version, Python, seed and number of runs give the same bytes, whatever the number of workers.
     Raises ForgeError for a library that is not there or too small, and leaves nothing under the name of ``out`` then.
     """
-    if runs < 1:
-        raise ForgeError(f"--runs {runs}: there is nothing to write; ask for at least one run")
+    compress = _compressor(out)
     found = find_library(library)
-    _need("bash", "git")
-    count = workers or os.cpu_count() or 1
+    for program in ("bash", "git"):
+        if shutil.which(program) is None:
+            raise ForgeError(f"{program} is not installed here, and the forge's agents work with it; install it")
     funnel = Funnel()
     with tempfile.TemporaryDirectory(prefix="forge-") as folder:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(folder, found)) as pool:
+        with ProcessPoolExecutor(workers or os.cpu_count(), context, _start, (folder, found)) as pool:
             try:
-                records = _records(pool, count, found, runs, seed, funnel, progress)
-                made = write_runs(out, records)
+                made = list(_runs(pool, found, runs, seed, funnel, progress))
             finally:
                 pool.shutdown(cancel_futures=True)
     funnel.check()
-    return Forged(len(made), sum(made), funnel.stage("commits", "commits").left, funnel)
+    lines = (json.dumps(run, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n" for run in made)
+    write_whole(out, compress(b"".join(lines)))
+    commits = {run["base_commit"] for run in made}
+    return Forged(len(made), sum(run["resolved"] for run in made), len(commits), funnel)
 
 
-def _records(
-    pool: ProcessPoolExecutor, count: int, found: Library, runs: int, seed: int, funnel: Funnel, progress: bool
+def _compressor(out: Path) -> Callable[[bytes], bytes]:
+    if out.name.endswith(".jsonl.zst"):
+        import zstandard
+
+        return zstandard.ZstdCompressor(level=10).compress
+    known = {".jsonl": bytes, ".jsonl.gz": partial(gzip.compress, mtime=0), ".jsonl.xz": lzma.compress}
+    for ending, compress in known.items():
+        if out.name.endswith(ending):
+            return compress
+    raise ForgeError(f"--out {out}: write to a name that ends in {', '.join(known)} or .jsonl.zst")
+
+
+def _runs(
+    pool: ProcessPoolExecutor, found: Library, runs: int, seed: int, funnel: Funnel, progress: bool
 ) -> Iterator[dict[str, Any]]:
-    """The records in order; more functions are screened as long as there are too few."""
-    waiting = _candidates(found, seed)
-    if not waiting:
-        raise ForgeError(f"--library {found.name}: it has no function that can be mutated; name a larger library")
-    numbered = iter(enumerate(waiting))
-    written = tried = 0
-    with (
-        tqdm(total=len(waiting), unit="function", desc="screening", disable=not progress, leave=False) as screening,
-        tqdm(total=runs, unit="run", desc="runs", disable=not progress) as bar,
-    ):
-        while written < runs:
-            # One in six is lost to other bugs of its commit.
-            need = math.ceil((runs - written) * 1.2)
-            batches: list[Batch] = []
-            for result in _in_order(pool, count, _screen, ((item, f"{seed}/{n}") for n, item in numbered)):
-                screening.update()
-                tried += 1
-                funnel.stage("functions", "functions").add(result.functions)
-                funnel.stage("mutations", "mutations").add(result.mutations)
-                batches += result.batches
-                screening.set_postfix(bugs=sum(len(batch.bugs) for batch in batches), refresh=False)
-                if sum(len(batch.bugs) for batch in batches) >= need:
-                    break
-            if not batches:
-                raise ForgeError(
-                    f"--runs {runs}: {found.name} {found.version} gives only {written} runs with --seed {seed}, "
-                    f"although all of its {tried} functions were tried; ask for fewer, or name a larger library"
-                )
-            commits = ((commit, f"{seed}/commit {n}") for n, commit in enumerate(packed(batches), tried))
-            for made in _in_order(pool, count, _work, commits):
-                funnel.stage("issues", "issues").add(made.issues)
-                stage = funnel.stage("commits", "commits")
-                if not made.runs:
-                    stage.drop("no issue was left")
-                    continue
-                stage.keep()
-                for run in made.runs:
-                    if written == runs:
-                        funnel.stage("runs").drop("more than asked for")
-                        continue
-                    written += 1
-                    bar.update()
-                    funnel.stage("runs").keep()
-                    yield {"instance_id": f"forge__{found.name}-{written}", **run}
+    """The records in order; functions are worked on until there are enough."""
+    candidates = [item for path, text in found.texts().items() for item in functions(path, text)]
+    random.Random(f"{seed}/order").shuffle(candidates)
+    # Functions of modules come first, because calls of methods are found less often.
+    candidates.sort(key=lambda candidate: "." in candidate[0].qualname)
+    works = [(*candidate, f"{seed}/{number}") for number, candidate in enumerate(candidates)]
+    written, stage = 0, Stage(name="runs")
+    with tqdm(total=runs, unit="run", disable=not progress) as bar:
+        for made, counts in pool.map(_work, works):
+            funnel.add(counts)
+            for run in made:
                 if written == runs:
-                    return
-
-
-def _need(*programs: str) -> None:
-    for program in programs:
-        if shutil.which(program) is None:
-            raise ForgeError(f"{program} is not installed here, and the forge's agents work with it; install {program}")
-
-
-def _candidates(found: Library, seed: int) -> list[tuple[str, Function, list[Mutation]]]:
-    """All functions in random order; those of modules first, because calls of methods are found less often."""
-    items = []
-    for path in found.modules:
-        text = _text(found.root / path)
-        if text is not None:
-            items += [(path, function, mutations) for function, mutations in functions(path, text)]
-    random.Random(f"{seed}/order").shuffle(items)
-    return sorted(items, key=lambda item: "." in item[1].qualname)
-
-
-def _text(path: Path) -> str | None:
-    """The text of a module as it is on disk; None for one that is not UTF-8 or has other line ends than newlines."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return None if "\r" in text or "\f" in text else text
-
-
-def _in_order(pool: ProcessPoolExecutor, count: int, step: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:
-    """Results in the order of the items, with no more than two items per worker under way."""
-    under_way: deque[Future[Any]] = deque()
-    try:
-        while True:
-            while len(under_way) < 2 * count and (item := next(items, None)) is not None:
-                under_way.append(pool.submit(step, item))
-            if not under_way:
+                    stage.drop("more than asked for")
+                    continue
+                written += 1
+                stage.keep()
+                bar.update()
+                yield {"instance_id": f"forge__{found.name}-{written}", **run}
+            if written == runs:
+                funnel.add(Funnel(stages=[stage]))
                 return
-            yield under_way.popleft().result()
-    finally:
-        for future in under_way:
-            future.cancel()
+    raise ForgeError(
+        f"--runs {runs}: {found.name} {found.version} gives only {written} runs with --seed {seed}, although all of "
+        f"its {len(candidates)} functions were tried; ask for fewer, or name a larger library"
+    )
 
 
 _worker: dict[str, Any] = {}
@@ -170,48 +159,46 @@ _worker: dict[str, Any] = {}
 def _start(folder: str, found: Library) -> None:
     """Makes the worker's own scratch folder with the library in it."""
     sandbox = Sandbox(Path(tempfile.mkdtemp(dir=folder)))
-    found.copy_to(sandbox.work)
-    sandbox.compile(list(found.modules))
-    _worker.update(sandbox=sandbox, library=found)
+    for path in found.files:
+        target = sandbox.work / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found.root / path, target)
+    sandbox.write(texts := found.texts())
+    _worker.update(sandbox=sandbox, library=found, texts=texts)
 
 
-def _screen(item: tuple[tuple[str, Function, list[Mutation]], str]) -> Screened:
-    (path, function, mutations), seed = item
-    text = _text(_worker["library"].root / path)
-    assert text is not None
-    return screen(_worker["sandbox"], function, mutations, text, seed)
-
-
-def _work(item: tuple[list[Batch], str]) -> _Made:
-    """Build a commit and let an agent work on each of its issues."""
-    batches, seed = item
-    sandbox, found = _worker["sandbox"], _worker["library"]
-    originals = {batch.function.path: (found.root / batch.function.path).read_bytes().decode() for batch in batches}
-    stage = Stage(name="issues", unit="issues")
+def _work(item: tuple[Function, list[Mutation], str]) -> tuple[list[dict[str, Any]], Funnel]:
+    """Commit the bugs of a function and let an agent work on each issue; records without their ``instance_id``."""
+    function, mutations, seed = item
+    sandbox, found, text = _worker["sandbox"], _worker["library"], _worker["texts"][function.path]
+    commits, funnel = screen(sandbox, function, mutations, text, seed)
     made = []
-    try:
-        commit, issues = build(sandbox, batches, originals, stage)
-        for number, issue in enumerate(issues):
-            agent = Agent(sandbox, issue, f"{seed}/{number}")
+    for number, issues in enumerate(commits):
+        sandbox.write({function.path: issues[0].text})
+        commit = sandbox.commit("Import the sources")
+        for place, issue in enumerate(issues):
+            agent = Agent(sandbox, issue, f"{seed}/{number}/{place}")
             patch = agent.work()
-            resolved = _resolved(sandbox, issue, patch)
-            made.append(record(agent.messages, patch, resolved, commit, found.name, found.version))
-    finally:
-        sandbox.restore()
-        for path, text in originals.items():
-            (sandbox.work / path).write_bytes(text.encode("utf-8"))
-        sandbox.compile(list(originals))
-    return _Made(tuple(made), stage)
+            calls = sum(message["role"] == "assistant" for message in agent.messages)
+            stats = {"instance_cost": 0.0, "api_calls": calls}
+            record = {
+                "trajectory_format": "mini-swe-agent-1",
+                "resolved": _resolved(sandbox, issue, patch),
+                "base_commit": commit,
+                "forge": {"library": found.name, "version": found.version},
+                "info": {"exit_status": "Submitted", "submission": patch, "model_stats": stats},
+                "messages": agent.messages,
+            }
+            made.append(record)
+        sandbox.write({function.path: text})
+    return made, funnel
 
 
 def _resolved(sandbox: Sandbox, issue: Issue, patch: str) -> bool:
     """Whether the submitted diff, applied to the commit, makes the issue's calls right and leaves the others."""
     sandbox.restore()
-    if not patch or sandbox.run("git apply -", patch).returncode:
-        sandbox.restore()
-        return False
-    calls = [check.call for check in issue.bug.checks] + [call for call, _ in issue.controls]
-    wanted = [check.expected for check in issue.bug.checks] + [outcome for _, outcome in issue.controls]
-    observed = observe(sandbox, calls)
+    applied = patch and not sandbox.run("git apply -", patch).returncode
+    wanted = [*((check.call, check.expected) for check in issue.checks), *issue.controls]
+    (observed,) = sandbox.observe(issue.function.module, [({}, [call for call, _ in wanted])])
     sandbox.restore()
-    return observed == wanted
+    return bool(applied) and observed == [outcome for _, outcome in wanted]

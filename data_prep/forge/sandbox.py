@@ -2,146 +2,164 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
+import json
 import os
-import py_compile
-import resource
-import select
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from py_compile import PycInvalidationMode
+from typing import Any, NamedTuple
 
-from data_prep.forge.library import ForgeError
+from contextrl_verl.errors import UserError
 
 # How the working folder is called in everything that is recorded, wherever the scratch folder really is.
 WORKPLACE = "/testbed"
-_INSIDE = Path(__file__).parent / "inside"
 _DATE = "2024-01-01T00:00:00 +0000"
+_ENVIRONMENT = {
+    **{"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "TERM": "dumb", "COLUMNS": "80", "LINES": "24"},
+    **{"PAGER": "cat", "PYTHONHASHSEED": "0", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+    **{"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull},
+    **{"GIT_AUTHOR_NAME": "forge", "GIT_AUTHOR_EMAIL": "forge@localhost", "GIT_AUTHOR_DATE": _DATE},
+    **{"GIT_COMMITTER_NAME": "forge", "GIT_COMMITTER_EMAIL": "forge@localhost", "GIT_COMMITTER_DATE": _DATE},
+}
+# One question to inside/observe.py may take so long, and a process of it so much of the processor.
+_QUESTION_SECONDS = 10
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one command may use."""
-
-    seconds: int = 20
-    memory: int = 1 << 30
-    file_bytes: int = 1 << 24
+class ForgeError(UserError, ValueError):
+    """Something the user asked for that cannot be done: says what, and what to do."""
 
 
-@dataclass(frozen=True)
-class Finished:
-    """What a command did.
-
-    Attributes:
-        returncode: of the shell; 124 when the time was up.
-        output: standard output and error in the order in which they were written, with the machine's folders renamed.
-        timed_out: whether it was ended for taking too long.
-    """
+class Finished(NamedTuple):
+    """The shell's exit status (128 and the signal's number when it was ended), and standard output and error in the
+    order in which they were written, with the machine's folders renamed."""
 
     returncode: int
     output: str
-    timed_out: bool = False
+
+
+class Call(NamedTuple):
+    """One call as Python source."""
+
+    imports: tuple[str, ...]
+    text: str
+
+
+class Outcome(NamedTuple):
+    """What a call gave: the text of a ``value``, or an ``error``'s name and message; ``bad`` when it says nothing."""
+
+    kind: str
+    text: str
+
+    @property
+    def usable(self) -> bool:
+        return self.kind != "bad"
 
 
 class Sandbox:
-    """``root/testbed`` is where commands run; home and temporary files lie beside it."""
+    """``root/testbed`` is where commands run, each within the limits; home and temporary files lie beside it."""
 
-    def __init__(self, root: Path, limits: Limits | None = None) -> None:
+    def __init__(self, root: Path, *, seconds: int = 20, memory: int = 1 << 30, file_bytes: int = 1 << 24) -> None:
         self.root = root.resolve()
-        self.limits = limits or Limits()
+        self.seconds = seconds
+        self.limits = f"ulimit -t {seconds} -v {memory >> 10} -f {file_bytes >> 10} -c 0"
         self.work = self.root / "testbed"
-        self._captured = self.root / "captured"
-        for name in ("testbed", "home", "tmp", "bin", "inside"):
+        for name in ("testbed", "home", "tmp", "bin"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
-        for script in _INSIDE.glob("*.py"):
-            shutil.copyfile(script, self.root / "inside" / script.name)
+        shutil.copytree(Path(__file__).parent / "inside", self.root / "inside", ignore=lambda *_: ["__pycache__"])
         for name in ("python", "python3"):
             # Not a link: a virtual environment's interpreter finds its packages by the folder it lies in.
             wrapper = self.root / "bin" / name
             wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
             wrapper.chmod(0o755)
-        self._renamed = _renamed_folders(self.work, self.root)
-
-    def environment(self) -> dict[str, str]:
-        """Nothing of the user's environment but where the system's programs are."""
-        return {
+        # Nothing of the user's environment but where the system's programs are.
+        self._environment = _ENVIRONMENT | {
             "PATH": f"{self.root / 'bin'}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.root / "home"),
             "TMPDIR": str(self.root / "tmp"),
-            "LANG": "C.UTF-8",
-            "LC_ALL": "C.UTF-8",
-            "TZ": "UTC",
-            "TERM": "dumb",
-            "COLUMNS": "80",
-            "LINES": "24",
-            "PAGER": "cat",
-            "PYTHONHASHSEED": "0",
             "PYTHONPATH": str(self.root / "inside"),
-            "PYTHONNOUSERSITE": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "FORGE_ROOT": str(self.root),
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CEILING_DIRECTORIES": str(self.root),
-            "GIT_AUTHOR_NAME": "forge",
-            "GIT_AUTHOR_EMAIL": "forge@localhost",
-            "GIT_AUTHOR_DATE": _DATE,
-            "GIT_COMMITTER_NAME": "forge",
-            "GIT_COMMITTER_EMAIL": "forge@localhost",
-            "GIT_COMMITTER_DATE": _DATE,
         }
+        version = f"/usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
+        paths = sysconfig.get_paths()
+        places = {str(self.work): WORKPLACE, str(self.root): "/scratch", paths["stdlib"]: version}
+        places |= {paths["purelib"]: f"{version}/site-packages", sys.prefix: "/usr", sys.base_prefix: "/usr"}
+        places |= {os.path.realpath(real): shown for real, shown in places.items()}
+        self._places = sorted(places.items(), key=lambda place: -len(place[0]))
 
-    def start(self, command: str) -> subprocess.Popen[bytes]:
-        """Start a shell command in the working folder, talking through pipes; ``end`` it when done."""
-        return self._popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    def run(self, command: str, given: str = "", seconds: float | None = None) -> Finished:
+        """Run one shell command in the working folder with ``given`` on standard input.
 
-    def end(self, process: subprocess.Popen[bytes]) -> None:
-        """End a command and whatever it left behind in the background."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-        process.wait()
-
-    def run(self, command: str, given: str = "") -> Finished:
-        """Run one shell command in the working folder with ``given`` on standard input."""
-        timed_out = False
-        source = self.root / "given"
+        It is ended after ``seconds``, and with it whatever it left behind in the background.
+        """
+        source, captured = self.root / "given", self.root / "captured"
         source.write_text(given, encoding="utf-8")
         # Into a file, not a pipe: the size limit then bounds the output as well.
-        with open(self._captured, "wb") as output, open(source, "rb") as standard_input:
-            process = self._popen(command, stdin=standard_input, stdout=output, stderr=subprocess.STDOUT)
+        with open(captured, "wb") as output, open(source, "rb") as standard_input:
+            process = subprocess.Popen(
+                ["bash", "-c", f'{self.limits}; exec bash -c "$1"', "bash", command],
+                cwd=self.work,
+                env=self._environment,
+                start_new_session=True,
+                stdin=standard_input,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            timer = threading.Timer(seconds or self.seconds, _end, [process])
+            timer.start()
             try:
-                returncode = _wait(process, self.limits.seconds)
-            except subprocess.TimeoutExpired:
-                timed_out, returncode = True, 124
+                returncode = process.wait()
             finally:
-                self.end(process)
-        text = self._captured.read_bytes().decode("utf-8", "replace").replace("\0", "")
-        return Finished(returncode if returncode >= 0 else 128 - returncode, self.renamed(text), timed_out)
+                timer.cancel()
+                _end(process)
+        text = captured.read_bytes().decode("utf-8", "replace").replace("\0", "")
+        return Finished(returncode if returncode >= 0 else 128 - returncode, self._renamed(text))
 
-    def _popen(self, command: str, **streams: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            ["bash", "-c", command],
-            cwd=self.work,
-            env=self.environment(),
-            start_new_session=True,
-            preexec_fn=self._limit,
-            **streams,
-        )
-
-    def renamed(self, text: str) -> str:
+    def _renamed(self, text: str) -> str:
         """``text`` without the names of this machine's folders."""
-        for real, shown in self._renamed:
+        for real, shown in self._places:
             text = text.replace(real, shown)
         return text
+
+    def _answers(self, module: str, questions: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """What inside/observe.py says to each question about a module; None where it has no answer."""
+        folder = self.root / "answers"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        script = f"python {shlex.quote(str(self.root / 'inside' / 'observe.py'))} {shlex.quote(str(folder))}"
+        asked = [{"module": module, "files": {}, **question} for question in questions]
+        self.run(script, json.dumps(asked), self.seconds + _QUESTION_SECONDS * len(asked))
+        files = [folder / str(number) for number in range(len(asked))]
+        return [json.loads(self._renamed(file.read_text("utf-8"))) if file.exists() else None for file in files]
+
+    def observe(
+        self, module: str, questions: Iterable[tuple[Mapping[str, str], Sequence[Call]]]
+    ) -> list[list[Outcome] | None]:
+        """What calls give, each question in a new process that imports the library.
+
+        Args:
+            module: where the calls' function is.
+            questions: texts that some of the library's files have instead of those on disk, by path, and the calls.
+
+        Returns:
+            Outcomes by question; None where the process was ended or crashed.
+        """
+        answers = self._answers(module, [{"files": files, "calls": calls} for files, calls in questions])
+        return [answer and [Outcome(*item) for item in answer] for answer in answers]
+
+    def invent(self, module: str, qualname: str, literals: Sequence[str | int], seed: str) -> list[Call]:
+        """Calls of a function that give a value or a meaningful error."""
+        (answer,) = self._answers(module, [{"invent": {"qualname": qualname, "literals": literals, "seed": seed}}])
+        return [Call(tuple(imports), text) for imports, text in answer or ()]
 
     def commit(self, message: str) -> str:
         """Make the working folder's state the one commit of a new repository; its hash is returned."""
@@ -154,22 +172,18 @@ class Sandbox:
             raise ForgeError(f"git could not make a repository: {done.output.strip()}; install git 2.28 or newer")
         return done.output.strip()
 
-    def compile(self, paths: list[str]) -> None:
-        """Byte code of the given files, each checked against its source's content at import.
+    def write(self, files: Mapping[str, str]) -> None:
+        """Write files of the working folder, with byte code that is checked against the source's content at import.
 
         Python's default is to compare the time of change, whole seconds, and the size; an edit that swaps one character
         within the second in which the file was compiled would go unseen.
         """
-        for path in paths:
-            source = self.work / path
-            target = source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
-            with contextlib.suppress(py_compile.PyCompileError, SyntaxError, ValueError):
-                py_compile.compile(
-                    str(source),
-                    str(target),
-                    doraise=True,
-                    invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH,
-                )
+        for name, text in files.items():
+            path = self.work / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode())
+            if path.suffix == ".py":
+                compileall.compile_file(path, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
 
     def restore(self) -> None:
         """Back to the commit, and empty home and temporary folders."""
@@ -180,38 +194,8 @@ class Sandbox:
             shutil.rmtree(self.root / name, ignore_errors=True)
             (self.root / name).mkdir()
 
-    def _limit(self) -> None:
-        limits = self.limits
-        resource.setrlimit(resource.RLIMIT_CPU, (limits.seconds, limits.seconds + 1))
-        resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> int:
-    """Like ``process.wait(seconds)``, which looks only twenty times a second, but at once where the system can."""
-    if hasattr(os, "pidfd_open"):
-        descriptor = os.pidfd_open(process.pid)
-        try:
-            if not select.select([descriptor], [], [], seconds)[0]:
-                raise subprocess.TimeoutExpired(process.args, seconds)
-        finally:
-            os.close(descriptor)
-        return process.wait()
-    return process.wait(seconds)
-
-
-def _renamed_folders(work: Path, root: Path) -> list[tuple[str, str]]:
-    """Longest first: the real folders that may show in output, and what stands for them."""
-    paths = sysconfig.get_paths()
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    found = {
-        str(work): WORKPLACE,
-        str(root): "/scratch",
-        paths["purelib"]: f"/usr/lib/{version}/site-packages",
-        paths["stdlib"]: f"/usr/lib/{version}",
-        sys.prefix: "/usr",
-        sys.base_prefix: "/usr",
-    }
-    resolved = {os.path.realpath(real): shown for real, shown in found.items()}
-    return sorted({**resolved, **found}.items(), key=lambda pair: (-len(pair[0]), pair[0]))
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a command's whole session."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)

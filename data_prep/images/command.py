@@ -52,10 +52,9 @@ def images(
 
     if out.suffix not in (".parquet", ".jsonl"):
         raise ConfigError(f"--out is {out}. Fix: a name that ends in .parquet or .jsonl.")
-    given = dict.fromkeys(("seed", "source.seed", "retrieve.seed", "edit.seed"), seed) | {"source.limit": questions}
-    if method is not None:
-        given["methods"] = [name.strip() for name in method.split(",")]
-    settings = load_settings(ImageSettings, config, set_ or [], **given)
+    own = dict.fromkeys(("seed", "source.seed", "retrieve.seed", "edit.seed"), seed) | {"source.limit": questions}
+    sets = [*(set_ or []), *(f"{name}={value}" for name, value in own.items() if value is not None)]
+    settings = load_settings(ImageSettings, config, sets, methods=method and method.replace(" ", "").split(","))
     if named := read_spec("--proposer", proposer, ProposerSpec):
         settings = replace(settings, edit=replace(settings.edit, proposer=named))
     if named := read_spec("--editor", editor, EditorSpec):

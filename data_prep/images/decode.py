@@ -7,12 +7,13 @@ them as they like.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -22,24 +23,17 @@ _BITS, _PHOTOMETRIC = 258, 262
 
 
 class ImageRejected(ValueError):
-    """A picture that is not used.
-
-    Attributes:
-        reason: short, for counting.
-        detail: what exactly; may be empty.
-    """
+    """A picture that is not used: ``reason`` is short, for counting; ``detail`` says what exactly, and may be empty."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
+        self.reason, self.detail = reason, detail
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
-@dataclass(frozen=True)
-class ImageLimits:
+class ImageLimits(BaseModel):
     """What a picture may be.
 
     Attributes:
@@ -49,10 +43,11 @@ class ImageLimits:
         max_ratio: longer over shorter side; vision models refuse stripes (Qwen-VL from 200 on).
     """
 
-    max_bytes: int = 32 << 20
-    max_pixels: int = 40_000_000
-    min_side: int = 8
-    max_ratio: float = 100.0
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    max_bytes: int = Field(32 << 20, ge=1)
+    max_pixels: int = Field(40_000_000, ge=1)
+    min_side: int = Field(8, ge=1)
+    max_ratio: float = Field(100.0, ge=1)
 
 
 def open_image(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
@@ -68,28 +63,23 @@ def open_image(data: bytes, limits: ImageLimits = ImageLimits()) -> Image.Image:
     Raises:
         ImageRejected: for every bad ``data``; nothing else is raised.
     """
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise ImageRejected("no bytes", type(data).__name__)
-    if len(data) == 0:
-        raise ImageRejected("empty picture")
     if len(data) > limits.max_bytes:
         raise ImageRejected("too many bytes", f"{len(data):,}, the limit is {limits.max_bytes:,}")
-    data = bytes(data)
     try:
         with _own_switches():
             return _decoded(data, limits)
     except ImageRejected:
         raise
     except UnidentifiedImageError:
-        known = data.startswith(_BEGINNINGS)
-        detail = "" if known else f"known ones: {', '.join(FORMATS)}"
-        raise ImageRejected("damaged picture" if known else "unknown format", detail) from None
+        reason = "damaged picture" if data.startswith(_BEGINNINGS) else "unknown format"
+        raise ImageRejected(reason, f"known ones: {', '.join(FORMATS)}") from None
     except Exception as error:  # decoders raise whatever bad data brings them to
-        raise ImageRejected("damaged picture", f"{type(error).__name__}: {_one_line(error)}") from None
+        raise ImageRejected("damaged picture", one_line(error)) from None
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+def one_line(error: BaseException) -> str:
+    """Kind and text of an error, cut, for a detail."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 @contextmanager
@@ -97,7 +87,10 @@ def _own_switches() -> Iterator[None]:
     before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
     try:
-        yield
+        with warnings.catch_warnings():
+            # PIL warns of what it then raises, or reads all the same.
+            warnings.simplefilter("ignore")
+            yield
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
 
@@ -112,8 +105,8 @@ def _decoded(data: bytes, limits: ImageLimits) -> Image.Image:
             raise ImageRejected("several frames", f"{image.format}; store the frame that is meant")
         image.load()
         _check_size(image.size, limits)
-        # TIFF turns itself; its tag is gone by now.
-        turn = 1 if image.format == "TIFF" else _orientation(image)
+        # TIFF turns itself.
+        turn = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
         plain = _rgb(image)
     plain.getexif().clear()
     plain.getexif()[_ORIENTATION] = turn
@@ -142,39 +135,27 @@ def _webp_canvas(data: bytes) -> tuple[int, int] | None:
     if kind == b"VP8L":
         bits = word(data[21:25], "little")
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if kind == b"VP8 ":
-        return word(data[26:28], "little") & 0x3FFF, word(data[28:30], "little") & 0x3FFF
-    return None
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(_ORIENTATION, 1)
-    except Exception as error:
-        raise ImageRejected("damaged metadata", f"EXIF: {type(error).__name__}: {_one_line(error)}") from None
+    return word(data[26:28], "little") & 0x3FFF, word(data[28:30], "little") & 0x3FFF
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """A new picture of mode RGB with the same pixels."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return _from_16_bits(image)
-    if image.mode in ("I", "F"):
-        raise ImageRejected("unknown range of values", f"{image.format} of mode {image.mode}; store 8 or 16 bits")
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(image, mask=image.getchannel("A"))
-        return white
-    if image.mode == "LAB":
-        raise ImageRejected("unknown colours", f"{image.format} of mode {image.mode}; store RGB")
-    return image.convert("RGB")
+    if image.mode in ("I", "F", "LAB"):
+        raise ImageRejected("unknown range of values", f"{image.format} of mode {image.mode}; store 8 or 16 bits, RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image)
+    return white
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.uint32)
     tags = getattr(image, "tag_v2", {})
-    bits = tags.get(_BITS, (16,))[0]
-    top = (1 << bits) - 1
+    top = (1 << tags.get(_BITS, (16,))[0]) - 1
     if tags.get(_PHOTOMETRIC) == 0:
         values = top - np.minimum(values, top)
     grey = ((np.minimum(values, top) * 255 + top // 2) // top).astype(np.uint8)

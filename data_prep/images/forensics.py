@@ -35,14 +35,13 @@ def picture_features(image: Image.Image) -> dict[str, float]:
     """The features of :func:`image_features` that pixels alone give, of an RGB picture."""
     from scipy import ndimage
 
-    pixels = np.asarray(image, dtype=np.float64)
-    light = pixels @ (0.299, 0.587, 0.114)
-    count = light.size
+    levels = np.asarray(image)
+    light = levels @ (0.299, 0.587, 0.114)
     residual = light - ndimage.median_filter(light, 3, mode="nearest")
-    laplacian = ndimage.laplace(light, mode="nearest")
-    step_down, step_right = np.abs(np.diff(light, axis=0)), np.abs(np.diff(light, axis=1))
-    colours = np.unique(np.asarray(image).reshape(-1, 3), axis=0, return_counts=True)[1]
-    shares = colours / count
+    down, right = (np.abs(np.diff(light, axis=axis)) for axis in (0, 1))
+    steps = np.concatenate([down.ravel(), right.ravel()])
+    counts = np.unique(levels.reshape(-1, 3), axis=0, return_counts=True)[1]
+    shares = counts / light.size
     return {
         "width": float(image.width),
         "height": float(image.height),
@@ -51,21 +50,17 @@ def picture_features(image: Image.Image) -> dict[str, float]:
         "noise_energy": float(np.mean(residual**2)),
         "noise_median": float(np.median(np.abs(residual))),
         "high_frequency_share": _high_frequencies(light),
-        "blockiness": _blockiness(step_down, step_right),
-        "sharpness": float(laplacian.var()),
-        "steepest": float(max(step_down.max(initial=0.0), step_right.max(initial=0.0))),
-        "colours": float(len(colours)),
+        "blockiness": _blockiness(down, right),
+        "sharpness": float(ndimage.laplace(light, mode="nearest").var()),
+        "steepest": float(steps.max(initial=0.0)),
+        "colours": float(len(counts)),
         "colour_entropy": float(-(shares * np.log2(shares)).sum()),
-        "rare_colours": float((colours == 1).sum() / len(colours)),
-        "edges": float(((step_down > _EDGE).sum() + (step_right > _EDGE).sum()) / (2 * count)),
-        "small_steps": float((_between(step_down) + _between(step_right)) / (2 * count)),
-        "odd_levels": float(np.mean(np.asarray(image) & 1)),
-        "saturated": float(np.mean((pixels == 0) | (pixels == 255))),
+        "rare_colours": float((counts == 1).sum() / len(counts)),
+        "edges": float((steps > _EDGE).sum() / (2 * light.size)),
+        "small_steps": float(((steps > 0.5) & (steps <= _EDGE)).sum() / (2 * light.size)),
+        "odd_levels": float(np.mean(levels & 1)),
+        "saturated": float(np.mean((levels == 0) | (levels == 255))),
     }
-
-
-def _between(steps: np.ndarray) -> int:
-    return int(((steps > 0.5) & (steps <= _EDGE)).sum())
 
 
 def _size(image: Image.Image, **options: object) -> int:
@@ -83,15 +78,14 @@ def _high_frequencies(light: np.ndarray) -> float:
     return float(energy[np.maximum(down, right) > 0.25].sum() / whole) if whole > 1e-6 else 0.0
 
 
-def _blockiness(step_down: np.ndarray, step_right: np.ndarray) -> float:
+def _blockiness(down: np.ndarray, right: np.ndarray) -> float:
     """How much steeper the picture is across the borders of 8x8 blocks than elsewhere; 0 for none.
 
     A flat picture has no steps at all, so the ratio gets a floor.
     """
     ratios = []
-    for steps in (step_down, step_right.T):
-        border = np.zeros(len(steps), dtype=bool)
-        border[7::8] = True
+    for steps in (down, right.T):
+        border = np.arange(len(steps)) % 8 == 7
         if border.any() and not border.all():
             ratios.append((steps[border].mean() + 0.05) / (steps[~border].mean() + 0.05))
     return float(np.mean(ratios) - 1) if ratios else 0.0

@@ -56,9 +56,10 @@ class ImageCouple:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def write_items(items: Iterable[VqaItem], path: Path) -> None:
-    """Write items, in order."""
-    _write(items, path)
+def write_records(records: Iterable[VqaItem | ImageCouple], path: Path) -> None:
+    """Write items or couples, in order."""
+    with path.open("w", encoding="ascii") as file:
+        file.writelines(json.dumps(asdict(record), sort_keys=True) + "\n" for record in records)
 
 
 def read_items(paths: Sequence[Path]) -> Iterator[VqaItem]:
@@ -66,21 +67,10 @@ def read_items(paths: Sequence[Path]) -> Iterator[VqaItem]:
     return (VqaItem(**record) for record in _records(paths))
 
 
-def write_couples(couples: Iterable[ImageCouple], path: Path) -> None:
-    """Write couples, in order."""
-    _write(couples, path)
-
-
 def read_couples(paths: Sequence[Path]) -> Iterator[ImageCouple]:
     """The couples of several files, in order."""
     for record in _records(paths):
-        record |= {name: tuple(record[name]) for name in ("images", "answers", "provenance")}
-        yield ImageCouple(**record)
-
-
-def _write(records: Iterable[Any], path: Path) -> None:
-    with path.open("w", encoding="ascii") as file:
-        file.writelines(json.dumps(asdict(record), sort_keys=True) + "\n" for record in records)
+        yield ImageCouple(**record | {name: tuple(record[name]) for name in ("images", "answers", "provenance")})
 
 
 def _records(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:

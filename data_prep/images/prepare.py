@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -15,24 +15,20 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 import contextrl_verl
-from contextrl_verl.errors import ConfigError
-from contextrl_verl.pairs import Context, ImageRef
+from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import PairFile, write_pairs
 from data_prep.common.funnel import Funnel
 from data_prep.common.pipeline import Engine, PipelineError, fingerprint, remove, run_parts, total
 from data_prep.common.splits import assign_components, read_shares
-from data_prep.images.build import build_part, plan_build
-from data_prep.images.edit.run import Edited, EditSettings, edit_here, edit_part, estimate, plan_edits
-from data_prep.images.embed import embed_part, in_one_process, load_embeddings, make_embedder, plan_embed
-from data_prep.images.item import ImageCouple, Method, VqaItem, read_couples, write_couples, write_items
+from data_prep.images.edit.run import EditSettings, edit_here, edit_part, estimate, plan_edits
+from data_prep.images.embed.parts import embed_part, load_embeddings, make_embedder, plan_embed
+from data_prep.images.item import ImageCouple, Method, VqaItem, read_couples, read_items, write_records
 from data_prep.images.retrieve import RetrieveSettings, find_image_couples
-from data_prep.images.sources import SourceOptions, describe_source, load_items, plan_source, scan_images
+from data_prep.images.sources import SourceOptions, distinct, plan_source, scan_images
 from data_prep.images.store import ImageStore
 from data_prep.report.page import Example, Histogram, write_report
 from data_prep.verify.rules import RuleSettings
-from data_prep.verify.write import Concluded, Judging, UnjudgedError, conclude, nothing_left, spread
-
-METHODS: tuple[Method, ...] = ("retrieve", "edit")
+from data_prep.verify.write import Judging, UnjudgedError, Verification, conclude, nothing_left, spread
 
 
 @dataclass(frozen=True)
@@ -42,12 +38,12 @@ class ImageSettings:
     Attributes:
         source: how it is read.
         methods: how couples are made.
-        embedder: see :func:`data_prep.images.embed.make_embedder`.
+        embedder: see :func:`data_prep.images.embed.parts.make_embedder`.
         splits: shares of the splits; no picture is in two of them.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[Method, ...] = ("retrieve", "edit")
     embedder: str = "descriptor"
     retrieve: RetrieveSettings = field(default_factory=RetrieveSettings)
     edit: EditSettings = field(default_factory=EditSettings)
@@ -56,8 +52,6 @@ class ImageSettings:
 
     def __post_init__(self) -> None:
         read_shares(self.splits)
-        if not self.methods or set(self.methods) - set(METHODS) or len(set(self.methods)) < len(self.methods):
-            raise ConfigError(f"--method is {','.join(self.methods)!r}. Fix: retrieve, edit, or retrieve,edit.")
 
     def summary(self) -> dict[str, Any]:
         """JSON values."""
@@ -66,24 +60,14 @@ class ImageSettings:
 
 @dataclass(frozen=True)
 class _Job:
-    """A source that was read.
-
-    Attributes:
-        work: folder of this job; deleting its parent forgets the job.
-        run: engine, workers and progress of :func:`data_prep.common.pipeline.run_parts`.
-        store: the pictures.
-        listed: file of ``items``.
-        usage: of the endpoints that proposed and edited.
-    """
+    """A source that was read; deleting the parent of ``work`` forgets it."""
 
     settings: ImageSettings
     work: Path
-    run: dict[str, Any]
+    run: dict[str, Any]  # engine, workers and progress of run_parts
     funnel: Funnel
     store: ImageStore
     items: list[VqaItem]
-    listed: Path
-    usage: dict[str, Any] = field(default_factory=dict)
 
 
 def prepare_images(
@@ -97,7 +81,7 @@ def prepare_images(
     gpus: float = 0,
     keep_work: bool = False,
     progress: bool = True,
-    judging: Judging | None = None,
+    judging: Judging = Judging(),
 ) -> dict[str, Any]:
     """Write ``out`` (and the report) and return the summary; resumable like the trajectory side.
 
@@ -110,9 +94,22 @@ def prepare_images(
         UnjudgedError: an endpoint could not see everything; what is done is kept.
     """
     started = time.monotonic()
-    judging = judging or Judging()
     job = _read(source, out, settings, {"engine": engine, "workers": workers, "progress": progress})
-    candidates = _candidates(job, gpus, judging.allow_unjudged)
+    couples: list[ImageCouple] = []
+    usage: dict[str, Any] = {}
+    if "retrieve" in settings.methods:
+        couples += _retrieved(job, gpus)
+    if "edit" in settings.methods:
+        edited, usage = _edited(job, gpus, judging.allow_unjudged)
+        couples += edited
+    if not couples:
+        raise PipelineError(nothing_left(job.funnel))
+    splits = assign_components([one.images for one in couples], read_shares(settings.splits), seed=settings.seed)
+    pairs = chain.from_iterable(
+        pairs_of(couple, job.store, split) for couple, split in zip(couples, splits, strict=True)
+    )
+    candidates = job.work / "pairs.parquet"
+    write_pairs(pairs, candidates)
     concluded = conclude(candidates, out, RuleSettings(), judging, job.funnel)
     summary = {
         "contextrl_verl_version": contextrl_verl.__version__,
@@ -122,7 +119,7 @@ def prepare_images(
         "methods": dict(Counter(pair.provenance["method"] for pair in PairFile(out))),
         "settings": settings.summary(),
         **concluded.summary(),
-        **job.usage,
+        **usage,
         "seconds": round(time.monotonic() - started, 1),
         "stages": [stage.summary() for stage in job.funnel],
     }
@@ -138,127 +135,136 @@ def edit_costs(
 ) -> Iterator[str]:
     """Sentences about what proposer and editor would cost; reads the source, asks nothing."""
     job = _read(source, out, settings, {"engine": engine, "workers": workers, "progress": True})
-    parts = plan_edits([job.listed], job.store.folder, settings.edit, Funnel())
-    yield from estimate([VqaItem(**row) for part in parts for row in part["items"]], job.store.folder, settings.edit)
+    items = [VqaItem(**row) for part in _edit_parts(job) for row in part["items"]]
+    yield from estimate(items, job.store.folder, settings.edit)
 
 
 def _read(source: str, out: Path, settings: ImageSettings, run: dict[str, Any]) -> _Job:
+    parts = plan_source(source, settings.source)
     embedder = make_embedder(settings.embedder).name if "retrieve" in settings.methods else ""
-    described = [describe_source(source, settings.source), embedder]
-    work = out.with_name(f".{out.name}.work") / fingerprint([contextrl_verl.__version__, described, settings.summary()])
-    store = ImageStore(work / "pictures")
-    parts = [{**part, "store": str(store.folder.resolve())} for part in plan_source(source, settings.source)]
+    name = fingerprint([contextrl_verl.__version__, parts, embedder, settings.summary()])
+    work = out.with_name(f".{out.name}.work") / name
+    store = ImageStore((work / "pictures").resolve())
+    parts = [{**part, "store": str(store.folder)} for part in parts]
     scanned = run_parts(work / "scan", parts, scan_images, title="Reading questions", suffix=".jsonl", **run)
     funnel = total(scanned)
-    items = load_items([part.path for part in scanned], funnel)
-    listed = work / "items.jsonl"
-    write_items(items, listed)
-    return _Job(settings, work, run, funnel, store, items, listed)
+    items = distinct(read_items([part.path for part in scanned]), funnel)
+    if not items:
+        raise PipelineError(nothing_left(funnel))
+    write_records(items, work / "items.jsonl")
+    return _Job(settings, work, run, funnel, store, items)
 
 
-def _candidates(job: _Job, gpus: float, allow_unreached: bool) -> Path:
-    """The file of pairs to verify, in the work folder."""
-    settings, work = job.settings, job.work
-    with_gpus = {**job.run, "gpus": gpus}
-    couples: list[ImageCouple] = []
-    if "retrieve" in settings.methods:
-        couples += _retrieved(job, with_gpus)
-    if "edit" in settings.methods:
-        edited = _edited(job, with_gpus)
-        if edited.unreached and not allow_unreached:
-            raise _unreached(edited)
-        couples += edited.couples
-        job.usage.update(edited.usage)
-    if not couples:
-        raise PipelineError(nothing_left(job.funnel))
-    chosen, candidates = work / "couples.jsonl", work / "pairs.parquet"
-    write_couples(couples, chosen)
-    shares = read_shares(settings.splits)
-    splits = assign_components([couple.images for couple in couples], shares, seed=settings.seed)
-    payloads = plan_build(chosen, splits, job.store.folder)
-    built = run_parts(work / "build", payloads, build_part, title="Building pairs", **job.run)
-    write_pairs(chain.from_iterable(PairFile(part.path) for part in built), candidates)
-    return candidates
-
-
-def _retrieved(job: _Job, run: dict[str, Any]) -> list[ImageCouple]:
-    embedder = job.settings.embedder
+def _retrieved(job: _Job, gpus: float) -> list[ImageCouple]:
+    embedder, run = job.settings.embedder, {**job.run, "gpus": gpus}
+    if embedder.startswith("endpoint:"):
+        # Its concurrency and spending cap are counted in one process, this one.
+        run |= {"engine": "local", "workers": 1}
     parts = plan_embed((item.image for item in job.items), job.store.folder, embedder)
-    if in_one_process(embedder):
-        run = {**run, "workers": 1}
     done = run_parts(job.work / "embed", parts, embed_part, title="Embedding pictures", suffix=".npz", **run)
     job.funnel.add(total(done))
     embeddings = load_embeddings([part.path for part in done])
     return find_image_couples(job.items, embeddings, job.settings.retrieve, job.funnel)
 
 
-def _edited(job: _Job, run: dict[str, Any]) -> Edited:
-    settings, store = job.settings.edit, job.store.folder
-    parts = plan_edits([job.listed], store, settings, job.funnel)
-    if settings.remote:
-        # One process, which minds the cap; answers are cached, so a killed job asks only what is missing.
-        items = [VqaItem(**row) for part in parts for row in part["items"]]
-        with tqdm(total=len(items), desc="Editing pictures", unit="picture", disable=not run["progress"]) as bar:
-            return edit_here(items, store, settings, job.funnel, bar.update)
-    done = run_parts(job.work / "edit", parts, edit_part, title="Editing pictures", suffix=".jsonl", **run)
-    job.funnel.add(total(done))
-    return Edited(list(read_couples([part.path for part in done])))
+def _edit_parts(job: _Job) -> list[dict[str, Any]]:
+    return plan_edits([job.work / "items.jsonl"], job.store.folder, job.settings.edit, job.funnel)
 
 
-def _unreached(edited: Edited) -> UnjudgedError:
-    causes = ", ".join(f"{count} for '{cause}'" for cause, count in sorted(edited.unreached.items()))
-    return UnjudgedError(
-        f"{sum(edited.unreached.values())} pictures were not edited because an endpoint was not reached: {causes}. "
-        "What came is kept in the cache. Fix: raise max_cost or see that the endpoint is up, and run the command "
-        "again, or leave those pictures out with --allow-unjudged."
-    )
+def _edited(job: _Job, gpus: float, allow_unreached: bool) -> tuple[list[ImageCouple], dict[str, Any]]:
+    """Couples, and the usage of the endpoints that proposed and edited."""
+    settings, parts = job.settings.edit, _edit_parts(job)
+    if not settings.remote:
+        run = {**job.run, "gpus": gpus}
+        done = run_parts(job.work / "edit", parts, edit_part, title="Editing pictures", suffix=".jsonl", **run)
+        job.funnel.add(total(done))
+        return list(read_couples([part.path for part in done])), {}
+    # One process, which minds the cap; answers are cached, so a killed job asks only what is missing.
+    items = [VqaItem(**row) for part in parts for row in part["items"]]
+    with tqdm(total=len(items), desc="Editing pictures", unit="picture", disable=not job.run["progress"]) as bar:
+        edited = edit_here(items, job.store.folder, settings, job.funnel, bar.update)
+    if edited.unreached and not allow_unreached:
+        causes = ", ".join(f"{count} for '{cause}'" for cause, count in sorted(edited.unreached.items()))
+        raise UnjudgedError(
+            f"{sum(edited.unreached.values())} pictures were not edited because an endpoint was not reached: {causes}. "
+            "What came is kept in the cache. Fix: raise max_cost or see that the endpoint is up, and run the command "
+            "again, or leave those pictures out with --allow-unjudged."
+        )
+    return edited.couples, edited.usage
 
 
-def _report(folder: Path, summary: dict[str, Any], job: _Job, concluded: Concluded, out: Path) -> None:
+def pairs_of(couple: ImageCouple, store: ImageStore, split: str) -> Iterator[ContrastivePair]:
+    """Both directions of a couple: each picture supports its own answer, the other one confounds.
+
+    The store encodes all pictures in the same way, so that the file does not tell which one was edited.
+    """
+    contexts = [Context(kind="images", images=[ImageRef(bytes=store.read(name))]) for name in couple.images]
+    parts = (couple.method, couple.question, *couple.images, *couple.answers)
+    state = b"".join(part.encode("utf-8", "surrogatepass") + b"\0" for part in parts)
+    name = hashlib.blake2b(state, digest_size=8).hexdigest()
+    sides = [
+        {**couple.provenance[side], "picture": couple.images[side], "edited": couple.method == "edit" and side == 1}
+        for side in (0, 1)
+    ]
+    for side in (0, 1):
+        yield ContrastivePair(
+            pair_id=f"{couple.method}-{name}-{side}",
+            domain="image",
+            query=couple.question,
+            answer=couple.answers[side],
+            supporting=contexts[side],
+            confounders=[contexts[1 - side]],
+            provenance={
+                "method": couple.method,
+                "domain": couple.domain,
+                "couple": name,
+                "images": list(couple.images),
+                "supporting": sides[side],
+                "confounders": [sides[1 - side]],
+                **couple.facts,
+            },
+            split=split,
+        )
+
+
+def _report(folder: Path, summary: dict[str, Any], job: _Job, concluded: Verification, out: Path) -> None:
     file = PairFile(out)
     splits: Counter[str] = Counter()
     domains: Counter[str] = Counter()
-    cosines, sizes = array("d"), array("d")
-    for pair in file:
+    rows: dict[str, list[int]] = defaultdict(list)
+    numbers: dict[str, list[float]] = {"cosine of retrieved couples": [], "encoded picture, bytes": []}
+    cosines, sizes = numbers.values()
+    for row, pair in enumerate(file):
+        method = pair.provenance["method"]
+        rows[method].append(row)
         splits[pair.split] += 1
-        domains[f"{pair.provenance['method']}: {pair.provenance['domain']}"] += 1
-        if "cosine" in pair.provenance:
-            cosines.append(pair.provenance["cosine"])
-        sizes.extend(len(image.bytes) for context in pair.contexts for image in context.images)
-    histograms = [Histogram("encoded picture, bytes", sizes)]
-    if cosines:
-        histograms.insert(0, Histogram("cosine of retrieved couples", cosines))
+        domains[f"{method}: {pair.provenance['domain']}"] += 1
+        cosines += [pair.provenance["cosine"]] if "cosine" in pair.provenance else []
+        sizes += [len(image.bytes) for context in pair.contexts for image in context.images]
+    kept = chain.from_iterable(spread(file, 8, of_method) for of_method in rows.values())
     write_report(
         folder,
-        {name: value for name, value in summary.items() if name != "stages"} | {"splits": splits},
+        {**summary, "splits": splits},
         job.funnel,
-        chain(_kept(file), _dropped(job), concluded.dropped),
+        chain(kept, _dropped(job), concluded.dropped),
         title=f"Image pairs: {out.name}",
-        histograms=histograms,
+        histograms=[Histogram(name, values) for name, values in numbers.items() if values],
         tables={"splits": splits, "methods and domains": domains},
     )
 
 
-def _kept(file: PairFile, each: int = 8) -> Iterator[Example]:
-    """Some pairs of every method, from all over the file."""
-    rows: dict[str, list[int]] = {}
-    for row, pair in enumerate(file):
-        rows.setdefault(pair.provenance["method"], []).append(row)
-    for found in rows.values():
-        yield from spread(file, each, found)
-
-
 def _dropped(job: _Job) -> Iterator[Example]:
     for stage, reason, sample in job.funnel.sampled("images", at_least=2):
-        names = [name for name in sample["images"][:2] if name in job.store]
-        images = [ImageRef(bytes=job.store.path(name).read_bytes()) for name in names]
+        facts = dict(sample)
+        names = facts.pop("images")[:2]
+        images = [ImageRef(bytes=job.store.read(name)) for name in names if name in job.store]
         yield Example(
-            title=" and ".join(sample["images"][:2]),
+            title=" and ".join(names),
             contexts=[Context(kind="images", images=[image]) for image in images],
             status="dropped",
             reason=f"{stage}: {reason}",
-            question=str(sample.get("question", "") or "\n".join(sample.get("questions", []))),
-            answer="\n".join(map(str, sample.get("answers", []))),
-            facts={key: value for key, value in sample.items() if key not in ("images", "question", "answers")},
+            question=facts.pop("question", "") or "\n".join(facts.pop("questions", [])),
+            answer="\n".join(map(str, facts.pop("answers", []))),
+            facts=facts,
             labels=("one picture", "the other picture"),
         )

@@ -12,7 +12,6 @@ Engine = Literal["faiss", "faiss-hnsw", "faiss-ivf"]
 _BLOCK = 2048
 # Scores of a block at most, 12 bytes each.
 _SCORES = 1 << 24
-_LINKS, _BUILD, _LOOK = 32, 80, 256
 # Inverted lists: about so many rows in each, and one in so many of them is looked into.
 _ROWS_PER_LIST, _SHARE_OF_LISTS = 200, 8
 
@@ -29,18 +28,24 @@ def pairs_above(
     Yields:
         (M,) int64 row numbers ``i < j``, and (M,) float64 copies of their cosines.
     """
+    import faiss
+
     count = len(vectors)
     if count < 2:
         return
     vectors = np.ascontiguousarray(vectors, np.float32)
-    index = _trained(vectors, engine)
+    index = _index(vectors, engine)
     # faiss leaves out what equals the bound.
     bound = float(np.nextafter(np.float32(threshold), np.float32(-2)))
     block = max(1, min(block, _SCORES // count))
+    threads = faiss.omp_get_max_threads()
     for start in range(0, count, block):
         rows = vectors[start : start + block]
+        # A graph depends on the order in which threads add to it; one thread builds the same one every time.
+        faiss.omp_set_num_threads(1 if engine == "faiss-hnsw" else threads)
         # Rows meet only those before them, so each pair is scored once.
-        _add(index, rows, engine)
+        index.add(rows)
+        faiss.omp_set_num_threads(threads)
         ends, cosine, i = index.range_search(rows, bound)
         j = np.repeat(np.arange(start, start + len(rows)), np.diff(ends).astype(np.int64))
         before = np.flatnonzero(i < j)
@@ -49,31 +54,16 @@ def pairs_above(
         yield i[kept], j[kept], cosine[kept].astype(np.float64)
 
 
-def _trained(vectors: np.ndarray, engine: Engine) -> Any:
+def _index(vectors: np.ndarray, engine: Engine) -> Any:
     import faiss
 
-    count, dimensions = vectors.shape
-    if engine == "faiss":
-        return faiss.IndexFlatIP(dimensions)
+    lists = max(1, len(vectors) // _ROWS_PER_LIST)
+    form = {"faiss": "Flat", "faiss-hnsw": "HNSW32", "faiss-ivf": f"IVF{lists},Flat"}[engine]
+    index = faiss.index_factory(vectors.shape[1], form, faiss.METRIC_INNER_PRODUCT)
     if engine == "faiss-hnsw":
-        index = faiss.IndexHNSWFlat(dimensions, _LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction, index.hnsw.efSearch = _BUILD, _LOOK
-        return index
-    lists = max(1, count // _ROWS_PER_LIST)
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimensions), dimensions, lists, faiss.METRIC_INNER_PRODUCT)
-    index.nprobe = max(1, lists // _SHARE_OF_LISTS)
-    index.cp.min_points_per_centroid = 1
-    index.train(vectors)
+        index.hnsw.efConstruction, index.hnsw.efSearch = 80, 256
+    elif engine == "faiss-ivf":
+        index.nprobe = max(1, lists // _SHARE_OF_LISTS)
+        index.cp.min_points_per_centroid = 1
+        index.train(vectors)
     return index
-
-
-def _add(index: Any, rows: np.ndarray, engine: Engine) -> None:
-    import faiss
-
-    threads = faiss.omp_get_max_threads()
-    # The graph depends on the order in which threads add to it; one thread builds the same one every time.
-    faiss.omp_set_num_threads(1 if engine == "faiss-hnsw" else threads)
-    try:
-        index.add(rows)
-    finally:
-        faiss.omp_set_num_threads(threads)

@@ -24,12 +24,12 @@ def encode_alike(images: Sequence[Image.Image]) -> list[bytes]:
 
     Each is made anew from its pixels, so that whatever else the object carries (EXIF, ICC profile, text) stays behind.
     """
-    return [_png(image.size, image.convert("RGB").tobytes()) for image in images]
+    return [_png(image.convert("RGB")) for image in images]
 
 
-def _png(size: tuple[int, int], pixels: bytes) -> bytes:
+def _png(image: Image.Image) -> bytes:
     stream = io.BytesIO()
-    Image.frombytes("RGB", size, pixels).save(stream, "PNG", compress_level=_COMPRESSION)
+    Image.frombytes("RGB", image.size, image.tobytes()).save(stream, "PNG", compress_level=_COMPRESSION)
     return stream.getvalue()
 
 
@@ -43,11 +43,9 @@ class ImageStore:
         """Keep a picture of mode RGB; returns its name: 32 hexadecimal digits of its size and pixels."""
         if image.mode != "RGB":
             raise ValueError(f"the store keeps pictures of mode RGB, not {image.mode}")
-        pixels = image.tobytes()
-        name = _name(image.size, pixels)
-        path = self.path(name)
-        if not path.exists():
-            write_whole(path, _png(image.size, pixels))
+        name = _name(image)
+        if name not in self:
+            write_whole(self.path(name), _png(image))
         return name
 
     def path(self, name: str) -> Path:
@@ -61,31 +59,27 @@ class ImageStore:
         return self._checked(name)[1]
 
     def read(self, name: str) -> bytes:
-        """The picture as a PNG.
-
-        Raises:
-            ConfigError: it is not there, or no longer what was put.
-        """
+        """The picture as a PNG; raises ConfigError if it is not there, or no longer what was put."""
         return self._checked(name)[0]
 
     def _checked(self, name: str) -> tuple[bytes, Image.Image]:
         path = self.path(name)
-        fix = "Fix: delete the work folder and run the same command again."
         try:
             data = path.read_bytes()
+            limits = ImageLimits(max_bytes=len(data) + 1, max_pixels=1 << 40, min_side=1, max_ratio=float("inf"))
+            image = open_image(data, limits)
+            problem = "" if _name(image) == name else "these are not the pixels that were put"
         except OSError as error:
-            raise ConfigError(f"{path}: the picture cannot be read ({error.strerror}). {fix}") from None
-        try:
-            image = open_image(data, ImageLimits(len(data) + 1, 1 << 40, 1, float("inf")))
+            problem = f"the picture cannot be read ({error.strerror})"
         except ImageRejected as error:
-            raise ConfigError(f"{path}: the picture is not whole ({error}). {fix}") from None
-        if _name(image.size, image.tobytes()) != name:
-            raise ConfigError(f"{path}: these are not the pixels that were put. {fix}")
+            problem = f"the picture is not whole ({error})"
+        if problem:
+            raise ConfigError(f"{path}: {problem}. Fix: delete the work folder and run the same command again.")
         return data, image
 
     def __contains__(self, name: str) -> bool:
         return self.path(name).exists()
 
 
-def _name(size: tuple[int, int], pixels: bytes) -> str:
-    return hashlib.blake2b(b"%d x %d\0" % size + pixels, digest_size=16).hexdigest()
+def _name(image: Image.Image) -> str:
+    return hashlib.blake2b(b"%d x %d\0" % image.size + image.tobytes(), digest_size=16).hexdigest()

@@ -17,8 +17,7 @@ from contextrl_verl.pairs.whole_file import write_whole
 
 def digest(parts: Any) -> str:
     """Hex digest of plain JSON values; the same on every machine."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
 
 
 class ReplyCache:
@@ -29,8 +28,7 @@ class ReplyCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        self.damaged = 0
+        self.folder, self.damaged = Path(folder), 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -48,19 +46,18 @@ class ReplyCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
-            self.damaged += 1
-            return None
-        if not isinstance(record, dict) or record.get("key") != key:
-            self.damaged += 1
-            return None
-        return record
+            record = None
+        if isinstance(record, dict) and record.get("key") == key:
+            return record
+        self.damaged += 1
+        return None
 
     def write(self, key: str, record: dict[str, Any]) -> None:
         """Raises ConfigError if the answer, already paid for, cannot be stored."""
         try:
-            write_whole(self.path(key), json.dumps({"key": key, **record}, ensure_ascii=True, indent=1) + "\n")
+            write_whole(self.path(key), json.dumps({"key": key, **record}, indent=1) + "\n")
         except OSError as error:
             raise ConfigError(
-                f"An answer cannot be stored in the cache {self.folder} ({error.strerror}); going on would pay for "
-                "answers twice. Fix: make room, or name another folder, cache=..., and run it again."
+                f"An answer cannot be stored in the cache {self.folder} ({error.strerror}). Fix: make room, or name "
+                "another folder, cache=..., and run it again; going on would pay for answers twice."
             ) from None

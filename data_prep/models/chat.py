@@ -7,23 +7,32 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, WrapValidator
+from pydantic import AliasPath, BaseModel, Field, NonNegativeInt, ValidationError, WrapValidator
 
 from data_prep.models.budget import BYTES_PER_TOKEN, input_tokens
 from data_prep.models.cache import digest
-from data_prep.models.endpoint import Endpoint, MalformedReply, NotAnswered
+from data_prep.models.endpoint import Endpoint, MalformedReply, NotAnswered, Reply, post
 from data_prep.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 Form = TypeVar("Form", bound=BaseModel)
 Messages = list[dict[str, Any]]
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.S)
+_UNKNOWN = r"(?=.*(unsupported|not supported|does not support|unrecogni[sz]ed|unknown|extra|not permitted))"
+# What an endpoint may not take: which refusals say so, and what is done instead from then on.
+_FALLBACKS = {
+    "response_format": (
+        re.compile(r"response_format|json_schema|structured output|guided", re.I),
+        "asking for JSON in words alone",
+    ),
+    "max_completion_tokens": (re.compile(f"{_UNKNOWN}.*max_(completion_)?tokens", re.I), "sending max_tokens instead"),
+    "temperature": (re.compile(f"{_UNKNOWN}.*temperature", re.I), "leaving it out"),
+}
 
 
 class FreeText(BaseModel):
@@ -38,51 +47,22 @@ class FirstToken(FreeText):
     likeliest: list[tuple[str, float]]
 
 
-@dataclass(frozen=True)
-class Reply(Generic[Form]):
-    """What became of one question: ``value`` is filled if and only if ``how`` is ``answered``."""
-
-    how: Literal["answered", "malformed", "refused", "spending cap", "failed"]
-    value: Form | None = None
-    why: str = ""
-    cached: bool = False
-
-
 class ChatEndpoint(Endpoint):
     """Asks questions of chat messages; content as text or as a list of text and ``image_url`` parts."""
 
     def __init__(self, spec: ModelSpec, environ: Mapping[str, str] = os.environ) -> None:
         super().__init__(spec, environ)
-        self._sent = _SentForm()
+        self._not_taken: frozenset[str] = frozenset()
 
     def key(self, messages: Messages, form: type[Form], version: str) -> str:
         """The cache key of a question: model, version of the prompt, messages, form of the answer, parameters."""
+        parameters = {"temperature": self.spec.temperature, "max_tokens": self.spec.max_tokens, **self.spec.extra}
         return digest(
             {
-                "model": self.spec.model,
-                "version": version,
-                "messages": messages,
-                "form": form.model_json_schema(),
-                "parameters": {
-                    "temperature": self.spec.temperature, "max_tokens": self.spec.max_tokens, **self.spec.extra
-                },
+                "model": self.spec.model, "version": version, "messages": messages, "form": form.model_json_schema(),
+                "parameters": parameters,
             }
         )  # fmt: skip
-
-    def stored(self, messages: Messages, form: type[Form], version: str) -> Reply[Form] | None:
-        """The cache's reply to a question, or None if it has to be asked."""
-        record = self.cache.read(self.key(messages, form, version)) if self.cache else None
-        if record is None:
-            return None
-        if record.get("how") == "malformed" and not self.spec.again_if_malformed:
-            return Reply("malformed", None, str(record.get("why")), cached=True)
-        if record.get("how") != "answered":
-            return None
-        try:
-            return Reply("answered", form.model_validate(record.get("value")), cached=True)
-        except ValueError:
-            self.cache.damaged += 1
-            return None
 
     async def ask(self, messages: Messages, form: type[Form], version: str) -> Reply[Form]:
         """One question, one checked answer.
@@ -94,68 +74,61 @@ class ChatEndpoint(Endpoint):
         Raises:
             ConfigError: nothing more can be asked (wrong key, endpoint down, cache not writable).
         """
-        reply = self.stored(messages, form, version)
-        if reply is not None:
-            self.usage.cached += 1
-            return reply
-        try:
-            reply = await self._ask(messages, form)
-        except NotAnswered as error:
-            self.count(error)
-            return Reply(error.how, None, str(error))
-        if self.cache:
-            value = reply.value.model_dump(mode="json") if reply.value is not None else None
-            record = {"model": self.spec.model, "how": reply.how, "why": reply.why, "value": value}
-            self.cache.write(self.key(messages, form, version), record)
-        return reply
+        limit = self.spec.max_tokens
 
-    async def _ask(self, messages: Messages, form: type[Form]) -> Reply[Form]:
-        limit, asked, problem = self.spec.max_tokens, messages, ""
-        for _ in range(self.spec.malformed_tries):
-            completion = await self._completion(asked, form, limit)
-            try:
-                answer = _answer(completion, form)
-            except MalformedReply as error:
-                problem = self.scrub(str(error))
-            else:
-                self.answered()
-                return Reply("answered", form.model_validate_json(self.scrub(answer.model_dump_json(), None)))
-            self.usage.malformed_replies += 1
-            if not issubclass(form, FreeText):
-                limit *= 2 if completion.cut else 1
+        async def once(problem: str) -> Any:
+            nonlocal limit
+            asked = messages
+            if problem and not issubclass(form, FreeText):
                 correction = f"Your previous reply could not be used: {problem}. Reply with the JSON object only."
                 asked = [*messages, {"role": "user", "content": correction}]
-        self.usage.malformed += 1
-        return Reply("malformed", None, f"{self.spec.malformed_tries} unusable replies; the last one: {problem}")
+            completion = await self._completion(asked, form, limit)
+            limit *= 2 if completion.cut else 1
+            return json.loads(self.scrub(_answer(completion, form).model_dump_json(), None))
+
+        return await self.reply(self.key(messages, form, version), once, form.model_validate)
 
     async def _completion(self, messages: Messages, form: type[Form], limit: int) -> _Completion:
         bound = (input_tokens(messages, self.spec.tokens_per_image)[1], limit)
         while True:
-            sent = self._sent
-            body = sent.body(self.spec, messages, form, limit)
+            not_taken = self._not_taken
+            body = {"model": self.spec.model, "messages": messages, **self._fields(form, limit)}
             try:
-                found = await self.send(
-                    lambda client, body=body: client.chat.completions.with_raw_response.create(**body), bound
-                )
+                found = await self.send(post("/chat/completions", body), bound)
                 break
             except NotAnswered as error:
-                if error.how != "refused":
-                    raise
                 # Another request may have found out first; then this one only has to be sent again.
-                if self._sent is sent:
-                    changed = sent.without_what(str(error))
-                    if changed is None:
-                        raise
-                    self._sent, said = changed
-                    self.usage.fallbacks.append(said)
-                    log.warning("%s: %s", self.shown, said)
+                if error.how != "refused" or (self._not_taken == not_taken and not self._falls_back(str(error))):
+                    raise
         try:
             completion = _Completion.model_validate_json(found)
         except ValidationError:
             completion = _Completion()
-        tokens = completion.usage
-        self.bill(tokens and (tokens.prompt_tokens, tokens.completion_tokens), bound)
+        tokens = completion.input_tokens, completion.output_tokens
+        self.bill(None if None in tokens else tokens, bound)
         return completion
+
+    def _fields(self, form: type[BaseModel], limit: int) -> dict[str, Any]:
+        """Of the body, but for what the endpoint does not take."""
+        fields: dict[str, Any] = {"max_completion_tokens": limit, **self.spec.extra}
+        if self.spec.temperature is not None:
+            fields["temperature"] = self.spec.temperature
+        if not issubclass(form, FreeText):
+            schema = {"name": form.__name__.lower(), "strict": True, "schema": form.model_json_schema()}
+            fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if "max_completion_tokens" in self._not_taken:
+            fields["max_tokens"] = limit
+        return {name: value for name, value in fields.items() if name not in self._not_taken}
+
+    def _falls_back(self, refusal: str) -> bool:
+        """Whether a refusal is about something that can be done without, as is done from now on."""
+        for name, (words, instead) in _FALLBACKS.items():
+            if name not in self._not_taken and words.search(refusal):
+                self._not_taken |= {name}
+                self.usage.fallbacks.append(said := f"the endpoint refuses {name}; {instead}")
+                log.warning("%s: %s", self.shown, said)
+                return True
+        return False
 
     def estimate(self, questions: Iterable[tuple[Messages, str]], form: type[BaseModel], usual: int) -> str:
         """A sentence about calls, tokens and cost of questions, each with its version; asks nothing.
@@ -165,20 +138,19 @@ class ChatEndpoint(Endpoint):
         """
         calls = cached = guess = bound = 0
         for messages, version in questions:
-            if self.stored(messages, form, version):
+            if self.stored_reply(self.key(messages, form, version), form.model_validate):
                 cached += 1
                 continue
             about, most = input_tokens(messages, self.spec.tokens_per_image)
             calls, guess, bound = calls + 1, guess + about, bound + most
-        return self.costs(calls, cached, guess, bound, usual)
-
-    def costs(self, calls: int, cached: int, guess: int, bound: int, usual: int) -> str:
-        """The sentence of :meth:`estimate` for calls with so many input tokens."""
-        usual = min(usual, self.spec.max_tokens)
+        usual, money = min(usual, self.spec.max_tokens), "no prices given, so no cost"
+        if self.budget.prices:
+            likely, worst = (guess, calls * usual), (bound, calls * self.spec.max_tokens)
+            money = f"{self.budget.cost(likely):.4f} {self.budget.currency}"
+            money += f" (at most {self.budget.cost(worst):.4f} without retries)"
         return (
             f"{calls} calls to make, {cached} answers already in the cache; about {guess:,} input tokens (UTF-8 bytes "
-            f"/ {BYTES_PER_TOKEN:g}) and {calls * usual:,} output tokens ({usual} a reply); "
-            + self.budget.money((guess, calls * usual), (bound, calls * self.spec.max_tokens))
+            f"/ {BYTES_PER_TOKEN:g}) and {calls * usual:,} output tokens ({usual} a reply); {money}"
         )
 
 
@@ -193,48 +165,7 @@ def sendable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-_FORMAT_WORDS = re.compile(r"response_format|json_schema|json_object|structured output|guided", re.I)
-_LIMIT_WORDS = re.compile(r"max_(completion_)?tokens", re.I)
-_NOT_TAKEN = re.compile(r"unsupported|not supported|does not support|unrecogni[sz]ed|unknown|extra|not permitted", re.I)
-
-
-@dataclass(frozen=True)
-class _SentForm:
-    """What the endpoint is known to take: how structure is asked for, the name of the limit, temperature or none."""
-
-    output: Literal["json_schema", "json_object", "plain text"] = "json_schema"
-    limit_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
-    temperature: bool = True
-
-    def body(self, spec: ModelSpec, messages: Messages, form: type[BaseModel], limit: int) -> dict[str, Any]:
-        """Arguments of the client's ``create``."""
-        fields: dict[str, Any] = {self.limit_field: limit, **spec.extra}
-        if self.temperature and spec.temperature is not None:
-            fields["temperature"] = spec.temperature
-        if self.output == "json_schema" and not issubclass(form, FreeText):
-            schema = {"name": form.__name__.lower(), "strict": True, "schema": form.model_json_schema()}
-            fields["response_format"] = {"type": "json_schema", "json_schema": schema}
-        elif self.output == "json_object" and not issubclass(form, FreeText):
-            fields["response_format"] = {"type": "json_object"}
-        # Not as keyword arguments: the client's own list of them changes from release to release.
-        return {"model": spec.model, "messages": messages, "extra_body": fields}
-
-    def without_what(self, refusal: str) -> tuple[_SentForm, str] | None:
-        """The next form to try after a refusal and a sentence about it; None if the refusal is not about the form."""
-        if self.output != "plain text" and _FORMAT_WORDS.search(refusal):
-            output = "json_object" if self.output == "json_schema" else "plain text"
-            return replace(self, output=output), f"the endpoint refuses {self.output}; asking for {output} instead"
-        if not _NOT_TAKEN.search(refusal):
-            return None
-        if self.limit_field == "max_completion_tokens" and _LIMIT_WORDS.search(refusal):
-            said = "the endpoint refuses max_completion_tokens; sending max_tokens instead"
-            return replace(self, limit_field="max_tokens"), said
-        if self.temperature and "temperature" in refusal.lower():
-            return replace(self, temperature=False), "the endpoint refuses temperature; leaving it out"
-        return None
-
-
-def _or_none(value: Any, check: Any) -> Any:
+def _or_absent(value: Any, check: Callable[[Any], Any]) -> Any:
     try:
         return check(value)
     except ValidationError:
@@ -242,12 +173,7 @@ def _or_none(value: Any, check: Any) -> Any:
 
 
 # A field of a stranger's reply that is of another kind is as good as absent.
-_Lenient = WrapValidator(_or_none)
-
-
-class _Tokens(BaseModel):
-    prompt_tokens: NonNegativeInt
-    completion_tokens: NonNegativeInt
+_Lenient = WrapValidator(_or_absent)
 
 
 class _Listed(BaseModel):
@@ -255,38 +181,25 @@ class _Listed(BaseModel):
     logprob: float
 
 
-class _Place(BaseModel):
-    top_logprobs: list[Annotated[_Listed | None, _Lenient]]
-
-
-class _Logprobs(BaseModel):
-    content: list[_Place] = Field(min_length=1)
-
-
-class _Message(BaseModel):
-    content: Annotated[str | None, _Lenient] = None
-    refusal: Annotated[str | None, _Lenient] = None
-
-
-class _Choice(BaseModel):
-    message: Annotated[_Message | None, _Lenient] = None
-    finish_reason: Annotated[str | None, _Lenient] = None
-    logprobs: Annotated[_Logprobs | None, _Lenient] = None
+def _field(*path: str | int) -> Any:
+    return Field(None, validation_alias=AliasPath(*path))
 
 
 class _Completion(BaseModel):
     """One HTTP answer of status 200, as far as it could be read."""
 
-    choices: Annotated[list[_Choice] | None, _Lenient] = None
-    usage: Annotated[_Tokens | None, _Lenient] = None
-
-    @property
-    def choice(self) -> _Choice:
-        return self.choices[0] if self.choices else _Choice()
+    content: Annotated[str | None, _Lenient] = _field("choices", 0, "message", "content")
+    refusal: Annotated[str | None, _Lenient] = _field("choices", 0, "message", "refusal")
+    finish: Annotated[str | None, _Lenient] = _field("choices", 0, "finish_reason")
+    likeliest: Annotated[list[Annotated[_Listed | None, _Lenient]] | None, _Lenient] = _field(
+        "choices", 0, "logprobs", "content", 0, "top_logprobs"
+    )
+    input_tokens: Annotated[NonNegativeInt | None, _Lenient] = _field("usage", "prompt_tokens")
+    output_tokens: Annotated[NonNegativeInt | None, _Lenient] = _field("usage", "completion_tokens")
 
     @property
     def cut(self) -> bool:
-        return self.choice.finish_reason == "length"
+        return self.finish == "length"
 
 
 def _answer(completion: _Completion, form: type[Form]) -> Form:
@@ -295,26 +208,20 @@ def _answer(completion: _Completion, form: type[Form]) -> Form:
     Raises:
         MalformedReply: there is none, there are several that differ, it was cut, or it does not have the form.
     """
-    choice = completion.choice
-    content = (choice.message and choice.message.content) or ""
+    content = completion.content or ""
     if form is FirstToken:
-        listed = choice.logprobs.content[0].top_logprobs if choice.logprobs else []
-        likeliest = [(one.token, one.logprob) for one in listed if one and math.isfinite(one.logprob)]
-        if not likeliest:
+        listed = [(one.token, one.logprob) for one in completion.likeliest or () if one and math.isfinite(one.logprob)]
+        if not listed:
             raise MalformedReply("the reply has no logprobs")
-        return form(text=content, likeliest=likeliest)
+        return form(text=content, likeliest=listed)
     if not content.strip():
-        declined = choice.message and choice.message.refusal
-        raise MalformedReply("the model declined to answer" if declined else "the body holds no text of an answer")
+        declined = "the model declined to answer"
+        raise MalformedReply(declined if completion.refusal else "the body holds no text of an answer")
     if form is FreeText:
         return form(text=content)
-    candidates = _objects(_THINKING.sub("", content, count=1))
-    if not candidates:
-        cut = "the reply was cut at the token limit"
-        raise MalformedReply(cut if completion.cut else "the reply holds no JSON object")
     answers: list[Form] = []
-    problem = ""
-    for candidate in candidates:
+    problem = "the reply was cut at the token limit" if completion.cut else "the reply holds no JSON object"
+    for candidate in _objects(_THINKING.sub("", content, count=1)):
         try:
             answer = form.model_validate(candidate)
         except ValidationError as error:
@@ -330,15 +237,13 @@ def _answer(completion: _Completion, form: type[Form]) -> Form:
 
 def _objects(text: str, at_most: int = 50) -> list[Any]:
     """The outermost JSON objects in a text, in order."""
-    decoder, found = json.JSONDecoder(), []
-    start = text.find("{")
+    decoder, found, end = json.JSONDecoder(), [], 0
     for _ in range(at_most):
-        if start < 0:
+        if (start := text.find("{", end)) < 0:
             break
         try:
             value, end = decoder.raw_decode(text, start)
             found.append(value)
         except (ValueError, RecursionError):
             end = start + 1
-        start = text.find("{", end)
     return found

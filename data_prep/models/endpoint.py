@@ -1,4 +1,4 @@
-"""What stands around every request to an endpoint: retries, concurrency, the cap, and when to stop asking.
+"""Questions to an endpoint: cached, tried again, many at a time, and none any more once the cap is spent.
 
 The client of the ``openai`` package sends requests and tries them again as long as the server says.
 """
@@ -11,10 +11,10 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from contextrl_verl.errors import ConfigError
 from data_prep.models.cache import ReplyCache
@@ -23,12 +23,12 @@ from data_prep.models.spec import ModelSpec, read_key, scrubbed, shown_url, vali
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 # Questions in work beyond those the endpoint answers at a time, so that one slow answer does not stop the others.
-AHEAD = 64
+_AHEAD = 64
 # So many refused requests without a single answer mean that the request itself is wrong, not its content.
 _REFUSALS_BEFORE_STOP = 5
 _SHOWN = 300
-# Requests of the running call that went out and were not answered.
-_unanswered: ContextVar[list[int]] = ContextVar("unanswered")
+# What the running task's request may cost at most, as counts of the budget's prices.
+_bound: ContextVar[tuple[int, int]] = ContextVar("bound")
 
 
 class MalformedReply(ValueError):
@@ -43,8 +43,17 @@ class NotAnswered(Exception):
         self.how = how
 
 
-@dataclass
-class Usage:
+@dataclass(frozen=True)
+class Reply(Generic[Answer]):
+    """What became of one question: ``value`` is filled if and only if ``how`` is ``answered``."""
+
+    how: Literal["answered", "malformed", "refused", "spending cap", "failed", "not asked"]
+    value: Answer | None = None
+    why: str = ""
+    cached: bool = False
+
+
+class Usage(BaseModel):
     """What was asked.
 
     Attributes:
@@ -62,14 +71,13 @@ class Usage:
     malformed: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
-    without_token_counts: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    unanswered: Counter[str] = field(default_factory=Counter)
-    fallbacks: list[str] = field(default_factory=list)
+    failures: Counter[str] = Counter()
+    unanswered: Counter[str] = Counter()
+    fallbacks: list[str] = []
 
 
 class Endpoint:
-    """Base of all clients, used within ``async with``, also one after the other in several event loops.
+    """Base of all clients; asks within ``async with``, in several event loops if need be, else knows its cache only.
 
     Args:
         spec: where, how and for how much.
@@ -97,15 +105,32 @@ class Endpoint:
     async def __aenter__(self) -> Self:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
+        usage, budget = self.usage, self.budget
+
+        class Counting(DefaultAsyncHttpxClient):
+            """Counts every request, those that the client repeats as well."""
+
+            async def send(self, request: Any, **options: Any) -> Any:
+                usage.requests += 1
+                try:
+                    response = await super().send(request, **options)
+                except BaseException as error:
+                    usage.failures["no answer"] += 1
+                    # What was sent and not answered may be billed.
+                    if type(error).__name__ not in ("ConnectError", "ConnectTimeout"):
+                        budget.add(_bound.get(), uncertain=True)
+                    raise
+                if response.status_code >= 400:
+                    usage.failures[str(response.status_code)] += 1
+                return response
+
         self._key = self._read_key()
         self._client = AsyncOpenAI(
             api_key=self._key.get_secret_value(),
             base_url=self.url,
             max_retries=self.spec.tries - 1,
             timeout=self.spec.timeout,
-            http_client=DefaultAsyncHttpxClient(
-                event_hooks={"request": [self._on_request], "response": [self._on_response]}
-            ),
+            http_client=Counting(),
         )
         self._free = asyncio.Semaphore(self.spec.concurrency)
         self._failed_in_a_row, self._stop = 0, None
@@ -115,25 +140,70 @@ class Endpoint:
         client, self._client = self._client, None
         await client.close()
 
-    async def _on_request(self, request: Any) -> None:
-        self.usage.requests += 1
-        _unanswered.get()[0] += 1
+    async def reply(
+        self, key: str, ask: Callable[[str], Awaitable[Any]], load: Callable[[Any], Answer]
+    ) -> Reply[Answer]:
+        """What becomes of one question; an answer is paid for at most once.
 
-    async def _on_response(self, response: Any) -> None:
-        _unanswered.get()[0] -= 1
-        if response.status_code >= 400:
-            self.usage.failures[str(response.status_code)] += 1
+        Args:
+            key: of the cache.
+            ask: asks once and bills; takes what was wrong with the reply before this one, or nothing, and returns the
+                answer as JSON value. Raises MalformedReply.
+            load: from such a value to the answer. Raises MalformedReply, of a damaged file any ValueError or TypeError.
+
+        Raises:
+            ConfigError: nothing more can be asked (wrong key, endpoint down, cache not writable).
+        """
+        if (known := self.stored_reply(key, load)) is not None:
+            self.usage.cached += 1
+            return known
+        if self._client is None:
+            return Reply("not asked", None, "it is not in the cache")
+        value, problem = None, ""
+        try:
+            for _ in range(self.spec.malformed_tries):
+                try:
+                    value = await ask(problem)
+                    reply = Reply("answered", load(value))
+                    self.usage.answered += 1
+                    self._failed_in_a_row = 0
+                    break
+                except MalformedReply as error:
+                    value, problem = None, self.scrub(str(error))
+                    self.usage.malformed_replies += 1
+            else:
+                reply = Reply("malformed", None, f"{self.spec.malformed_tries} unusable replies; the last: {problem}")
+                self.usage.malformed += 1
+        except NotAnswered as error:
+            self._count(error)
+            return Reply(error.how, None, str(error))
+        if self.cache:
+            self.cache.write(key, {"model": self.spec.model, "how": reply.how, "why": reply.why, "value": value})
+        return reply
+
+    def stored_reply(self, key: str, load: Callable[[Any], Answer]) -> Reply[Answer] | None:
+        """The cache's reply to a question, or None if it has to be asked."""
+        record = self.cache.read(key) if self.cache else None
+        if record is None or (record.get("how") == "malformed" and self.spec.again_if_malformed):
+            return None
+        if record.get("how") == "malformed":
+            return Reply("malformed", None, str(record.get("why")), cached=True)
+        try:
+            return Reply("answered", load(record.get("value")), cached=True)
+        except (TypeError, ValueError):
+            self.cache.damaged += 1
+            return None
 
     async def send(self, call: Callable[[Any], Awaitable[Any]], bound: tuple[int, int]) -> bytes:
         """The body of one answer, not yet counted as spent.
 
         Args:
-            call: from the client to a response with ``content``.
+            call: from the client to a response with ``content``; see :func:`post`.
             bound: what a request may cost at most, as counts of the budget's prices; requests that were sent and not
                 answered may be billed, and are counted so.
 
         Raises:
-            NotAnswered: this question has no answer; hand it to :meth:`count`.
+            NotAnswered: this question has no answer.
             ConfigError: nothing more can be asked.
         """
         async with self._free:
@@ -141,71 +211,52 @@ class Endpoint:
                 raise self._stop
             if self.budget.reached:
                 raise NotAnswered("spending cap", "the spending cap is reached")
-            lost = [0]
-            _unanswered.set(lost)
-            never_sent = False
+            _bound.set(bound)
             try:
-                body = (await call(self._client)).content
+                return (await call(self._client)).content
             except Exception as error:
                 problem = self._meaning(error)
-                never_sent = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
                 if isinstance(problem, ConfigError):
                     self._stop = problem
                 raise problem from None
-            finally:
-                if lost[0]:
-                    self.usage.failures["no answer"] += lost[0]
-                    if not never_sent:
-                        self.budget.add((lost[0] * bound[0], lost[0] * bound[1]), uncertain=True)
-        return body
 
     def bill(self, tokens: tuple[int, int] | None, bound: tuple[int, int]) -> None:
         """Count what an answer cost; one that does not say counts at its worst case."""
         self.budget.add(tokens or bound, uncertain=tokens is None)
-        if tokens is None:
-            self.usage.without_token_counts += 1
-        else:
-            self.usage.input_tokens += tokens[0]
-            self.usage.output_tokens += tokens[1]
+        self.usage.input_tokens += tokens[0] if tokens else 0
+        self.usage.output_tokens += tokens[1] if tokens else 0
 
-    def answered(self) -> None:
-        """Count a question with an answer of its own."""
-        self.usage.answered += 1
-        self._failed_in_a_row = 0
-
-    def count(self, error: NotAnswered) -> None:
+    def _count(self, error: NotAnswered) -> None:
         """Count a question without an answer. Raises ConfigError if the endpoint itself seems to be at fault."""
         usage, found = self.usage, self.usage.unanswered
         found[error.how] += 1
-        if error.how == "refused" and found["refused"] >= _REFUSALS_BEFORE_STOP and not usage.answered + usage.cached:
+        self._failed_in_a_row += error.how == "failed"
+        if found["refused"] >= _REFUSALS_BEFORE_STOP and not usage.answered + usage.cached:
             self._stop = ConfigError(
                 f"The endpoint {self.shown} refused {found['refused']} requests and answered none; the last refusal: "
                 f"{error} Fix: correct the model's name or the parameters it does not take."
             )
+        # One request may be at fault by itself; two in a row without an answer between them mean the endpoint.
+        elif self._failed_in_a_row > 1:
+            self._stop = self.down(str(error))
+        if self._stop is not None:
             raise self._stop
-        if error.how == "failed":
-            self._failed_in_a_row += 1
-            # One request may be at fault by itself; two in a row without an answer between them mean the endpoint.
-            if self._failed_in_a_row > 1:
-                self._stop = self.down(str(error))
-                raise self._stop
 
     def down(self, why: str) -> ConfigError:
         """The paragraph for an endpoint that does not answer."""
         return ConfigError(
             f"The endpoint {self.shown} does not answer after {self.spec.tries} tries; the last failure: {why} Answers "
-            "that came are kept in the cache. Fix: see that it is up and reachable, then run the command again; it "
-            "asks only what is missing."
+            "that came are kept in the cache. Fix: see that it is up, then run the command again; it asks only what "
+            "is missing."
         )
 
     def _meaning(self, error: Exception) -> Exception:
         """NotAnswered or ConfigError for what the client raised in the end; neither shows the key."""
         import openai
 
-        if isinstance(error, openai.APITimeoutError):
-            return NotAnswered("failed", f"no answer within {self.spec.timeout:g} seconds.")
         if isinstance(error, openai.APIConnectionError):
-            return NotAnswered("failed", f"the connection failed ({self.scrub(str(error.__cause__ or error))}).")
+            what = self.scrub(str(error.__cause__ or error)) or "timed out"
+            return NotAnswered("failed", f"no answer within {self.spec.timeout:g} seconds, or no connection ({what}).")
         if not isinstance(error, openai.APIStatusError):
             what = self.scrub(f"{type(error).__name__}: {error}")
             return ConfigError(f"A request to {self.shown} could not be made ({what}). Fix: see the settings it has.")
@@ -235,34 +286,18 @@ class Endpoint:
 
     def summary(self) -> dict[str, Any]:
         """Requests, answers, tokens and money as plain values."""
-        usage = self.usage
-        counters = {name: dict(getattr(usage, name)) for name in ("failures", "unanswered")}
         damaged = self.cache.damaged if self.cache else 0
         return {
-            **vars(usage), **counters, "fallbacks": list(usage.fallbacks), "model": self.spec.model,
-            "damaged_cache_files": damaged, **self.budget.summary(),
+            **self.usage.model_dump(), "model": self.spec.model, "damaged_cache_files": damaged,
+            **self.budget.summary(),
         }  # fmt: skip
 
 
-async def in_order(
-    questions: Iterable[Question], ask: Callable[[Question], Awaitable[Answer]], ahead: int = AHEAD
-) -> AsyncIterator[tuple[Question, Answer]]:
-    """Each question with its answer, in their order; at most ``ahead`` are in work, and the rest is not yet read."""
-    running: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
-    try:
-        for question in questions:
-            running.append((question, asyncio.ensure_future(ask(question))))
-            await asyncio.sleep(0)
-            while len(running) >= ahead or (running and running[0][1].done()):
-                first, task = running.popleft()
-                yield first, await task
-        while running:
-            first, task = running.popleft()
-            yield first, await task
-    finally:
-        for _, task in running:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in running), return_exceptions=True)
+def post(path: str, body: dict[str, Any], **options: Any) -> Callable[[Any], Awaitable[Any]]:
+    """A request of JSON for :meth:`Endpoint.send`."""
+    import httpx
+
+    return lambda client: client.post(path, cast_to=httpx.Response, body=body, options=options)
 
 
 def answers(
@@ -270,12 +305,28 @@ def answers(
     questions: Iterable[Question],
     ask: Callable[[Question], Awaitable[Answer]],
 ) -> Iterator[tuple[Question, Answer]]:
-    """:func:`in_order` within ``async with session``, for callers that are not asynchronous."""
+    """Each question with its answer, in their order, asked within ``async with session``.
+
+    A bounded number is in work, and the rest is not yet read.
+    """
 
     async def stream() -> AsyncIterator[tuple[Question, Answer]]:
+        running: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
         async with session:
-            async for found in in_order(questions, ask):
-                yield found
+            try:
+                for question in questions:
+                    running.append((question, asyncio.ensure_future(ask(question))))
+                    await asyncio.sleep(0)
+                    while len(running) >= _AHEAD or (running and running[0][1].done()):
+                        first, task = running.popleft()
+                        yield first, await task
+                while running:
+                    first, task = running.popleft()
+                    yield first, await task
+            finally:
+                for _, task in running:
+                    task.cancel()
+                await asyncio.gather(*(task for _, task in running), return_exceptions=True)
 
     # One event loop for the whole stream, driven from here.
     with asyncio.Runner() as runner:

@@ -6,19 +6,15 @@ from typing import Any
 
 
 def load_sentence_encoder(model: str, option: str, error: type[Exception]) -> Any:
-    """The model, on the accelerator if there is one.
+    """The model of that name or folder, on the accelerator if there is one.
 
-    Args:
-        model: its name, or its folder on this machine.
-        option: that named it, for messages.
-        error: class of what is raised when the library is not installed or the model cannot be loaded.
+    Raises:
+        error: the library is not installed or the model cannot be loaded; names the ``option`` that asked for it.
     """
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
-        raise error(
-            f"{option} needs sentence-transformers, which is not installed. Fix: pip install 'contextrl-verl[embed]'."
-        ) from None
+        raise error(f"{option} needs sentence-transformers. Fix: pip install 'contextrl-verl[embed]'.") from None
     try:
         return SentenceTransformer(model, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as problem:

@@ -65,15 +65,16 @@ class ModelSpec(BaseModel):
     max_cost: Decimal | None = Field(None, ge=0)
 
     def budget(self) -> Budget:
-        """Raises ConfigError for one price without the other, or a cap without prices."""
-        if (self.price_in is None) != (self.price_out is None):
-            raise ConfigError("Only one of price_in and price_out is given. Fix: give both.")
-        if self.max_cost is not None and self.price_in is None:
+        """Raises ConfigError for a cap without prices, or one price without the other."""
+        prices = self.price_in, self.price_out
+        if prices == (None, None) and self.max_cost is None:
+            return Budget()
+        if None in prices:
             raise ConfigError(
-                f"A spending cap of {self.max_cost} needs prices to count with. Fix: give the endpoint's price per "
-                "million input and output tokens, price_in=... and price_out=..."
+                f"price_in={self.price_in}, price_out={self.price_out}, max_cost={self.max_cost}: a price alone, or a "
+                "cap without prices, cannot be counted with. Fix: give both prices, of a million tokens."
             )
-        return Budget(self.price_in, self.price_out, self.max_cost, self.currency)
+        return Budget(prices, self.max_cost, self.currency)
 
 
 def read_spec(option: str, items: Sequence[str] | None, form: type[Spec] = ModelSpec) -> Spec | None:
@@ -87,15 +88,11 @@ def read_spec(option: str, items: Sequence[str] | None, form: type[Spec] = Model
     Raises:
         ConfigError: twice the same name, an unknown name, or a value of the wrong kind.
     """
-    values: dict[str, str] = {}
-    for item in items or ():
-        for word in re.split(r"\s+(?=[a-z_]+=)", item.strip()):
-            name, equals, value = word.partition("=")
-            if not equals:
-                name, value = "model", word
-            if name in values:
-                raise ConfigError(f"{option} gives {name!r} twice: {values[name]!r} and {value!r}. Fix: give it once.")
-            values[name] = value
+    words = [word for item in items or () for word in re.split(r"\s+(?=[a-z_]+=)", item.strip())]
+    pairs = [tuple(word.split("=", 1)) if "=" in word else ("model", word) for word in words]
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ConfigError(f"{option} gives a name twice: {' '.join(words)}. Fix: give each once.")
     if not values:
         return None
     try:
@@ -147,10 +144,7 @@ def valid_url(url: str) -> str:
     """The address itself; raises ConfigError if it is none."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(
-            f"The endpoint's address is {shown_url(url)!r}, which is not an http(s) URL. "
-            "Fix: give it as in base_url=http://localhost:8000/v1."
-        )
+        raise ConfigError(f"base_url is {shown_url(url)!r}, which is not an http(s) URL. Fix: http://localhost:8000/v1")
     return url
 
 

@@ -5,182 +5,136 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import chain
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.prompting import PromptConfig
-from data_prep.difficulty.attempts import Attempt, Reply, as_sent, chosen
-from data_prep.difficulty.solvers import EndpointSolver, SolverSpec
-from data_prep.models.chat import FirstToken
-from data_prep.probe.questions import Answer, ProbeError, Question
+from data_prep.models.chat import ChatEndpoint, FirstToken, FreeText
+from data_prep.models.endpoint import Reply, answers
+from data_prep.models.spec import ModelSpec
+from data_prep.probe.questions import Answer, Question
 
 VERSION = "probe-1"
 # As many as OpenAI's protocol allows.
 _LISTED = 20
+_USUAL_REPLY_TOKENS = 200
 
 
-class ProbeSpec(SolverSpec):
+class ProbeSpec(ModelSpec):
     """The probed model, at temperature 1: replies must differ, and only then log-probabilities are its own."""
 
+    temperature: float | None = 1.0
     cache: Path | None = Path("outputs/probe_cache")
 
 
-class EndpointBackend:
+class EndpointBackend(ChatEndpoint):
     """A model behind an endpoint.
 
     Args:
         spec: address, model, cap, cache.
-        prompt: template, labels, chat_template_kwargs (sent along); a prefill cannot be sent.
-        sampled: 0 reads the log-probabilities of the first token; ``n`` lets the model write ``n`` replies to each
-            question, which are read as the selection reward reads them.
+        prompt: chat_template_kwargs are sent along; a prefill cannot be sent.
+        written: read the replies that each question wants, as the selection reward reads them; else the
+            log-probabilities of the first token.
 
     A label's log-probability is that of all listed tokens that are the label but for white space. One that is not
     listed counts as just below the least of the 20, so its margin is a bound; a question none of whose labels is listed
     counts as one without a choice.
 
     Raises:
-        ProbeError: a prefill is asked for.
+        ConfigError: a prefill is asked for.
     """
 
     window: int | None = None
 
     def __init__(
-        self, spec: ProbeSpec, prompt: PromptConfig, *, sampled: int = 0, environ: Mapping[str, str] = os.environ
+        self, spec: ProbeSpec, prompt: PromptConfig, *, written: bool = False, environ: Mapping[str, str] = os.environ
     ) -> None:
         if prompt.prefill:
-            raise ProbeError(
+            raise ConfigError(
                 f"--prefill is {prompt.prefill!r}, and a chat endpoint starts the reply itself. Fix: leave it out, or "
                 "ask the model with --model."
             )
-        self.name, self._sampled = spec.model, sampled
-        extra = {"chat_template_kwargs": prompt.chat_template_kwargs} if prompt.chat_template_kwargs else {}
-        if not sampled:
+        extra: dict[str, Any] = dict(spec.extra)
+        if prompt.chat_template_kwargs:
+            extra["chat_template_kwargs"] = prompt.chat_template_kwargs
+        changes: dict[str, Any] = {"extra": extra}
+        if not written:
             extra |= {"logprobs": True, "top_logprobs": _LISTED}
-            spec = spec.model_copy(update={"max_tokens": 1, "malformed_tries": 1, "again_if_malformed": True})
-        spec = spec.model_copy(update={"extra": {**spec.extra, **extra}})
-        self._new_solver = lambda: (EndpointSolver if sampled else _FirstTokens)(spec, environ)
-        self._solver = self._new_solver()
-        self._counts = {"a_label_not_listed": 0, "no_label_listed": 0}
+            changes |= {"max_tokens": 1, "malformed_tries": 1, "again_if_malformed": True}
+        super().__init__(spec.model_copy(update=changes), environ)
+        self.name, self._written = spec.model, written
+        self._bounds = 0
 
     def length(self, question: Question) -> None:
         """Unknown: the endpoint has the tokenizer."""
         return None
 
-    def load(self) -> None:
-        """Nothing to load."""
-
     def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Answer]]:
         """Answers in the order of the questions.
 
         Raises:
-            ProbeError: the endpoint gives no log-probabilities; found out with the first question alone.
+            ConfigError: the endpoint gives no log-probabilities; found out with the first question alone.
             ConfigError: nothing more can be asked; what was answered is in the cache.
         """
-        if self._sampled:
-            yield from self._by_sampling(questions)
-        else:
-            yield from self._by_logprobs(questions)
+        if self._written:
+            draws = ((question, number) for question in questions for number in range(question.replies))
+            for question, found in groupby(answers(self, draws, self._reply), key=lambda one: one[0][0]):
+                yield question, _votes(question, [reply for _, reply in found])
+            return
+        stream = iter(questions)
+        for question, answer in answers(self, islice(stream, 1), self._first_token):
+            if answer.failure in ("malformed", "refused") and "logprob" in answer.detail:
+                raise ConfigError(
+                    f"--endpoint {self.name}: the endpoint gives no logprobs (it says: {answer.detail}), so the "
+                    "options' log-probabilities cannot be read. Fix: use --sampled 4, which reads written replies "
+                    "instead."
+                )
+            yield question, answer
+        yield from answers(self, stream, self._first_token)
 
     def summary(self) -> dict[str, Any]:
-        made = {"backend": "endpoint", "how": f"{self._sampled} replies" if self._sampled else "first token's logprobs"}
-        return {**made, **({} if self._sampled else self._counts), "usage": self._solver.summary()}
+        how = {"how": "written replies"}
+        if not self._written:
+            how = {"how": "first token's logprobs", "a_label_not_listed": self._bounds}
+        return {"backend": "endpoint", **how, "usage": super().summary()}
 
-    def _by_logprobs(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Answer]]:
-        stream = iter(questions)
-        first = next(stream, None)
-        if first is None:
-            return
-        self._try(first)
-        asked: dict[tuple[str, int], Question] = {}
+    def sentence(self, questions: Iterable[Question]) -> str:
+        """About calls, tokens and cost of written replies; asks nothing."""
+        asked = ((question.sent(), _version(number)) for question in questions for number in range(question.replies))
+        return self.estimate(asked, FreeText, _USUAL_REPLY_TOKENS)
 
-        def attempts() -> Iterator[Attempt]:
-            for question in chain([first], stream):
-                asked[question.key] = question
-                yield _attempt(question, question.rotation)
+    async def _reply(self, draw: tuple[Question, int]) -> Reply[FreeText]:
+        return await self.ask(draw[0].sent(), FreeText, _version(draw[1]))
 
-        for attempt, reply in self._solver.solve(attempts()):
-            question = asked.pop((attempt.pair_id, attempt.number))
-            yield question, self._read(question, reply)
-
-    def _try(self, question: Question) -> None:
-        """Ask one question by itself; its answer is found in the cache again."""
-        _, reply = next(self._new_solver().solve([_attempt(question, question.rotation)]))
-        if reply.failure in ("malformed", "refused") and "logprob" in reply.detail:
-            raise ProbeError(
-                f"--endpoint {self.name}: the endpoint gives no logprobs (it says: {reply.detail}), so the options' "
-                "log-probabilities cannot be read. Fix: use --sampled 4, which reads written replies instead."
-            )
-
-    def _read(self, question: Question, reply: Reply) -> Answer:
-        if not isinstance(reply, _Listed):
-            return Answer(failure=reply.failure, detail=reply.detail)
+    async def _first_token(self, question: Question) -> Answer:
+        reply = await self.ask(question.sent(), FirstToken, VERSION)
+        if reply.value is None:
+            return Answer(failure=reply.how, detail=reply.why)
+        listed = reply.value.likeliest
         found = [
-            _logsumexp([value for token, value in reply.likeliest if token.strip() == label])
+            float(np.logaddexp.reduce([value for token, value in listed if token.strip() == label]))
             for label in question.labels
         ]
-        known = [value for value in found if value is not None]
-        if not known:
-            self._counts["no_label_listed"] += 1
+        unlisted = found.count(-math.inf)
+        if unlisted == len(found):
             return Answer(votes=(0,) * len(found), unread=1, mass=0.0)
-        self._counts["a_label_not_listed"] += len(known) < len(found)
-        least = min(value for _, value in reply.likeliest)
-        scores = tuple(math.nextafter(least, -math.inf) if value is None else value for value in found)
-        return Answer(scores=scores, mass=math.fsum(map(math.exp, known)))
-
-    def _by_sampling(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Answer]]:
-        asked: dict[tuple[str, int], Question] = {}
-
-        def attempts() -> Iterator[Attempt]:
-            for question in questions:
-                asked[question.key] = question
-                for draw in range(self._sampled):
-                    # Numbers of draws never meet: another rotation is another question.
-                    yield _attempt(question, question.rotation * self._sampled + draw)
-
-        replies: list[Reply] = []
-        for attempt, reply in self._solver.solve(attempts()):
-            replies.append(reply)
-            if len(replies) == self._sampled:
-                question = asked.pop((attempt.pair_id, attempt.number // self._sampled))
-                yield question, _counted(attempt, replies)
-                replies = []
+        self._bounds += unlisted > 0
+        below = math.nextafter(min(value for _, value in listed), -math.inf)
+        return Answer(scores=tuple(max(value, below) for value in found), mass=math.fsum(map(math.exp, found)))
 
 
-def _attempt(question: Question, number: int) -> Attempt:
-    right = question.labels[question.right]
-    return Attempt(question.pair_id, number, question.labels, right, question.messages)
-
-
-def _counted(attempt: Attempt, replies: list[Reply]) -> Answer:
-    """All replies to a question; one that did not come leaves the question without an answer."""
+def _votes(question: Question, replies: list[Reply[FreeText]]) -> Answer:
+    """All replies to a question; one that does not come leaves the question without an answer."""
     for reply in replies:
-        if reply.text is None:
-            return Answer(failure=reply.failure, detail=reply.detail)
-    named = [chosen(attempt, reply.text) for reply in replies]
-    return Answer(votes=tuple(named.count(label) for label in attempt.labels), unread=named.count(""))
-
-
-def _logsumexp(values: list[float]) -> float | None:
-    if not values:
-        return None
-    top = max(values)
-    return top + math.log(math.fsum(math.exp(value - top) for value in values))
-
-
-@dataclass(frozen=True)
-class _Listed(Reply):
-    """A reply with the tokens listed for its first place."""
-
-    likeliest: tuple[tuple[str, float], ...] = ()
-
-
-class _FirstTokens(EndpointSolver):
-    """The asking of ``contextrl difficulty``, for first tokens."""
-
-    async def _try(self, attempt: Attempt) -> Reply:
-        reply = await self.ask(as_sent(attempt.messages), FirstToken, VERSION)
         if reply.value is None:
-            return Reply(None, reply.how, reply.why)
-        return _Listed(reply.value.text, likeliest=tuple(reply.value.likeliest))
+            return Answer(failure=reply.how, detail=reply.why)
+    return question.votes([reply.value.text for reply in replies])
+
+
+def _version(number: int) -> str:
+    # The number is part of the version: every reply is a draw of its own.
+    return f"{VERSION}:{number}"

@@ -1,19 +1,21 @@
-"""A pair as the probe asks it: in every order, with the prompt of training."""
+"""What a model is asked about a pair, in every order and with the prompt of training, and what it answered."""
 
 from __future__ import annotations
 
+import base64
+import io
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair
 from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, option_order
-
-
-class ProbeError(ConfigError):
-    """The probe cannot run; one paragraph that names value, place and fix."""
+from data_prep.models.chat import sendable
+from reward_fns.selection import score_selection
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Question:
         rotation: number of the order; a pair of ``n`` contexts has ``n``.
         order: indices into ``pair.contexts`` as shown; index 0 supports.
         labels: of the options as shown.
-        right: position of the supporting context.
         messages: chat messages; images as PIL images in parts of type ``image``.
+        replies: how many written replies to read; 0 for the options' scores.
     """
 
     row: int
@@ -34,28 +36,56 @@ class Question:
     rotation: int
     order: tuple[int, ...]
     labels: tuple[str, ...]
-    right: int
     messages: list[dict[str, Any]] = field(repr=False, compare=False)
+    replies: int = 0
 
     @property
     def key(self) -> tuple[str, int]:
         return self.pair_id, self.rotation
 
+    @property
+    def right(self) -> int:
+        """Position of the supporting context."""
+        return self.order.index(0)
 
-@dataclass(frozen=True)
-class Answer:
-    """What a model did with a question.
+    def sent(self) -> list[dict[str, Any]]:
+        """The messages in the form of OpenAI's protocol: images as PNG data URLs."""
+        return [{**message, "content": _sent(message["content"])} for message in self.messages]
 
-    Either ``scores`` is filled (the model's logits were read), or ``votes`` (its replies were), or ``failure``.
+    def votes(self, replies: Sequence[str]) -> Answer:
+        """The answer in written replies, as the selection reward reads them."""
+        about, right = {"labels": list(self.labels)}, self.labels[self.right]
+        named = [score_selection("contextrl/selection", text, right, about)["parsed"] for text in replies]
+        return Answer(votes=tuple(named.count(label) for label in self.labels), unread=named.count(""))
+
+
+def _sent(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return sendable(content)
+    parts: list[dict[str, Any]] = []
+    for part in content:
+        if part["type"] == "text":
+            parts.append({"type": "text", "text": sendable(part["text"])})
+        else:
+            buffer = io.BytesIO()
+            part["image"].save(buffer, "PNG")
+            url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+            parts.append({"type": "image_url", "image_url": {"url": url}})
+    return parts
+
+
+class Answer(BaseModel):
+    """What a model did with a question: ``scores`` if its logits were read, ``votes`` if its replies were.
 
     Attributes:
-        scores: of the options as shown: logits, up to a constant; None if it replied with text.
+        scores: of the options as shown: logits, up to a constant.
         mass: probability on all labels together; None if unknown.
         votes: how many replies chose each option.
-        unread: replies that name no option; with ``scores``, 1 if no option is among the tokens an endpoint tells.
+        unread: replies that name no option; 1 if no label is among the tokens that an endpoint tells.
         failure: why there is no answer, in a few words; ``detail`` with more.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
     scores: tuple[float, ...] | None = None
     mass: float | None = None
     votes: tuple[int, ...] | None = None
@@ -65,37 +95,25 @@ class Answer:
 
 
 class Backend(Protocol):
-    """A model that can be asked.
-
-    Attributes:
-        name: of the model.
-        window: tokens of a question at most; None if unknown.
-    """
+    """A model that can be asked: its name, and how many tokens a question may have; None if unknown."""
 
     name: str
     window: int | None
 
     def length(self, question: Question) -> int | None:
         """Tokens of a question; None if this backend cannot count."""
-        ...
-
-    def load(self) -> None:
-        """Get ready: the expensive part, called once, after every question was found to fit."""
-        ...
 
     def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Answer]]:
-        """An answer for every question, in any order; questions are taken as they are needed."""
-        ...
+        """An answer for every question, in any order; questions are taken, and the model is loaded, as needed."""
 
     def summary(self) -> dict[str, Any]:
         """What tells how the answers were made, as plain JSON values."""
-        ...
 
 
 def labels_for(options: int) -> tuple[str, ...]:
-    """A, B, C, ... Raises ProbeError for more options than letters."""
+    """A, B, C, ... Raises ConfigError for more options than letters."""
     if options > len(string.ascii_uppercase):
-        raise ProbeError(f"a pair has {options} contexts, and there are 26 letters. Fix: name labels with --labels.")
+        raise ConfigError(f"a pair has {options} contexts, and there are 26 letters. Fix: name labels with --labels.")
     return tuple(string.ascii_uppercase[: max(2, options)])
 
 
@@ -105,10 +123,11 @@ class Questions:
     Args:
         prompt: template, labels, prefill.
         seed: of the orders; with the seed of a training job, its validation asks in the same orders.
+        replies: how many written replies to read to a question of a pair with so many options; 0 for scores.
     """
 
-    def __init__(self, prompt: PromptConfig, seed: int = 1) -> None:
-        self.prompt, self.seed = prompt, seed
+    def __init__(self, prompt: PromptConfig, seed: int = 1, replies: Callable[[int], int] = lambda options: 0) -> None:
+        self.prompt, self.seed, self._replies = prompt, seed, replies
         self._renderer = PromptRenderer(prompt)
 
     def of(self, pair: ContrastivePair, row: int) -> Iterator[Question]:
@@ -118,14 +137,8 @@ class Questions:
             ConfigError: too few labels, or the template fails on the pair.
         """
         options = len(pair.contexts)
+        labels, replies = tuple(self.prompt.labels[:options]), self._replies(options)
         for rotation in range(options):
             order = option_order(pair.pair_id, options, 0, self.seed, rotation)
-            yield Question(
-                row=row,
-                pair_id=pair.pair_id,
-                rotation=rotation,
-                order=tuple(order),
-                labels=tuple(self.prompt.labels[:options]),
-                right=order.index(0),
-                messages=self._renderer.messages(pair, order),
-            )
+            messages = self._renderer.messages(pair, order)
+            yield Question(row, pair.pair_id, rotation, tuple(order), labels, messages, replies)

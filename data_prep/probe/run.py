@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair
+from contextrl_verl.pairs.files import PairFile
+from data_prep.audit.baselines import Frequencies, overlap_scores, terms_of
+from data_prep.audit.links import Grouping, link
+from data_prep.audit.view import ContextView, Views
 from data_prep.common.funnel import Funnel
 from data_prep.common.seeded import draw
-from data_prep.probe.facts import BASELINES, PairFacts, facts_of
-from data_prep.probe.questions import Answer, Backend, ProbeError, Question, Questions
-from data_prep.probe.statistics import interval, numbers, terciles
+from data_prep.probe.questions import Answer, Backend, Question, Questions
+from data_prep.probe.statistics import choice_credit, numbers, share, terciles
 
-# (iterable, its length, what is counted, unit) -> the same iterable with a progress bar.
-Progress = Callable[[Iterable[Any], int, str, str], Iterable[Any]]
+BASELINES = ("overlap: jaccard", "overlap: tf-idf", "overlap: lines", "overlap: fuzzy")
+_COLUMNS = ["pair_id", "domain", "split", "options", "length", "similarity", *BASELINES]
 GROUPS = ("split", "domain", "contexts", "length", "similarity")
 
 
@@ -41,35 +46,31 @@ class Probe:
 
 
 def probe(
-    pairs: Any,
+    pairs: Sequence[ContrastivePair] | PairFile,
     backend: Backend,
     questions: Questions,
     *,
     limit: int = 0,
     skip_long: bool = False,
-    progress: Progress = lambda items, total, what, unit: items,
 ) -> Probe:
     """Ask ``backend`` every pair in every order.
 
     Args:
-        pairs: a sequence of pairs that can be read again, such as a PairFile.
         limit: at most so many pairs, couples whole, drawn by the seed; 0 for all.
         skip_long: leave out pairs that are longer than the model's window, instead of stopping.
 
     Raises:
-        ProbeError: questions are too long, or none was answered.
-        ConfigError: the template or an image cannot be used.
+        ConfigError: questions are too long, none was answered, or the template or an image cannot be used.
     """
     funnel = Funnel()
-    facts = facts_of(progress(pairs, len(pairs), "reading pairs", "pair"), questions.seed)
-    rows = _drawn(facts, limit, questions.seed, funnel)
-    lengths = _lengths(pairs, rows, backend, questions, funnel, skip_long, progress)
-    backend.load()
+    facts = facts_of(_bar(pairs, len(pairs), "reading pairs", "pair"), questions.seed)
+    if limit and limit < len(facts):
+        facts = _drawn(facts, limit, questions.seed, funnel)
+    facts = _fitting(pairs, facts, backend, questions, funnel, skip_long)
     stage = funnel.stage("answers", "questions")
-    total = sum(facts[row].options for row in lengths)
-    asked = (question for row in lengths for question in questions.of(pairs[row], row))
+    asked = (question for row in facts.index for question in questions.of(pairs[row], row))
     found: list[tuple[Question, Answer]] = []
-    for question, answer in progress(backend.answers(asked), total, "asking", "question"):
+    for question, answer in _bar(backend.answers(asked), facts["options"].sum(), "asking", "question"):
         if answer.failure:
             stage.drop(answer.failure, {"pair_id": question.pair_id, "order": question.rotation, "why": answer.detail})
         else:
@@ -79,159 +80,154 @@ def probe(
     funnel.check()
     if not found:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(stage.dropped.items()))
-        raise ProbeError(f"no question was answered: {reasons}. Fix: see the first reason.")
-    table = table_of(found, facts, lengths)
-    return Probe(
-        questions=table,
-        overall=numbers(table),
-        groups=list(groups_of(table)),
-        baselines=baselines_of(table, facts),
-        funnel=funnel,
-    )
+        raise ConfigError(f"no question was answered: {reasons}. Fix: see the first reason.")
+    table = table_of(found, facts)
+    return Probe(table, numbers(table), list(_groups(table)), list(_baselines(table)), funnel)
 
 
-def table_of(
-    found: Iterable[tuple[Question, Answer]], facts: list[PairFacts], lengths: dict[int, int | None]
-) -> pd.DataFrame:
-    """One row for each question, by pair and rotation.
+def _bar(items: Iterable[Any], total: int, what: str, unit: str) -> Iterable[Any]:
+    return tqdm(items, total=total, desc=what, unit=unit, delay=1)
 
-    Columns: ``pair_id, rotation, order, right, chosen`` (position, -1 for none), ``chosen_context`` (index in the pair,
-    0 supports), ``credit`` and ``first`` (share of replies that are right, that choose the first option),
-    ``no_choice`` (share that names none), ``scores, votes, margin, option_mass``, and of the pair ``row, options,
-    domain, split, couple, component, length, similarity``.
+
+def facts_of(pairs: Iterable[ContrastivePair], seed: int = 1) -> pd.DataFrame:
+    """Facts of every pair, by row; takes one pair at a time.
+
+    Columns: ``pair_id, domain, split, options``; number of its ``couple``, and ``component`` of the pairs that share
+    runs, images or contexts with it; ``length`` of its contexts' text in characters; ``similarity``, shared words over
+    all words (Jaccard) of the supporting context and the confounder most like it; and the credit of each of
+    :data:`BASELINES`. The last five are missing for images.
+    """
+    views, frequencies = Views(seed), Frequencies()
+    links, rows, terms = [], [], {}
+    for number, pair in enumerate(pairs):
+        view = views.of(pair, number)
+        links.append(link(view))
+        row = {
+            "pair_id": pair.pair_id,
+            "domain": pair.domain,
+            "split": pair.split,
+            "options": len(view.contexts),
+            "length": sum(len(context.text) for context in view.contexts),
+        }
+        rows.append(row)
+        if view.contexts[0].kind != "images":
+            row["similarity"] = max(_jaccard(view.contexts[0], other) for other in view.contexts[1:])
+            jaccard, lines, fuzzy = (choice_credit(column) for column in overlap_scores(view).T)
+            row |= dict(zip(BASELINES, (jaccard, np.nan, lines, fuzzy), strict=True))
+            terms[number] = terms_of(view)
+            for context in view.contexts:
+                frequencies.add(context)
+    # How rare a word is shows only once all pairs are read.
+    for number, found in terms.items():
+        rows[number]["overlap: tf-idf"] = choice_credit(frequencies.score(found))
+    facts, grouping = pd.DataFrame(rows, columns=_COLUMNS), Grouping(links)
+    return facts.assign(couple=grouping.couple, component=grouping.component)
+
+
+def _jaccard(one: ContextView, other: ContextView) -> float:
+    shared = len(np.intersect1d(one.words.indices, other.words.indices, assume_unique=True))
+    union = one.words.nnz + other.words.nnz - shared
+    return shared / union if union else 1.0
+
+
+def table_of(found: Iterable[tuple[Question, Answer]], facts: pd.DataFrame) -> pd.DataFrame:
+    """One row for each question, by pair and rotation, by the definitions of training: a tie is not right.
+
+    Columns: ``row, rotation, order, right, chosen`` (position, -1 for none), ``chosen_context`` (index in the pair, 0
+    supports), ``credit`` and ``first`` (share of replies that are right, that choose the first option), ``no_choice``
+    (share that names none), ``scores, votes, margin, option_mass``, and those of :func:`facts_of`, with ``length`` in
+    tokens where the backend counts them.
     """
     rows = []
     for question, answer in found:
-        fact, length = facts[question.row], lengths[question.row]
+        right, margin, scores, votes = question.right, None, answer.scores, answer.votes
+        if scores is not None:
+            margin = scores[right] - max(scores[:right] + scores[right + 1 :])
+            # A tie goes to the first of the best.
+            chosen = scores.index(max(scores))
+            credit, first, unread = float(margin > 0), float(chosen == 0), 0.0
+        else:
+            total = sum(votes) + answer.unread
+            chosen = votes.index(max(votes)) if votes.count(max(votes)) == 1 else -1
+            credit, first, unread = votes[right] / total, votes[0] / total, answer.unread / total
         rows.append(
             {
                 "row": question.row,
-                "pair_id": question.pair_id,
                 "rotation": question.rotation,
                 "order": list(question.order),
-                "right": question.right,
-                **_reading(question, answer),
-                "options": fact.options,
-                "domain": fact.domain,
-                "split": fact.split,
-                "couple": fact.couple,
-                "component": fact.component,
-                "length": fact.characters if length is None else length,
-                "similarity": fact.similarity,
+                "right": right,
+                "chosen": chosen,
+                "chosen_context": question.order[chosen] if chosen >= 0 else -1,
+                "credit": credit,
+                "first": first,
+                "no_choice": unread,
+                "scores": scores and list(scores),
+                "votes": votes and list(votes),
+                "margin": margin,
+                "option_mass": answer.mass,
             }
         )
-    table = pd.DataFrame(rows).sort_values(["row", "rotation"], ignore_index=True)
-    for name in ("margin", "option_mass", "similarity"):
-        table[name] = table[name].astype(float)
-    return table
+    table = pd.DataFrame(rows).sort_values(["row", "rotation"], ignore_index=True).join(facts, on="row")
+    return table.astype({"margin": float, "option_mass": float})
 
 
-def _reading(question: Question, answer: Answer) -> dict[str, Any]:
-    """What an answer says, by the definitions of training: a tie is not right, and goes to the first of the best."""
-    margin = None
-    if answer.scores is not None:
-        scores = answer.scores
-        margin = scores[question.right] - max(s for at, s in enumerate(scores) if at != question.right)
-        chosen = int(np.argmax(scores))
-        credit, first, unread = float(margin > 0), float(chosen == 0), 0.0
-    else:
-        votes = answer.votes
-        total = sum(votes) + answer.unread
-        best = [at for at, count in enumerate(votes) if count == max(votes) > 0]
-        chosen = best[0] if len(best) == 1 else -1
-        credit, first, unread = votes[question.right] / total, votes[0] / total, answer.unread / total
-    return {
-        "chosen": chosen,
-        "chosen_context": question.order[chosen] if chosen >= 0 else -1,
-        "credit": credit,
-        "first": first,
-        "no_choice": unread,
-        "scores": list(answer.scores) if answer.scores is not None else None,
-        "votes": list(answer.votes) if answer.votes is not None else None,
-        "margin": margin,
-        "option_mass": answer.mass,
-    }
-
-
-def groups_of(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _groups(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Numbers by split, domain, number of contexts, and thirds of length and similarity (bounds taken over pairs)."""
-    pairs = table.drop_duplicates("pair_id").set_index("pair_id")
+    pairs = table.drop_duplicates("row").set_index("row")
     named = pairs[["split", "domain"]].assign(
         contexts=pairs["options"].astype(str),
-        length=terciles(pairs["length"].tolist()),
-        similarity=terciles(pairs["similarity"].round(3).tolist()),
+        length=terciles(pairs["length"]),
+        similarity=terciles(pairs["similarity"].round(3)),
     )
     thirds = ("low", "middle", "high", "unknown")
     for by in GROUPS:
         # Names of thirds begin with the third; other names are in order of the alphabet.
-        rank = [thirds.index(name.partition(":")[0]) if by in ("length", "similarity") else 0 for name in named[by]]
-        for _, name in sorted(set(zip(rank, named[by], strict=True))):
-            yield {"by": by, "name": name, **numbers(table[table["pair_id"].map(named[by]) == name])}
+        rank = (lambda name: thirds.index(name.partition(":")[0])) if by in ("length", "similarity") else str
+        for name in sorted(named[by].unique(), key=rank):
+            yield {"by": by, "name": name, **numbers(table[table["row"].map(named[by]) == name])}
 
 
-def baselines_of(table: pd.DataFrame, facts: list[PairFacts]) -> list[dict[str, Any]]:
+def _baselines(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Chance, and overlap of words on the same pairs (those with text)."""
-    asked = [facts[row] for row in sorted(table["row"].unique())]
-    chance = float(np.mean([1 / fact.options for fact in asked]))
-    found = [{"name": "chance", "accuracy": chance, "low": chance, "high": chance, "pairs": len(asked)}]
-    with_text = [fact for fact in asked if fact.baselines is not None]
-    if with_text:
-        clusterings = [np.asarray([getattr(fact, name) for fact in with_text]) for name in ("couple", "component")]
-        for place, name in enumerate(BASELINES):
-            credit = np.asarray([fact.baselines[place] for fact in with_text])
-            low, high = interval(credit, clusterings, len(with_text))
-            accuracy = float(credit.mean())
-            found.append({"name": name, "accuracy": accuracy, "low": low, "high": high, "pairs": len(with_text)})
-    return found
+    asked = table.drop_duplicates("row")
+    chance = float((1 / asked["options"]).mean())
+    yield {"name": "chance", "accuracy": chance, "low": chance, "high": chance, "pairs": len(asked)}
+    with_text = asked.dropna(subset=list(BASELINES))
+    for name in BASELINES if len(with_text) else ():
+        accuracy, low, high = share(with_text, name)
+        yield {"name": name, "accuracy": accuracy, "low": low, "high": high, "pairs": len(with_text)}
 
 
-def _drawn(facts: list[PairFacts], limit: int, seed: int, funnel: Funnel) -> list[int]:
-    """Rows of the pairs to ask."""
-    if not limit or limit >= len(facts):
-        return list(range(len(facts)))
-    couples: dict[int, list[int]] = {}
-    for row, fact in enumerate(facts):
-        couples.setdefault(fact.couple, []).append(row)
-    chosen: list[int] = []
-    for rows in sorted(couples.values(), key=lambda rows: draw(seed, "probe", min(facts[r].pair_id for r in rows))):
-        if len(chosen) + len(rows) <= limit:
-            chosen += rows
-    if not chosen:
-        raise ProbeError(f"--limit is {limit}, and every couple has more pairs. Fix: raise it.")
+def _drawn(facts: pd.DataFrame, limit: int, seed: int, funnel: Funnel) -> pd.DataFrame:
+    """The pairs to ask: whole couples in an order drawn from the seed, as long as they fit."""
+    couples = facts.groupby("couple")["pair_id"].agg(["min", "size"])
+    couples = couples.iloc[np.argsort([draw(seed, "probe", first) for first in couples["min"]])]
+    chosen = facts[facts["couple"].isin(couples.index[couples["size"].cumsum() <= limit])]
+    if chosen.empty:
+        raise ConfigError(f"--limit is {limit}, and the first couple has more pairs. Fix: raise it.")
     stage = funnel.stage("limit", "pairs")
     stage.keep(len(chosen))
     stage.drop("over --limit", count=len(facts) - len(chosen))
-    return sorted(chosen)
+    return chosen
 
 
-def _lengths(
-    pairs: Any,
-    rows: list[int],
-    backend: Backend,
-    questions: Questions,
-    funnel: Funnel,
-    skip_long: bool,
-    progress: Progress,
-) -> dict[int, int | None]:
-    """Tokens of each pair's longest question, by row; None where the backend cannot count. Long pairs are left out."""
-    stage = funnel.stage("length", "pairs")
-    lengths: dict[int, int | None] = {}
-    long: list[tuple[int, str]] = []
-    for row in progress(rows, len(rows), "counting tokens", "pair"):
-        pair: ContrastivePair = pairs[row]
-        counted = [backend.length(question) for question in questions.of(pair, row)]
-        length = None if None in counted else max(counted)
-        if length is not None and backend.window is not None and length > backend.window:
-            long.append((length, pair.pair_id))
-            stage.drop(f"longer than the model's {backend.window} tokens", {"pair_id": pair.pair_id, "tokens": length})
-        else:
-            lengths[row] = length
-            stage.keep()
-    if long and (not skip_long or not lengths):
-        longest, pair_id = max(long)
-        fix = "shorter contexts, or a model with a longer window" if not lengths else "--skip-long leaves them out"
-        raise ProbeError(
-            f"{len(long)} of {len(rows)} pairs are longer than the {backend.window} tokens that {backend.name} can "
-            f"read; the longest, {pair_id!r}, has {longest}. Fix: {fix}."
+def _fitting(
+    pairs: Any, facts: pd.DataFrame, backend: Backend, questions: Questions, funnel: Funnel, skip_long: bool
+) -> pd.DataFrame:
+    """Facts of the pairs that fit into the model's window, with the tokens of the longest question where known."""
+    rows = _bar(facts.index, len(facts), "counting tokens", "pair")
+    counted = {row: [backend.length(question) for question in questions.of(pairs[row], row)] for row in rows}
+    tokens = pd.Series({row: None if None in found else max(found) for row, found in counted.items()}, dtype="Int64")
+    long = tokens[(tokens > (backend.window or np.inf)).fillna(False)]
+    if len(long) and (not skip_long or len(long) == len(facts)):
+        fix = "--skip-long leaves them out" if len(long) < len(facts) else "a model with a longer window"
+        raise ConfigError(
+            f"{len(long)} of {len(facts)} pairs are longer than the {backend.window} tokens that {backend.name} can "
+            f"read; the longest, {facts.at[long.idxmax(), 'pair_id']!r}, has {long.max()}. Fix: {fix}."
         )
-    return lengths
+    stage = funnel.stage("length", "pairs")
+    stage.keep(len(facts) - len(long))
+    for row, length in long.items():
+        sample = {"pair_id": facts.at[row, "pair_id"], "tokens": int(length)}
+        stage.drop(f"longer than the model's {backend.window} tokens", sample)
+    return facts.assign(length=tokens.fillna(facts["length"]).astype(int)).drop(long.index)

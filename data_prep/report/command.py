@@ -29,19 +29,22 @@ def show(
     from data_prep.report.text import MASK
 
     file = PairFile(pairs)
-    counts: dict[str, Counter[str]] = {name: Counter() for name in ("split", "domain", "kind", "contexts in a pair")}
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     lengths: dict[str, array[float]] = defaultdict(lambda: array("d"))
     for pair in tqdm(file, total=len(file), desc=str(pairs), unit="pair", delay=2, leave=False):
-        facts = (pair.split, pair.domain, pair.supporting.kind, str(len(pair.contexts)))
-        for count, fact in zip(counts.values(), facts, strict=True):
-            count[fact] += 1
-        lengths["answer, characters"].append(len(pair.answer))
+        for name, fact in (
+            ("split", pair.split),
+            ("domain", pair.domain),
+            ("kind", pair.supporting.kind),
+            ("contexts in a pair", str(len(pair.contexts))),
+        ):
+            counts[name][fact] += 1
         sizes = [_size(context) for context in pair.contexts]
-        for context, size in zip(pair.contexts, sizes, strict=True):
-            lengths[f"context, {'bytes' if context.kind == 'images' else 'characters'}"].append(size)
-            if context.kind == "messages":
-                lengths["context, turns"].append(len(context.messages))
-                lengths["context, masks"].append(sum(len(MASK.findall(m.content)) for m in context.messages))
+        lengths["answer, characters"].append(len(pair.answer))
+        lengths[f"context, {'bytes' if pair.supporting.kind == 'images' else 'characters'}"].extend(sizes)
+        for context in pair.contexts if pair.supporting.kind == "messages" else ():
+            lengths["context, turns"].append(len(context.messages))
+            lengths["context, masks"].append(sum(len(MASK.findall(turn.content)) for turn in context.messages))
         lengths["longest over shortest context"].append(max(sizes) / max(min(sizes), 1))
     chosen = sorted(random.Random(seed).sample(range(len(file)), min(examples, len(file))))
     summary = {"file": pairs.name, "pairs": len(file), "shown": len(chosen), "seed": seed}

@@ -7,18 +7,19 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from contextrl_verl.pairs import Context, ContrastivePair
 from contextrl_verl.pairs.whole_file import write_whole
 from data_prep.common.funnel import Funnel
-from data_prep.report.charts import histogram, shares
 from data_prep.report.differences import side_by_side
 from data_prep.report.pictures import difference, picture
 from data_prep.report.text import MASK, shortened, visible
@@ -27,6 +28,7 @@ from data_prep.report.text import MASK, shortened, visible
 MAX_PAGE_BYTES = 8_000_000
 _HERE = Path(__file__).parent
 _TURN = "━━ "
+_BINS = 16
 Status = Literal["kept", "dropped", "right", "wrong"]
 
 
@@ -60,20 +62,11 @@ class Example:
         return cls(pair.pair_id, pair.contexts, status, reason, pair.query, pair.answer, listed)
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """Numbers to draw, e.g. the lengths of all contexts."""
+class Histogram(NamedTuple):
+    """Numbers to be counted in bins, e.g. the lengths of all contexts."""
 
     name: str
     values: Iterable[float]
-
-
-@dataclass(frozen=True)
-class Notice:
-    """A sentence at the top of the page: ``good``, ``bad`` or just ``plain``."""
-
-    text: str
-    tone: Literal["good", "bad", "plain"] = "plain"
 
 
 def write_report(
@@ -84,37 +77,32 @@ def write_report(
     *,
     title: str = "Contrastive pairs",
     histograms: Iterable[Histogram] = (),
-    notices: Iterable[Notice] = (),
+    notices: Iterable[str] = (),
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     max_bytes: int = MAX_PAGE_BYTES,
 ) -> Path:
-    """Write ``index.html`` and ``summary.json``, each whole or not at all.
+    """Write ``index.html`` and ``summary.json``, each whole or not at all, and return the page's path.
 
     Args:
         folder: made if it is not there.
         summary: plain JSON values; ``stages`` is filled in from the funnel.
         funnel: counts by stage and reason, with its samples of dropped records.
         examples: taken from one at a time until the page is full.
-        histograms: drawn in this order.
+        histograms: shown after the tables.
         notices: sentences at the top.
         tables: more counts by name, e.g. ``{"splits": {"train": 10}}``.
         max_bytes: size of the page at most, give or take the page's frame.
-
-    Returns:
-        The page's path.
     """
-    folder = Path(folder)
-    written = dict(summary)
-    if funnel is not None:
-        funnel.check()
-        written["stages"] = [stage.summary() for stage in funnel]
+    folder, funnel = Path(folder), funnel or Funnel()
+    funnel.check()
+    written = {**summary, **({"stages": [stage.summary() for stage in funnel]} if funnel.stages else {})}
     environment = _environment()
     block = environment.get_template("example.jinja")
     shown: list[Markup] = []
     size = left_out = 0
     for example in examples:
         # Rendered with the same escaping as the page; only the result is marked as done.
-        html = "" if left_out else block.render(example=_example_view(example), first=not shown)
+        html = "" if left_out else block.render(item=example, first=not shown, **_view(example))
         size += len(html.encode())
         if left_out or size > max_bytes:
             left_out += 1
@@ -126,10 +114,9 @@ def write_report(
         style=Markup(style),
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii"),
         numbers={key: value for key, value in written.items() if isinstance(value, (int, float, str))},
-        stages=_stage_views(funnel) if funnel is not None else [],
-        histograms=[histogram(item.name, item.values) for item in histograms],
+        stages=funnel.stages,
         notices=list(notices),
-        tables=[_table(name, counts) for name, counts in (tables or {}).items()],
+        tables={**(tables or {}), **dict(map(_binned, histograms))},
         examples=shown,
         left_out=left_out,
     )
@@ -138,56 +125,51 @@ def write_report(
     return folder / "index.html"
 
 
+def _binned(histogram: Histogram) -> tuple[str, Counter[str]]:
+    """Name and counts of a histogram; bins grow in steps of equal ratio if values span over two powers of ten."""
+    given = np.fromiter(histogram.values, float)
+    values = given[np.isfinite(given)]
+    counts = Counter({"not finite": len(given) - len(values)} if len(values) < len(given) else {})
+    if not len(values):
+        return f"{histogram.name}: no values", counts
+    low, high = values.min(), values.max()
+    if whole := high - low < _BINS and (values == np.floor(values)).all():
+        edges = np.arange(low, high + 2)
+    elif 0 < low < high / 100:
+        edges = np.geomspace(low, high, _BINS + 1)
+    else:
+        edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
+    for number, start, end in zip(np.histogram(values, edges)[0], edges, edges[1:], strict=False):
+        counts[_short(start) if whole else f"{_short(start)} to {_short(end)}"] += int(number)
+    tenth, middle, nine = map(_short, np.quantile(values, [0.1, 0.5, 0.9]))
+    return f"{histogram.name}: median {middle}, 80 % between {tenth} and {nine}", counts
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["shown"] = lambda value, room=2000: visible(shortened(_plain(value), room))
-    environment.filters["masks"] = _masks
+    environment.filters["shown"] = _shown
+    # A text in pieces: every second is a mask.
+    environment.filters["masks"] = re.compile(f"({MASK.pattern})").split
     environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    # For bars: what is no number above zero has none.
+    environment.filters["size"] = lambda value: max(value, 0) if isinstance(value, (int, float)) else 0
     return environment
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+def _shown(value: Any, room: int = 2000) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return visible(shortened(text, room))
 
 
-def _masks(text: str) -> list[tuple[str, bool]]:
-    """A text in pieces, with whether each is a mask."""
-    pieces = re.split(f"({MASK.pattern})", text)
-    return [(piece, number % 2 == 1) for number, piece in enumerate(pieces) if piece]
-
-
-def _stage_views(funnel: Funnel) -> list[dict[str, Any]]:
-    views = []
-    for stage in funnel:
-        gone = stage.entered - stage.left
-        most = max(other.entered for other in funnel if other.unit == stage.unit)
-        kept_share, gone_share = shares([stage.left, gone], most)
-        reasons = sorted(stage.dropped.items(), key=lambda item: (-item[1], item[0]))
-        views.append(
-            {
-                "name": stage.name,
-                "unit": stage.unit,
-                "entered": stage.entered,
-                "left": stage.left,
-                "gone": gone,
-                "bars": (kept_share, min(gone_share, 100 - kept_share)),
-                "reasons": [{"name": one, "count": n, "samples": stage.samples.get(one, [])} for one, n in reasons],
-            }
-        )
-    return views
-
-
-def _table(name: str, counts: Mapping[str, Any]) -> dict[str, Any]:
-    # A bar for what is a number above zero.
-    sizes = [value if isinstance(value, (int, float)) and value > 0 else 0 for value in counts.values()]
-    widths = shares(sizes, max(sizes, default=0) or 1)
-    return {"name": name, "rows": list(zip(counts, counts.values(), widths, strict=True))}
-
-
-def _example_view(example: Example) -> dict[str, Any]:
-    view: dict[str, Any] = {"example": example, "diff": None, "pictures": None, "sizes": []}
+def _view(example: Example) -> dict[str, Any]:
+    """What the template shows of an example's contexts."""
+    view: dict[str, Any] = {"diff": None, "pictures": None, "apart": None, "alone": None}
     contexts = list(example.contexts)[:2]
     if contexts and contexts[0].kind == "images":
         view["pictures"] = [[picture(image) for image in context.images] for context in contexts]
@@ -200,7 +182,7 @@ def _example_view(example: Example) -> dict[str, Any]:
     if len(texts) == 2:
         view["diff"] = side_by_side(*texts)
     elif texts:
-        view["alone"] = visible(shortened(texts[0], 20_000))
+        view["alone"] = texts[0]
     return view
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from PIL import Image, ImageChops
 
@@ -14,14 +14,11 @@ from contextrl_verl.pairs.prompting import open_image
 from data_prep.report.text import shortened, visible
 
 LONGEST_SIDE = 448
-# One picture in the page; a larger one is encoded anew at lower quality, then left out.
-MAX_BYTES = 200_000
 # Larger images are compared at this size.
 _COMPARED = 2048
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """An image to show; ``url`` is empty if it cannot be, then ``note`` says why."""
 
     url: str
@@ -52,17 +49,12 @@ def difference(left: ImageRef, right: ImageRef) -> Picture | None:
     most = max(high for _, high in apart.getextrema()) or 255
     share = sum(apart.convert("L").histogram()[9:]) / (one.width * one.height)
     shown = _encoded(ImageChops.invert(apart.point(lambda value: min(255, value * 255 // most))))
-    return replace(shown, note=f"{share:.1%} of the pixels differ")
+    return shown._replace(note=f"{share:.1%} of the pixels differ")
 
 
 def _encoded(image: Image.Image) -> Picture:
-    size = f"{image.width} × {image.height}"
-    small = image.copy()
-    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    for kind, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": 85}), ("JPEG", {"quality": 40})):
-        stream = io.BytesIO()
-        small.save(stream, kind, **options)
-        if stream.tell() <= MAX_BYTES:
-            data = base64.b64encode(stream.getvalue()).decode("ascii")
-            return Picture(f"data:image/{kind.lower()};base64,{data}", small.width, small.height, size)
-    return Picture("", note=f"{size}: too large to show")
+    size, stream = f"{image.width} × {image.height}", io.BytesIO()
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    image.save(stream, "WEBP", quality=90)
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    return Picture(f"data:image/webp;base64,{data}", image.width, image.height, size)

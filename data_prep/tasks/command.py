@@ -3,77 +3,146 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from data_prep.tasks.public.command import public
-
 tasks = typer.Typer(help="Make rows for the main task from agent runs or pictures.", no_args_is_help=True)
-tasks.command(name="public")(public)
 
 
-@tasks.command(name="trace-qa")
-def trace_qa(
-    input: Annotated[Path, typer.Option(help="File or folder of runs, in any format that the readers know.")],
-    out: Annotated[Path, typer.Option(help="Parquet file of the rows; a .summary.json is written beside it.")],
-    max_tokens: Annotated[int, typer.Option(min=200, help="Longest prompt.")] = 8000,
-    tokenizer: Annotated[str, typer.Option(help="Counts tokens; a model's name or folder. Empty: an estimate.")] = "",
-    per_run: Annotated[int, typer.Option(min=1, help="Most questions over one run.")] = 4,
-    validation: Annotated[float, typer.Option(min=0, max=1, help="Share of instances for validation.")] = 0.1,
-    split_by: Annotated[str, typer.Option(help="instance or repository: what splits never share.")] = "instance",
-    seed: Annotated[int, typer.Option(help="Seed of every choice.")] = 1,
+def _list(wanted: bool) -> None:
+    if not wanted:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from data_prep.tasks.item import REWARDS
+    from data_prep.tasks.sets import SETS, SHARES
+
+    table = Table("name", "Hugging Face Hub", "domain", "its share in the paper", "reward", "licence on its card")
+    for one in SETS.values():
+        hub = f"{one.hub} ({one.subset})" if one.subset else one.hub
+        rewards = ", ".join(REWARDS[kind] for kind in one.kinds)
+        table.add_row(one.name, hub, one.domain, SHARES[one.domain], rewards, one.licence)
+    Console(width=180).print(table)
+    raise typer.Exit
+
+
+# Settings that are left out keep what data_prep.tasks.build.TaskSettings says.
+Out = Annotated[Path, typer.Option(help="Parquet file of rows; .summary.json and .validation.parquet lie beside it.")]
+Split = Annotated[str | None, typer.Option(help="Split of the source to read for training; default its own.")]
+Root = Annotated[str | None, typer.Option(help="Folder that paths of pictures start from; default the source's.")]
+Limit = Annotated[int | None, typer.Option(help="Draw so many examples of every split; 0, as without, takes all.")]
+Validation = Annotated[float | None, typer.Option(help="Share for validation; default: a set's own split, or 0.1.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Longest prompt, pictures not counted; default 8000.")]
+Tokenizer = Annotated[str | None, typer.Option(help="Counts tokens; a model's name or folder. Default: an estimate.")]
+SplitBy = Annotated[
+    Literal["instance", "repository"] | None, typer.Option(help="What splits of issues or runs never share.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of every choice.")]
+Engine = Annotated[Literal["local", "ray"], typer.Option(help="This machine, or Ray with shared files.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; default all cores.")]
+KeepWork = Annotated[bool, typer.Option("--keep-work", help="Keep the folder with finished parts.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="per_picture, max_words, source.max_pixels, ... (docs)."),
+]
+
+
+def _source(**given: Any) -> list[str]:
+    return [f"source.{name}={value}" for name, value in given.items() if value is not None]
+
+
+@tasks.command()
+def public(
+    name: Annotated[str, typer.Argument(help="Name of the set, see --list.")],
+    out: Out,
+    show: Annotated[
+        bool, typer.Option("--list", is_eager=True, callback=_list, help="Print the sets that are known, and exit.")
+    ] = False,
+    path: Annotated[
+        str, typer.Option(help="The set's files: a file, a folder, or what save_to_disk wrote. Empty: the Hub.")
+    ] = "",
+    split: Split = None,
+    root: Root = None,
+    limit: Limit = None,
+    validation: Validation = None,
+    max_tokens: MaxTokens = None,
+    tokenizer: Tokenizer = None,
+    split_by: SplitBy = None,
+    agent_loop: Annotated[
+        str | None, typer.Option(help="Of issues: name of verl's agent loop that works on them.")
+    ] = None,
+    instance: Annotated[
+        bool | None, typer.Option(help="Of issues: write tests and commits into the rows; default with --agent-loop.")
+    ] = None,
+    seed: Seed = None,
+    engine: Engine = "local",
+    workers: Workers = None,
+    keep_work: KeepWork = False,
+    set_: Sets = None,
 ) -> None:
-    """Questions about what happened in a run, with exact answers."""
-    from contextrl_verl.errors import ConfigError
-    from data_prep.tasks.rows import tell, token_counter
-    from data_prep.tasks.trace_qa import Options
-    from data_prep.tasks.trace_qa import trace_qa as make
+    """Questions and issues of the public sets that the paper trains on."""
+    from data_prep.common.settings_file import load_settings
+    from data_prep.tasks.build import TaskSettings, public_rows
+    from data_prep.tasks.rows import tell
 
-    if split_by not in ("instance", "repository"):
-        raise ConfigError(f"--split-by is {split_by!r}. Fix: instance or repository.")
-    options = Options(max_tokens, per_run, validation, split_by, seed)  # type: ignore[arg-type]
-    tell(make(input, out, options, token_counter(tokenizer)), out)
+    settings = load_settings(
+        TaskSettings, None, [*(set_ or []), *_source(root=root, limit=limit, seed=seed)], validation=validation,
+        max_tokens=max_tokens, tokenizer=tokenizer, split_by=split_by, agent_loop=agent_loop, instance=instance,
+        seed=seed,
+    )  # fmt: skip
+    run = {"engine": engine, "workers": workers, "keep_work": keep_work}
+    tell(public_rows(name, out, settings, path=path, split=split or "", **run), out)
 
 
-@tasks.command(name="vqa")
+@tasks.command()
 def vqa(
     source: Annotated[str, typer.Option(help="easy_vqa, hf:NAME, or a table, or a folder of pictures with a table.")],
-    out: Annotated[Path, typer.Option(help="Parquet file of rows for training; .validation.parquet lies beside it.")],
+    out: Out,
     column: Annotated[
         list[str] | None, typer.Option(metavar="ROLE=COLUMN", help="Column of image, question, answer, domain or id.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of the source to read.")] = "",
-    subset: Annotated[str, typer.Option(help="Subset of a Hugging Face data set.")] = "",
-    root: Annotated[str, typer.Option(help="Folder that paths of pictures start from; default the table's.")] = "",
-    domain: Annotated[str, typer.Option(help="Name of the kind of pictures; default the source's.")] = "",
-    limit: Annotated[int, typer.Option(min=0, help="Draw so many questions of the source; 0 takes all.")] = 0,
-    per_picture: Annotated[int, typer.Option(min=0, help="Most questions about one picture; 0 for all.")] = 4,
-    validation: Annotated[float, typer.Option(min=0, help="Share of pictures for validation, below 1.")] = 0.1,
-    max_words: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 6,
-    tolerance: Annotated[
-        float, typer.Option(min=0, max=1, help="By which share of the right number an answer may be off.")
-    ] = 0.0,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Larger pictures are refused.")] = 40_000_000,
-    seed: Annotated[int, typer.Option(help="Seed of every choice.")] = 1,
-    engine: Annotated[
-        str, typer.Option(help="local processes, or ray for a cluster with a shared file system.")
-    ] = "local",
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default all cores.")] = None,
-    keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep the folder with finished parts.")] = False,
+    split: Split = None,
+    root: Root = None,
+    domain: Annotated[str | None, typer.Option(help="Name of the kind of pictures; default the source's.")] = None,
+    limit: Limit = None,
+    validation: Validation = None,
+    seed: Seed = None,
+    engine: Engine = "local",
+    workers: Workers = None,
+    keep_work: KeepWork = False,
+    set_: Sets = None,
 ) -> None:
     """Questions about pictures with short answers; no picture is in both files."""
-    from data_prep.images.sources import read_columns
-    from data_prep.tasks.rows import tell, validation_file
-    from data_prep.tasks.vqa import VqaOptions
-    from data_prep.tasks.vqa import vqa as make
+    from data_prep.common.settings_file import load_settings
+    from data_prep.tasks.build import TaskSettings, vqa_rows
+    from data_prep.tasks.rows import tell
 
-    options = VqaOptions(per_picture, validation, max_words, tolerance, seed)
-    source_options = {
-        "columns": read_columns(column or []), "split": split, "subset": subset, "root": root, "domain": domain,
-        "limit": limit, "max_pixels": max_pixels,
-    }  # fmt: skip
-    work = {"engine": engine, "workers": workers, "keep_work": keep_work}
-    tell(make(source, out, options, source_options, **work), out)  # type: ignore[arg-type]
-    if validation:
-        typer.echo(f"{validation_file(out)}: the rows for validation")
+    sets = _source(split=split, root=root, domain=domain, limit=limit, seed=seed)
+    sets += [f"source.columns.{pair}" for pair in column or []]
+    settings = load_settings(TaskSettings, None, [*(set_ or []), *sets], validation=validation, seed=seed)
+    tell(vqa_rows(source, out, settings, engine=engine, workers=workers, keep_work=keep_work), out)
+
+
+@tasks.command()
+def trace_qa(
+    input: Annotated[Path, typer.Option(help="File or folder of runs, in any format that the readers know.")],
+    out: Annotated[Path, typer.Option(help="Parquet file of the rows; a .summary.json is written beside it.")],
+    max_tokens: MaxTokens = None,
+    tokenizer: Tokenizer = None,
+    per_run: Annotated[int | None, typer.Option(help="Most questions over one run; default 4.")] = None,
+    validation: Annotated[float | None, typer.Option(help="Share for validation; default 0.1.")] = None,
+    split_by: SplitBy = None,
+    seed: Seed = None,
+) -> None:
+    """Questions about what happened in a run, with exact answers."""
+    from data_prep.common.settings_file import load_settings
+    from data_prep.tasks.rows import tell
+    from data_prep.tasks.trace_qa import TraceSettings, trace_rows
+
+    settings = load_settings(
+        TraceSettings, None, [], max_tokens=max_tokens, tokenizer=tokenizer, per_run=per_run, validation=validation,
+        split_by=split_by, seed=seed,
+    )  # fmt: skip
+    tell(trace_rows(input, out, settings), out)

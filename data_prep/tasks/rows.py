@@ -6,25 +6,25 @@ The trainer joins files of rows into one table, and a struct must then have the 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
+from pydantic import BaseModel, ConfigDict, Field
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.whole_file import whole_file, write_whole
 from data_prep.common.funnel import Funnel
 from data_prep.report.text import print_stages
+from data_prep.trajectories import tokens
 
 _ROWS_PER_GROUP = 200
 _BYTES_PER_GROUP = 64 << 20
-_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 # What does not fit a kind of row is null: run_id for pictures; picture, item and tolerance for runs; the last five for
 # everything but issues. instance is JSON: what an agent loop needs to set up and to test a repository.
 EXTRA_INFO = pa.struct(
@@ -38,13 +38,42 @@ EXTRA_INFO = pa.struct(
 )
 COLUMNS = [
     ("data_source", pa.string()),
-    ("prompt", pa.list_(_MESSAGE)),
+    ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
     ("ability", pa.string()),
     ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
     ("extra_info", EXTRA_INFO),
 ]
 AGENT = ("agent_name", pa.string())
 IMAGES = ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
+
+
+class RowSettings(BaseModel):
+    """What all commands know.
+
+    Attributes:
+        validation: share of pictures, or of what ``split_by`` names, whose rows are for validation.
+        max_tokens: of a prompt, pictures not counted, as ``tokenizer`` counts them; ``""``: an estimate.
+        split_by: what splits of issues or runs never share.
+        seed: of every choice.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    validation: float = Field(0.1, ge=0, lt=1)
+    max_tokens: int = Field(8000, ge=200)
+    tokenizer: str = ""
+    split_by: Literal["instance", "repository"] = "instance"
+    seed: int = 1
+
+
+def make_row(data_source: str, prompt: str, ability: str, answer: str, **extra_info: Any) -> dict[str, Any]:
+    """A row of :data:`COLUMNS`; what ``extra_info`` leaves out is null."""
+    return {
+        "data_source": data_source,
+        "prompt": [{"role": "user", "content": prompt}],
+        "ability": ability,
+        "reward_model": {"style": "rule", "ground_truth": answer},
+        "extra_info": extra_info,
+    }
 
 
 def check_out(out: Path) -> None:
@@ -87,19 +116,10 @@ def reasons(funnel: Funnel) -> str:
 
 
 def write_summary(out: Path, funnel: Funnel, splits: Iterable[str], **facts: Any) -> dict[str, Any]:
-    """Write ``rows.summary.json`` beside ``rows.parquet`` and return it.
-
-    Args:
-        splits: of every row.
-        facts: what else it says; a counter with its keys in order.
-    """
+    """Write ``rows.summary.json`` beside ``rows.parquet`` and return it; ``splits`` are those of every row."""
     counts = Counter(splits)
-    summary = {
-        "rows": counts.total(),
-        "splits": dict(sorted(counts.items())),
-        **{name: dict(sorted(fact.items())) if isinstance(fact, Counter) else fact for name, fact in facts.items()},
-        "stages": [stage.summary() for stage in funnel],
-    }
+    stages = [stage.summary() for stage in funnel]
+    summary = {"rows": counts.total(), "splits": dict(sorted(counts.items())), **facts, "stages": stages}
     write_whole(out.with_suffix(".summary.json"), json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -113,14 +133,5 @@ def tell(summary: dict[str, Any], out: Path) -> None:
 
 def token_counter(name: str = "") -> Callable[[str], int]:
     """Counts the tokens of a text with the tokenizer of that name or folder, or estimates them; raises ConfigError."""
-    if not name:
-        return estimated_tokens
-    from data_prep.trajectories import tokens
-
-    count = tokens.token_counter(tokens.load_tokenizer(name))
+    count = tokens.token_counter(name)
     return lambda text: count([text])[0]
-
-
-def estimated_tokens(text: str) -> int:
-    """Words, and every other character by itself: more than what tokenizers of current models make of code."""
-    return sum(1 + len(word) // 8 for word in re.findall(r"\w+|[^\w\s]|\n", text))

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
+from pydantic import Field
 from tqdm import tqdm
 
+from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel
-from data_prep.tasks.questions import KINDS, Question, Unasked
-from data_prep.tasks.rows import COLUMNS, check_out, estimated_tokens, reasons, write_row_files, write_summary
-from data_prep.tasks.trace import Step, render, steps_of
+from data_prep.common.seeded import draw
+from data_prep.tasks import rows
+from data_prep.tasks.item import NO_WORD
+from data_prep.tasks.questions import KINDS, Question
+from data_prep.tasks.transcript import Step, render, steps_of
 from data_prep.trajectories.readers import Rejected, open_source
-from data_prep.trajectories.run import AgentRun, TrajectoryError
+from data_prep.trajectories.run import AgentRun
 from reward_fns.exact_match import normalise
 
 DATA_SOURCE = "contextrl/exact_match/trace_qa"
@@ -27,143 +29,115 @@ _INSTRUCTION = (
     "are left out where a mark says so. Answer the question about it.\n\n{transcript}\n\nQuestion: {question}\n"
     "Your answer is {form}. End with it, and nothing else, inside <answer></answer>."
 )
-SCHEMA = pa.schema(COLUMNS)
-_STAGES = (("runs",), ("questions", "questions"), ("rows", "questions"))
 
 
-@dataclass(frozen=True)
-class Options:
-    """What rows to make.
+class TraceSettings(rows.RowSettings):
+    """What rows to make; ``per_run``: at most so many questions over one run."""
 
-    Attributes:
-        max_tokens: of a prompt.
-        per_run: at most so many questions over one run.
-        validation: share of instances, or repositories, whose rows are for validation.
-        split_by: what no two splits share.
-        seed: of every choice.
-    """
-
-    max_tokens: int = 8000
-    per_run: int = 4
-    validation: float = 0.1
-    split_by: Literal["instance", "repository"] = "instance"
-    seed: int = 1
+    per_run: int = Field(4, ge=1)
 
 
-def trace_qa(
-    source: Path,
-    out: Path,
-    options: Options,
-    tokens: Callable[[str], int] = estimated_tokens,
-    progress: bool = True,
-) -> dict[str, Any]:
+def trace_rows(source: Path, out: Path, settings: TraceSettings, progress: bool = True) -> dict[str, Any]:
     """Write the rows of all runs of ``source`` to ``out`` (Parquet) and a summary beside it; the summary is returned.
 
-    Raises TrajectoryError when there is nothing to read or no question can be asked, ConfigError for a bad ``out``;
-    nothing is left under the name of ``out`` then.
+    Raises ConfigError when no question can be asked, or for a bad ``out``, and what the readers raise when there is
+    nothing to read; nothing is left under the name of ``out`` then.
     """
-    check_out(out)
-    funnel = Funnel()
-    kinds: Counter[str] = Counter()
+    rows.check_out(out)
+    maker = _Maker(settings)
     splits: list[str] = []
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for index, row in enumerate(_rows(source, options, tokens, funnel, kinds, progress)):
-            row["extra_info"]["index"] = index
-            splits.append(row["extra_info"]["split"])
-            yield row
-        funnel.check()
+    def made() -> Iterator[dict[str, Any]]:
+        for located in tqdm(open_source(source), unit="run", disable=not progress):
+            for row in maker.rows_of(located.run):
+                row["extra_info"]["index"] = len(splits)
+                splits.append(row["extra_info"]["split"])
+                yield row
+        maker.funnel.check()
         if not splits:
-            raise TrajectoryError(f"{source}: no question could be asked; {reasons(funnel)}")
+            why = rows.reasons(maker.funnel)
+            raise ConfigError(
+                f"{source}: no question could be asked; {why}. Fix: give other runs, or more --max-tokens."
+            )
 
-    write_row_files({out: rows()}, SCHEMA)
-    return write_summary(out, funnel, splits, kinds=kinds)
+    rows.write_row_files({out: made()}, pa.schema(rows.COLUMNS))
+    return rows.write_summary(out, maker.funnel, splits, kinds=dict(sorted(maker.kinds.items())))
 
 
-def _rows(
-    source: Path,
-    options: Options,
-    tokens: Callable[[str], int],
-    funnel: Funnel,
-    kinds: Counter[str],
-    progress: bool,
-) -> Iterator[dict[str, Any]]:
-    read, asked, fitted = (funnel.stage(*names) for names in _STAGES)
-    seen: set[str] = set()
-    for located in tqdm(open_source(source), unit="run", disable=not progress):
-        run = located.run
+class _Maker:
+    """Makes rows run by run, so that all kinds of questions become about as frequent."""
+
+    def __init__(self, settings: TraceSettings) -> None:
+        self.settings = settings
+        self.tokens = rows.token_counter(settings.tokenizer)
+        self.funnel = Funnel()
+        self.kinds: Counter[str] = Counter()
+        self.seen: set[str] = set()
+        self.read, self.asked, self.fitted = (
+            self.funnel.stage(name, unit)
+            for name, unit in (("runs", "runs"), ("questions", "questions"), ("rows", "questions"))
+        )
+
+    def rows_of(self, run: AgentRun | Rejected) -> Iterator[dict[str, Any]]:
+        """The rows of a run; what is left out is counted."""
         if isinstance(run, Rejected):
-            read.drop(run.reason, {**run.location._asdict(), "detail": run.detail})
-            continue
-        if run.run_id in seen:
-            read.drop("the same run again", {"run": run.run_id})
-            continue
-        seen.add(run.run_id)
+            self.read.drop(run.reason, {**run.location._asdict(), "detail": run.detail})
+            return
         steps = steps_of(run)
-        if len(steps) < 3:
-            read.drop("fewer than three commands with an exit code", {"run": run.run_id})
-            continue
-        read.keep()
-        draw = random.Random(f"{options.seed}/{run.run_id}")
-        made: list[Question] = []
-        for kind in KINDS.values():
-            for question in kind(steps, draw):
-                if isinstance(question, Unasked):
-                    asked.drop(f"{question.kind}: {question.reason}")
-                elif not normalise(question.answer):
-                    asked.drop(f"{question.kind}: the answer has no letter or digit that a comparison would see")
-                else:
-                    asked.keep()
-                    made.append(question)
-        chosen = _chosen(made, options.per_run, kinds, draw)
-        if len(made) > len(chosen):
-            fitted.drop("more than are taken of one run", count=len(made) - len(chosen))
-        for question in chosen:
-            row = _row(run, steps, question, options, tokens)
+        if run.run_id in self.seen or len(steps) < 3:
+            again = run.run_id in self.seen
+            reason = "the same run again" if again else "fewer than three commands with an exit code"
+            self.read.drop(reason, {"run": run.run_id})
+            return
+        self.seen.add(run.run_id)
+        self.read.keep()
+        chance = random.Random(f"{self.settings.seed}/{run.run_id}")
+        for kind, question in self._chosen(list(self._questions(steps, chance)), chance):
+            row = self._row(run, steps, kind, question)
             if row is None:
-                fitted.drop("the transcript does not fit the budget", {"run": run.run_id, "kind": question.kind})
+                self.fitted.drop("the transcript does not fit the budget", {"run": run.run_id, "kind": kind})
                 continue
-            fitted.keep()
-            kinds[question.kind] += 1
+            self.fitted.keep()
+            self.kinds[kind] += 1
             yield row
 
+    def _questions(self, steps: list[Step], chance: random.Random) -> Iterator[tuple[str, Question]]:
+        for kind, ask in KINDS.items():
+            for question in ask(steps, chance):
+                if isinstance(question, str) or not normalise(question.answer):
+                    self.asked.drop(f"{kind}: {question if isinstance(question, str) else NO_WORD}")
+                else:
+                    self.asked.keep()
+                    yield kind, question
 
-def _chosen(made: list[Question], most: int, kinds: Counter[str], draw: random.Random) -> list[Question]:
-    """At most ``most``, first of the kinds that are rarest so far, one of a kind before a second one."""
-    rank: Counter[str] = Counter()
-    keyed = []
-    for question in draw.sample(made, len(made)):
-        keyed.append((rank[question.kind], kinds[question.kind], question))
-        rank[question.kind] += 1
-    return [question for *_, question in sorted(keyed, key=lambda key: key[:2])[:most]]
+    def _chosen(self, made: list[tuple[str, Question]], chance: random.Random) -> list[tuple[str, Question]]:
+        """At most ``per_run``, first of the kinds that are rarest so far, one of a kind before a second one."""
+        rank: Counter[str] = Counter()
+        keyed = []
+        for kind, question in chance.sample(made, len(made)):
+            keyed.append((rank[kind], self.kinds[kind], kind, question))
+            rank[kind] += 1
+        chosen = sorted(keyed, key=lambda key: key[:2])[: self.settings.per_run]
+        if len(made) > len(chosen):
+            self.fitted.drop("more than are taken of one run", count=len(made) - len(chosen))
+        return [(kind, question) for *_, kind, question in chosen]
+
+    def _row(self, run: AgentRun, steps: list[Step], kind: str, question: Question) -> dict[str, Any] | None:
+        def prompt(transcript: str) -> str:
+            return _INSTRUCTION.format(transcript=transcript, question=question.text, form=question.form)
+
+        most = self.settings.max_tokens
+        transcript = render(steps, run.issue, question.evidence, lambda text: self.tokens(prompt(text)) <= most)
+        if transcript is None:
+            return None
+        return rows.make_row(
+            DATA_SOURCE, prompt(transcript), "long_context", question.answer, run_id=run.run_id, kind=kind,
+            split=split_of(run, self.settings), question=question.text,
+        )  # fmt: skip
 
 
-def _row(
-    run: AgentRun, steps: list[Step], question: Question, options: Options, tokens: Callable[[str], int]
-) -> dict[str, Any] | None:
-    def prompt(transcript: str) -> str:
-        return _INSTRUCTION.format(transcript=transcript, question=question.text, form=question.form)
-
-    transcript = render(steps, run.issue, question.evidence, lambda text: tokens(prompt(text)) <= options.max_tokens)
-    if transcript is None:
-        return None
-    return {
-        "data_source": DATA_SOURCE,
-        "prompt": [{"role": "user", "content": prompt(transcript)}],
-        "ability": "long_context",
-        "reward_model": {"style": "rule", "ground_truth": question.answer},
-        "extra_info": {
-            "index": 0,
-            "run_id": run.run_id,
-            "kind": question.kind,
-            "split": split_of(run, options),
-            "question": question.text,
-        },
-    }
-
-
-def split_of(run: AgentRun, options: Options) -> str:
+def split_of(run: AgentRun, settings: TraceSettings) -> str:
     """``validation`` or ``train``: the same for all runs of an instance (or repository)."""
-    unit = run.instance_id if options.split_by == "instance" else run.repository
-    digest = hashlib.blake2b(f"{options.seed}/{unit}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return "validation" if int.from_bytes(digest, "big") / 2**64 < options.validation else "train"
+    unit = run.instance_id if settings.split_by == "instance" else run.repository
+    share = int.from_bytes(draw(settings.seed, "split", unit), "big") / 2**64
+    return "validation" if share < settings.validation else "train"

@@ -1,4 +1,4 @@
-"""The paper's cascade on light records: couples of runs alike in everything but the evidence.
+"""The paper's cascade on light records: couples of runs alike in everything but the evidence, and groups of them.
 
 Couples are never enumerated beyond runs that edited the same file; what the first stages drop is counted by
 arithmetic, so the funnel is complete without it.
@@ -7,21 +7,21 @@ arithmetic, so the funnel is complete without it.
 from __future__ import annotations
 
 from array import array
-from collections import defaultdict
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations, islice, product
 from math import comb
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from data_prep.common.funnel import Funnel, Stage
+from data_prep.common.funnel import Funnel
 from data_prep.common.seeded import draw
 from data_prep.trajectories.issue_similarity import IssueSimilarity
-from data_prep.trajectories.run_summary import Light
+from data_prep.trajectories.scan import Light
 
-CommitRule = Literal["same", "near", "any"]
 Level = Literal["file", "class", "function"]
 Couple = tuple[int, int]
 Similarity = Callable[[Light, Light], float]
@@ -46,18 +46,13 @@ class CascadeSettings:
         bucket: most runs compared for one file; beyond it, runs are drawn.
     """
 
-    commit: CommitRule = "same"
+    commit: Literal["same", "near", "any"] = "same"
     near: Annotated[int, Field(ge=0)] = 500
     level: Level = "class"
     related: tuple[float, float] | None = None
     alike: float = 0.5
     patch_ratio: Annotated[float, Field(ge=1)] = 2.0
     bucket: Annotated[int, Field(ge=2)] = 400
-
-    @property
-    def band(self) -> tuple[float, float]:
-        """The band in use."""
-        return self.related or WORDS_BAND
 
 
 def find_couples(
@@ -75,36 +70,41 @@ def find_couples(
         seen: gets the similarity of every couple that was asked for it.
         seed: draws the runs of a file that too many edit.
     """
-    by_repository: dict[str, list[int]] = defaultdict(list)
-    for index, light in enumerate(lights):
-        by_repository[light.repository].append(index)
-    inside = sum(comb(len(members), 2) for members in by_repository.values())
-    sample = _first_couple(lights, [range(len(lights))], lambda a, b: a.repository != b.repository)
-    _count(funnel.stage("same repository", "couples"), comb(len(lights), 2), inside, "other repository", sample)
-
-    known = sum(_commit_couples([lights[i] for i in members], settings) for members in by_repository.values())
-    reason = {"same": "other or unknown commit", "near": f"more than {settings.near} apart", "any": ""}[settings.commit]
-    sample = _first_couple(lights, by_repository.values(), lambda a, b: not _commits_fit(a, b, settings))
-    _count(funnel.stage("commit", "couples"), inside, known, reason, sample)
-
+    repositories: dict[str, list[Light]] = defaultdict(list)
+    for light in lights:
+        repositories[light.repository].append(light)
+    inside = sum(comb(len(members), 2) for members in repositories.values())
+    known = sum(_commit_couples(members, settings) for members in repositories.values())
     couples, truncated = _same_file(lights, settings, seed)
-    reason = "no file in common" + (f", or only one that over {settings.bucket} runs edit" if truncated else "")
 
-    def apart(a: Light, b: Light) -> bool:
-        return _commits_fit(a, b, settings) and not _files(a) & _files(b)
+    def counted(
+        name: str, entered: int, left: int, reason: str, groups: Iterable[Sequence[Light]], example: Any
+    ) -> None:
+        """A stage whose couples are never gone through, with the first of them to look at for which ``example``."""
+        stage = funnel.stage(name, "couples")
+        stage.keep(left)
+        if entered > left:
+            firsts = ((group[0], other) for group in groups for other in group[1:])
+            shown = next((couple for couple in islice(firsts, _LOOKED_AT) if example(*couple)), None)
+            stage.drop(reason, shown and {"runs": [light.run_id for light in shown]}, entered - left)
 
-    sample = _first_couple(lights, by_repository.values(), apart)
-    _count(funnel.stage("same file", "couples"), known, len(couples), reason, sample)
+    far = {"same": "other or unknown commit", "near": f"more than {settings.near} apart", "any": ""}[settings.commit]
+    apart = "no file in common" + (f", or only one that over {settings.bucket} runs edit" if truncated else "")
+    every, groups = comb(len(lights), 2), repositories.values()
+    counted("same repository", every, inside, "other repository", [lights], lambda a, b: a.repository != b.repository)
+    counted("commit", inside, known, far, groups, lambda a, b: not _commits_fit(a, b, settings))
+    counted("same file", known, len(couples), apart, groups,
+            lambda a, b: _commits_fit(a, b, settings) and not a.files & b.files)  # fmt: skip
 
-    def same_issue(a: Light, b: Light) -> str | None:
-        return "same issue" if a.instance_id == b.instance_id else None
-
-    couples = _keep(couples, lights, funnel.stage("other issue", "couples"), same_issue)
-    if settings.level != "file":
-        stage = funnel.stage("same function or class" if settings.level == "class" else "same function", "couples")
-        couples = _keep(couples, lights, stage, lambda a, b: None if shared_place(a, b, settings.level) else "other")
-    similarity = similarity_of(lights[index] for couple in couples for index in couple)
-    low, high = settings.band
+    def keep(name: str, why_not: Callable[[Light, Light], str | None]) -> None:
+        stage, kept = funnel.stage(name, "couples"), []
+        for one, other in couples:
+            if reason := why_not(lights[one], lights[other]):
+                stage.drop(reason, {"runs": [lights[one].run_id, lights[other].run_id]})
+            else:
+                stage.keep()
+                kept.append((one, other))
+        couples[:] = kept
 
     def unrelated(a: Light, b: Light) -> str | None:
         value = similarity(a, b)
@@ -112,79 +112,48 @@ def find_couples(
             seen.append(value)
         return "unrelated issues" if value < low else "nearly the same issue" if value > high else None
 
-    couples = _keep(couples, lights, funnel.stage("related issue", "couples"), unrelated)
-
     def patches(a: Light, b: Light) -> str | None:
         if patch_overlap(a, b) >= settings.alike:
             return "patches alike"
         sizes = sorted((max(1, len(a.added)), max(1, len(b.added))))
         return "one patch much longer" if sizes[1] > settings.patch_ratio * sizes[0] else None
 
-    return _keep(couples, lights, funnel.stage("different patch", "couples"), patches)
-
-
-def _count(stage: Stage, entered: int, left: int, reason: str, sample: dict[str, Any] | None) -> None:
-    stage.keep(left)
-    if entered > left:
-        stage.drop(reason, sample, count=entered - left)
-
-
-def _first_couple(
-    lights: Sequence[Light], groups: Iterable[Sequence[int]], wanted: Callable[[Light, Light], bool]
-) -> dict[str, Any] | None:
-    """A couple to read for a stage that counts by arithmetic: the first of a group with another of it."""
-    couples = ((group[0], other) for group in groups for other in group[1:])
-    for one, other in islice(couples, _LOOKED_AT):
-        if wanted(lights[one], lights[other]):
-            return {"runs": [lights[one].run_id, lights[other].run_id]}
-    return None
-
-
-def _files(light: Light) -> set[str]:
-    return {place[0] for place in light.places}
-
-
-def _keep(couples: Iterable[Couple], lights: Sequence[Light], stage: Stage, why_not) -> list[Couple]:
-    kept = []
-    for one, other in couples:
-        if reason := why_not(lights[one], lights[other]):
-            stage.drop(reason, {"runs": [lights[one].run_id, lights[other].run_id]})
-        else:
-            stage.keep()
-            kept.append((one, other))
-    return kept
+    keep("other issue", lambda a, b: "same issue" if a.instance_id == b.instance_id else None)
+    if settings.level != "file":
+        name = {"class": "same function or class", "function": "same function"}[settings.level]
+        keep(name, lambda a, b: None if shared_place(a, b, settings.level) else "other")
+    similarity = similarity_of(lights[index] for couple in couples for index in couple)
+    low, high = settings.related or WORDS_BAND
+    keep("related issue", unrelated)
+    keep("different patch", patches)
+    return couples
 
 
 def _commit_couples(members: Sequence[Light], settings: CascadeSettings) -> int:
+    """How many couples of one repository fit by their commits, without going through them."""
     if settings.commit == "any":
         return comb(len(members), 2)
     if settings.commit == "same":
-        sizes: dict[str, int] = defaultdict(int)
-        for light in members:
-            sizes[light.commit] += bool(light.commit)
+        sizes = Counter(light.commit for light in members if light.commit)
         return sum(comb(size, 2) for size in sizes.values())
     numbers = sorted(light.number for light in members if light.number is not None)
-    count = start = 0
-    for end, number in enumerate(numbers):
-        while number - numbers[start] > settings.near:
-            start += 1
-        count += end - start
-    return count
+    return sum(bisect_right(numbers, number + settings.near) - index - 1 for index, number in enumerate(numbers))
 
 
 def _commits_fit(a: Light, b: Light, settings: CascadeSettings) -> bool:
-    if settings.commit == "any":
-        return True
     if settings.commit == "same":
         return bool(a.commit) and a.commit == b.commit
-    return a.number is not None and b.number is not None and abs(a.number - b.number) <= settings.near
+    if settings.commit == "near":
+        return a.number is not None and b.number is not None and abs(a.number - b.number) <= settings.near
+    return True
 
 
 def _same_file(lights: Sequence[Light], settings: CascadeSettings, seed: int) -> tuple[list[Couple], bool]:
+    """Couples of one repository and file whose commits fit, and whether the runs of some file had to be drawn."""
     buckets: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for index, light in enumerate(lights):
         commit = light.commit if settings.commit == "same" else ""
-        for file in _files(light):
+        for file in light.files:
             buckets[light.repository, commit, file].append(index)
     couples: set[Couple] = set()
     truncated = False
@@ -192,9 +161,8 @@ def _same_file(lights: Sequence[Light], settings: CascadeSettings, seed: int) ->
         if len(members) > settings.bucket:
             truncated = True
             members = sorted(members, key=lambda index: draw(seed, lights[index].run_id))[: settings.bucket]
-        for one, other in combinations(sorted(members), 2):
-            if _commits_fit(lights[one], lights[other], settings):
-                couples.add((one, other))
+        pairs = combinations(sorted(members), 2)
+        couples.update((one, other) for one, other in pairs if _commits_fit(lights[one], lights[other], settings))
     return sorted(couples), truncated
 
 
@@ -203,17 +171,13 @@ def shared_place(a: Light, b: Light, level: Level) -> tuple[str, str] | None:
 
     A hunk heading knows only the nearest name, so an unqualified name is equal to any qualified one that ends in it.
     """
-    for file, symbol, kind, _ in a.places:
-        for other_file, other, other_kind, _ in b.places:
-            if file != other_file or "module" in (kind, other_kind):
-                continue
-            short = min(symbol, other, key=len)
-            long = other if short == symbol else symbol
-            same = kind == other_kind and (long == short or ("." not in short and long.endswith("." + short)))
-            if level == "class":
-                same |= symbol.split(".")[0] == other.split(".")[0]
-            if same:
-                return file, max(symbol, other, key=len)
+    for (file, symbol, kind), (other_file, other, other_kind) in product(a.places, b.places):
+        if file != other_file or "module" in (kind, other_kind):
+            continue
+        short, long = sorted((symbol, other), key=len)
+        same = kind == other_kind and (long == short or ("." not in short and long.endswith("." + short)))
+        if same or (level == "class" and symbol.split(".")[0] == other.split(".")[0]):
+            return file, max(symbol, other, key=len)
     return None
 
 

@@ -1,47 +1,40 @@
 """Where a patch edits: file by file and hunk by hunk, the Python function or class around each change.
 
-Found from the cheapest source that settles it: the hunk's own lines and its heading; else the file's text as far as the
-run showed it, by indentation; else, where the run showed the whole file, by parsing. ``how`` says which it was.
+Found by indentation, in the cheapest source that settles it: the hunk's own lines and its heading; else the file's text
+as far as the run showed it. ``how`` says which it was.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from unidiff import Hunk, PatchedFile, PatchSet
 from unidiff.errors import UnidiffParseError
 
-from data_prep.trajectories.outline import Around, Kind, Outline, Symbol, indent_of, walk_up
-from data_prep.trajectories.partial_file import Text
 from data_prep.trajectories.repo_state import Workspace
 from data_prep.trajectories.run import AgentRun
 
-PathKind = Literal["code", "test", "docs", "lock", "changelog", "binary"]
-How = Literal["ast", "lines", "heading", "file"]
-NOT_EDITED: frozenset[PathKind] = frozenset({"test", "docs", "lock", "changelog", "binary"})
+Kind = Literal["function", "class", "module"]
 
 # Lines above a change by which it is found again in what was shown, and how long one of them must be.
 _CONTEXT = 3
 _DISTINCTIVE = 12
+_DEFINITION = re.compile(r"\s*(?:async\s+)?(def|class)\s+(\w+)")
+_TRIPLE = re.compile(r'"""|\'\'\'')
+_FAR = 10**6
 _METHOD = re.compile(r"\(\s*(?:self|cls)\b")
-_HEADING = re.compile(r"\s*(?:async\s+)?(def|class)\s+(\w+)")
-_LOCKS = {
-    *("package-lock.json", "yarn.lock", "pnpm-lock.yaml", "poetry.lock", "pipfile.lock", "cargo.lock", "go.sum"),
-    *("uv.lock", "pdm.lock", "composer.lock", "gemfile.lock", "npm-shrinkwrap.json", "flake.lock", "conda-lock.yml"),
-}
+_LOCK = re.compile(r".*[-.]lock(?:\.json|\.ya?ml)?|go\.sum|npm-shrinkwrap\.json")
 _DOCS = {".md", ".rst", ".txt", ".adoc", ".tex", ".markdown"}
-_BINARY = {
-    *(".png", ".jpg", ".jpeg", ".gif", ".ico", ".pdf", ".zip", ".gz", ".xz", ".bz2", ".whl", ".so", ".pyc", ".npy"),
-    *(".npz", ".mo", ".ttf", ".woff", ".woff2", ".jar", ".sqlite", ".db", ".parquet", ".bin", ".exe", ".dll", ".svgz"),
-}
-_CHANGELOG = re.compile(r"(?:change(?:s|log)|history|news|release[-_]?notes?|whats[-_]?new)(?:[-_.].*)?", re.I)
-_TEST_NAME = re.compile(r"(?:test|tests)_.*|.*_tests?|tests?|conftest|.*\.(?:test|spec)", re.I)
+_CHANGELOG = re.compile(r"(?:change(?:s|log)|history|news|release[-_]?notes?|whats[-_]?new)(?:[-_.].*)?")
+_TEST = re.compile(r"(?:test|tests)_.*|.*_tests?|tests?|conftest|.*\.(?:test|spec)")
+_OTHER_FOLDERS = {"tests", "__tests__", "changelog.d", "newsfragments", "changelog"}
+# A package deeper down that is called test may be a library for testing.
+_OTHER_TOP_FOLDERS = ("test", "docs", "doc", "documentation")
 
 
 class PatchError(ValueError):
@@ -52,8 +45,7 @@ class PatchError(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """One edited place.
 
     Attributes:
@@ -61,8 +53,7 @@ class Place:
         symbol: qualified name as far as known (``Class.method``); empty for the module and in other languages.
         kind: of the symbol.
         start, end: lines of the change in the file before the patch; for added lines, the line above them.
-        how: ``heading`` (the hunk and its heading), ``lines`` (indentation of lines the run showed), ``ast`` (the whole
-            text), ``file`` (no Python, so no symbol).
+        how: ``heading`` (the hunk and its heading), ``lines`` (the run showed), ``file`` (no Python, so no symbol).
     """
 
     file: str
@@ -70,126 +61,180 @@ class Place:
     kind: Kind
     start: int
     end: int
-    how: How
+    how: Literal["lines", "heading", "file"]
 
 
-def touched(
-    patch: str,
-    run: AgentRun | None = None,
-    *,
-    ignore: Collection[PathKind] = NOT_EDITED,
-    created: bool = False,
-    exact: bool = False,
-) -> list[Place]:
-    """The places a patch edits, without repetitions, in the patch's order; empty if it edits nothing that counts.
+def touched(patch: str, run: AgentRun | None = None, *, exact: bool = False) -> list[Place]:
+    """The places a patch edits, without repetitions, in the patch's order; empty if it edits no code.
+
+    New files do not count; agents leave scripts of their own behind.
 
     Args:
         run: where to look for the files' text when a hunk's heading is not enough to name the function.
-        ignore: kinds of files that do not count.
-        created: whether new files count; agents leave scripts of their own behind.
         exact: use the run even where the heading is enough.
 
     Raises:
         PatchError: the patch is empty or cannot be parsed.
     """
-    parts = [
-        part
-        for part in _parse(patch)
-        if len(part)
-        and not part.is_binary_file
-        and (created or not part.is_added_file)
-        and path_kind(_old_path(part)) not in ignore
+    if not patch.strip():
+        raise PatchError("empty patch")
+    try:
+        parts = list(PatchSet(patch))
+    except (UnidiffParseError, ValueError, IndexError, AttributeError, TypeError) as error:
+        raise PatchError("patch does not parse", " ".join(str(error).split())[:200]) from error
+    if not parts:
+        raise PatchError("patch does not parse", "no file in it")
+    counted = [part for part in parts if len(part) and not part.is_binary_file and not part.is_added_file]
+    changes = [
+        change for part in counted if is_code(_old_path(part)) for hunk in part for change in _changes(part, hunk)
     ]
-    found: list[tuple[PatchedFile, list[_Change]]] = [(part, _changes(part)) for part in parts]
-    workspace = None
-    if run is not None:
-        wanted = {_old_path(part) for part, changes in found if exact or not all(one.settled for one in changes)}
-        wanted = {path for path in wanted if path.endswith(".py")}
-        workspace = Workspace(run, only=wanted) if wanted else None
+    wanted = {change.path for change in changes if change.around.indent > 0 and (exact or not change.settled)}
+    workspace = Workspace(run, only=wanted) if run is not None and wanted else None
+    shown = workspace.shown if workspace else {}
+    lines = {
+        path: {number: line for number, line in enumerate(text.first, 1) if line is not None}
+        for path, text in (workspace.files.items() if workspace else ())
+    }
     places: dict[tuple[str, str, Kind], Place] = {}
-    for part, changes in found:
-        path = _old_path(part)
-        text = workspace.text(path) if workspace is not None else None
-        shown = workspace.shown.get(path, []) if workspace is not None else []
-        for place in _places(path, changes, text, shown, exact):
-            known = places.setdefault((place.file, place.symbol, place.kind), place)
-            start, end = min(known.start, place.start), max(known.end, place.end)
-            places[place.file, place.symbol, place.kind] = replace(known, start=start, end=end)
+    for change in changes:
+        symbol, how = change.symbol, "heading" if _is_python(change.path) else "file"
+        if change.around.indent > 0 and (exact or not change.settled):
+            wider = change.seen_in(lines.get(change.path, {}), shown.get(change.path, ()))
+            if wider.indent == 0 or len(wider.names) > len(change.around.names):
+                symbol, how = _with_heading(wider, change.heading)[0], "lines"
+        place = Place(change.path, *symbol, change.start, change.end, how)
+        known = places.setdefault(place[:3], place)
+        start, end = min(known.start, place.start), max(known.end, place.end)
+        places[place[:3]] = known._replace(start=start, end=end)
     return list(places.values())
 
 
-def path_kind(path: str) -> PathKind:
-    """The kind of a path. A top folder ``test`` holds tests; a package deeper down that is called so may be a library
-    for testing, so there only ``tests`` does."""
-    pure = PurePosixPath(path)
-    folders = [part.lower() for part in pure.parts[:-1]]
-    name, ending = pure.name.lower(), pure.suffix.lower()
-    if name in _LOCKS:
-        return "lock"
-    if ending in _BINARY:
-        return "binary"
-    if "tests" in folders or folders[:1] == ["test"] or "__tests__" in folders or _TEST_NAME.fullmatch(pure.stem):
-        return "test"
-    known = ending in _DOCS or ending == ""
-    if (known and _CHANGELOG.fullmatch(pure.stem)) or {"changelog.d", "newsfragments", "changelog"} & set(folders):
-        return "changelog"
-    if ending in _DOCS and name not in ("requirements.txt", "cmakelists.txt"):
-        return "docs"
-    if folders[:1] in (["docs"], ["doc"], ["documentation"]):
-        return "docs"
-    return "code"
+def is_code(path: str) -> bool:
+    """Whether a path is neither a test nor documentation, a lock file or a changelog."""
+    pure = PurePosixPath(path.lower())
+    folders = pure.parts[:-1]
+    return not (
+        _LOCK.fullmatch(pure.name)
+        or _TEST.fullmatch(pure.stem)
+        or _OTHER_FOLDERS & set(folders)
+        or (folders and folders[0] in _OTHER_TOP_FOLDERS)
+        or (pure.suffix in _DOCS and pure.name not in ("requirements.txt", "cmakelists.txt"))
+        or (not pure.suffix and _CHANGELOG.fullmatch(pure.stem))
+    )
+
+
+def _old_path(part: PatchedFile) -> str:
+    source = part.source_file or ""
+    return part.path if source == "/dev/null" else source.removeprefix("a/")
+
+
+def _is_python(path: str) -> bool:
+    return path.endswith((".py", ".pyi"))
+
+
+class Symbol(NamedTuple):
+    """What a line belongs to: ``Class.method`` and the like; the empty name is the module."""
+
+    name: str
+    kind: Kind
+
+
+class Around(NamedTuple):
+    """What walking upwards from a line found: enclosing definitions, innermost first, as (``def`` or ``class``, name);
+    the indentation that a definition further out would be below, 0 if there is none."""
+
+    names: tuple[tuple[str, str], ...]
+    indent: int
+
+    def symbol(self) -> Symbol:
+        """The innermost definition."""
+        if not self.names:
+            return Symbol("", "module")
+        name = ".".join(name for _, name in reversed(self.names))
+        return Symbol(name, "function" if self.names[0][0] == "def" else "class")
+
+
+def indent_of(line: str) -> int:
+    """Columns of white space in front; a line without text counts as infinitely deep."""
+    text = line.expandtabs(8)
+    bare = text.lstrip()
+    return len(text) - len(bare) if bare else _FAR
+
+
+def walk_up(lines: Mapping[int, str], start: int, indent: int) -> Around:
+    """Enclosing definitions of something indented by ``indent`` below or at line ``start``, as far up as lines are
+    known without a gap.
+
+    Text in triple quotes and closing brackets at the start of a line do not end a block.
+    """
+    names: list[tuple[str, str]] = []
+    number, in_string = start, ""
+    while indent > 0 and number in lines:
+        line = lines[number]
+        number -= 1
+        quotes, depth, definition = _TRIPLE.findall(line), indent_of(line), _DEFINITION.match(line)
+        if in_string:
+            if in_string not in quotes:
+                continue
+            in_string = ""
+            if not definition:
+                continue
+        elif quotes and quotes.count(quotes[-1]) % 2 and not _opens(line, quotes[-1], lines.get(number, "")):
+            in_string = quotes[-1]
+            continue
+        if depth < indent and definition:
+            names.append((definition[1], definition[2]))
+        if depth < indent and (definition or line.lstrip()[0] not in ")]}#"):
+            indent = depth
+    return Around(tuple(names), indent)
+
+
+def _opens(line: str, quote: str, above: str) -> bool:
+    """Whether a triple quote opens a string that goes on below: a docstring right under its definition, text behind the
+    quotes and none before them, or an operator or bracket before them."""
+    before, _, after = line.rpartition(quote)
+    before = before.strip().strip("rRbBfFuU")
+    return (not before and (bool(after.strip()) or above.rstrip().endswith(":"))) or before.endswith(("=", "(", ","))
 
 
 @dataclass
 class _Change:
-    """Neighbouring changed lines.
+    """Neighbouring changed lines: where they stand as in Place, the indentation of the first with text (the definition
+    around it is indented less), the line to look upwards from, the hunk's lines as they were and its heading."""
 
-    Attributes:
-        start, end: as in Place.
-        indent: of the first changed line with text; the definition around it is indented less.
-        above: the line to look upwards from.
-        lines: the hunk's, as they were before the patch.
-        around: what they say.
-        heading: of the hunk.
-        settled: whether that names the function, or shows that there is none.
-    """
-
+    path: str
     start: int
     end: int
     indent: int
     above: int
     lines: dict[int, str]
-    around: Around
     heading: str
-    symbol: Symbol
-    settled: bool
+
+    def __post_init__(self) -> None:
+        self.around = walk_up(self.lines, self.above, self.indent)
+        # What lines and heading say; whether that names the function, or shows that there is none.
+        self.symbol, self.settled = _with_heading(self.around, self.heading)
+
+    def seen_in(self, lines: Mapping[int, str], shown: Sequence[tuple[str, ...]]) -> Around:
+        """What more lines of the file say; else any piece of it that holds the lines right above the change, whatever
+        their numbers are now: the piece that says most."""
+        best = walk_up({**lines, **self.lines}, self.above, self.indent)
+        if best.indent == 0 or len(best.names) > len(self.around.names):
+            return best
+        best, context = self.around, range(self.above - _CONTEXT + 1, self.above + 1)
+        known = tuple(self.lines[number] for number in context if number in self.lines)
+        if len(known) < 2 or max(len(line.strip()) for line in known) < _DISTINCTIVE:
+            return best
+        for piece in shown:
+            for index in range(len(known), len(piece) + 1):
+                if piece[index - 1] == known[-1] and piece[index - len(known) : index] == known:
+                    found = walk_up(dict(enumerate(piece, 1)), index, self.indent)
+                    best = max(best, found, key=lambda one: (len(one.names), -one.indent))
+        return best
 
 
-def _parse(patch: str) -> PatchSet:
-    if not patch.strip():
-        raise PatchError("empty patch")
-    try:
-        parts = PatchSet(patch)
-    except (UnidiffParseError, ValueError, IndexError, AttributeError, TypeError) as error:
-        raise PatchError("patch does not parse", " ".join(str(error).split())[:200]) from error
-    if not len(parts):
-        raise PatchError("patch does not parse", "no file in it")
-    return parts
-
-
-def _old_path(part: PatchedFile) -> str:
-    source = part.source_file or ""
-    if source == "/dev/null":
-        return str(part.path)
-    return str(source[2:] if source.startswith("a/") else source)
-
-
-def _changes(part: PatchedFile) -> list[_Change]:
-    python = _old_path(part).endswith((".py", ".pyi"))
-    return [change for hunk in part for change in _hunk_changes(hunk, python)]
-
-
-def _hunk_changes(hunk: Hunk, python: bool) -> Iterable[_Change]:
+def _changes(part: PatchedFile, hunk: Hunk) -> Iterator[_Change]:
+    path = _old_path(part)
     lines: dict[int, str] = {}
     numbered: list[tuple[int, str, str]] = []
     number = hunk.source_start - 1 if hunk.source_length else hunk.source_start
@@ -200,24 +245,16 @@ def _hunk_changes(hunk: Hunk, python: bool) -> Iterable[_Change]:
             lines[number] = value
         if kind != "\\":
             numbered.append((number, value, kind))
-    for changed, group in groupby(numbered, lambda one: one[2] in ("+", "-")):
-        if changed:
-            yield _change(list(group), lines, hunk.section_header, python)
-
-
-def _change(group: list[tuple[int, str, str]], lines: dict[int, str], heading: str, python: bool) -> _Change:
-    removed = [number for number, _, kind in group if kind == "-"]
-    start, end = (removed[0], removed[-1]) if removed else (group[0][0], group[0][0])
-    if not python:
-        return _Change(start, end, 0, 0, {}, Around((), 0, 0), heading, Symbol("", "module"), True)
-    texts = ((text, kind == "-", number) for number, text, kind in group if text.strip())
-    text, gone, above = next(texts, (lines.get(start + 1, ""), False, start))
-    indent = indent_of(text)
-    if gone and _HEADING.match(text):
-        indent += 1  # a definition that is changed is itself the place
-    around = walk_up(lines, above, indent)
-    symbol, settled = _with_heading(around, heading)
-    return _Change(start, end, indent, above, lines, around, heading, symbol, settled)
+    for changed, neighbours in groupby(numbered, lambda one: one[2] in ("+", "-")):
+        if not changed:
+            continue
+        group = list(neighbours)
+        removed = [number for number, _, kind in group if kind == "-"] or [group[0][0]]
+        after = (removed[0], lines.get(removed[0] + 1, ""), "")
+        above, text, kind = next((one for one in group if one[1].strip()), after)
+        # A definition that is changed is itself the place.
+        indent = indent_of(text) + bool(kind == "-" and _DEFINITION.match(text)) if _is_python(path) else 0
+        yield _Change(path, removed[0], removed[-1], indent, above, lines, hunk.section_header)
 
 
 def _with_heading(around: Around, heading: str) -> tuple[Symbol, bool]:
@@ -226,58 +263,12 @@ def _with_heading(around: Around, heading: str) -> tuple[Symbol, bool]:
     A heading is the last line above the hunk that starts at the margin, or, where the repository's settings say that it
     is Python, the last definition at any depth without its indentation; a parameter ``self`` shows the latter.
     """
-    if around.indent == 0:
-        return around.symbol(), True
-    found = _HEADING.match(heading)
-    if found is None:
-        return around.symbol(), False
+    found = _DEFINITION.match(heading)
+    if around.indent == 0 or found is None:
+        return around.symbol(), around.indent == 0
     method = found[1] == "def" and _METHOD.search(heading) is not None
     if found[1] == "def" and around.names and around.names[-1][0] == "def":
         # a function within a function at the margin, or a method's neighbour that is not around it
         return around.symbol(), not method
-    whole = Around((*around.names, (found[1], found[2])), 0, around.top)
+    whole = Around((*around.names, (found[1], found[2])), 0)
     return whole.symbol(), whole.names[0][0] == "def" and not method
-
-
-def _places(
-    path: str, changes: list[_Change], text: Text | None, shown: Sequence[tuple[str, ...]], exact: bool
-) -> Iterable[Place]:
-    if not path.endswith((".py", ".pyi")):
-        yield from (Place(path, "", "module", change.start, change.end, "file") for change in changes)
-        return
-    outline = None
-    lines: dict[int, str] = {}
-    if text is not None and (exact or not all(change.settled for change in changes)):
-        lines = {number: line for number, line in enumerate(text.first, 1) if line is not None}
-        if text.first_whole:
-            with suppress(SyntaxError):
-                outline = Outline("\n".join(lines.values()) + "\n")
-    for change in changes:
-        symbol, how = change.symbol, "heading"
-        if exact or not change.settled:
-            if outline is not None:
-                symbol, how = outline.at(change.start, change.indent), "ast"
-            elif change.around.indent > 0:
-                wider = walk_up({**lines, **change.lines}, change.above, change.indent)
-                if wider.indent > 0 and len(wider.names) == len(change.around.names):
-                    wider = _in_pieces(change, shown)
-                if wider.indent == 0 or len(wider.names) > len(change.around.names):
-                    symbol, how = _with_heading(wider, change.heading)[0], "lines"
-        yield Place(path, symbol.name, symbol.kind, change.start, change.end, how)  # type: ignore[arg-type]
-
-
-def _in_pieces(change: _Change, shown: Sequence[tuple[str, ...]]) -> Around:
-    """The same from any piece of the file that holds the lines right above the change, whatever their numbers are now;
-    the piece that says most."""
-    context = [change.lines.get(change.above - back) for back in range(_CONTEXT - 1, -1, -1)]
-    known = tuple(line for line in context if line is not None)
-    best = change.around
-    if len(known) < 2 or max(len(line.strip()) for line in known) < _DISTINCTIVE:
-        return best
-    for piece in shown:
-        for index in range(len(known), len(piece) + 1):
-            if piece[index - 1] == known[-1] and piece[index - len(known) : index] == known:
-                found = walk_up(dict(enumerate(piece, 1)), index, change.indent)
-                if (len(found.names), -found.indent) > (len(best.names), -best.indent):
-                    best = found
-    return best

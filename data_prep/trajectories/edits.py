@@ -9,23 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from data_prep.trajectories.actions import find_calls, last_opened
 from data_prep.trajectories.run import Message
-from data_prep.trajectories.tool_calls import find_calls, last_opened
 from data_prep.trajectories.writes import Write, shell_writes
 
+# A place in a run: ``messages[message].content[start:end]``.
+Span = tuple[int, int, int]
 _UNRESOLVED = re.compile(r"[$*?`{}\[\]]")
-
-
-@dataclass(frozen=True, order=True)
-class Edit:
-    """Content of one edit: ``messages[message].content[start:end]``."""
-
-    message: int
-    start: int
-    end: int
-    kind: str
 
 
 class Paths:
@@ -33,30 +24,23 @@ class Paths:
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
         self._by_name: dict[str, set[tuple[str, ...]]] = {}
-        for path in paths:
-            self.add(path)
+        self.update(paths)
 
-    def add(self, path: str) -> None:
-        """Add a path; one with a variable or a pattern in it is no path."""
-        parts = _parts(path)
-        if parts and not _UNRESOLVED.search(path):
-            self._by_name.setdefault(parts[-1], set()).add(parts)
+    def update(self, paths: Iterable[str]) -> None:
+        """Add paths; one with a variable or a pattern in it is no path."""
+        for path in paths:
+            parts = _parts(path)
+            if parts and not _UNRESOLVED.search(path):
+                self._by_name.setdefault(parts[-1], set()).add(parts)
 
     def __contains__(self, path: str) -> bool:
         parts = _parts(path)
-        if not parts:
-            return False
-        if _UNRESOLVED.search(parts[-1]):
-            return True
-        known = self._by_name.get(parts[-1])
-        if known is None:
-            return False
+        if not parts or _UNRESOLVED.search(parts[-1]):
+            return bool(parts)
+        known = self._by_name.get(parts[-1], set())
         if _UNRESOLVED.search(path):
-            return True
-        return any(
-            parts[-len(other) :] == other if len(other) <= len(parts) else other[-len(parts) :] == parts
-            for other in known
-        )
+            return bool(known)
+        return any(parts[-len(other) :] == other[-len(parts) :] for other in known)
 
 
 def _parts(path: str) -> tuple[str, ...]:
@@ -70,13 +54,13 @@ def writes_of(messages: Sequence[Message]) -> list[tuple[int, Write]]:
     for index, message in enumerate(messages):
         if message.role != "assistant":
             continue
-        calls = find_calls(message.content, opened)
         opened = last_opened(message.content, opened)
-        found += [(index, write) for write in calls.writes]
+        calls = find_calls(message.content, opened)
         for region in calls.regions:
             for write in shell_writes(region.text):
-                write.spans = [(region.at(start), region.at(end), kind) for start, end, kind in write.spans]
-                found.append((index, write))
+                write.spans = [(region.places[start], region.places[end]) for start, end in write.spans]
+                calls.writes.append(write)
+        found += [(index, write) for write in calls.writes]
     return found
 
 
@@ -91,40 +75,24 @@ def first_turn(writes: list[tuple[int, Write]], messages: Sequence[Message]) -> 
 def edits_of(writes: list[tuple[int, Write]], files: Iterable[str]) -> list[tuple[int, Write]]:
     """Those of the writes that end up in the given files."""
     hot = Paths(files)
+
+    def touches(write: Write) -> bool:
+        return write.unknown or any(path in hot for path in write.targets)
+
     for _, write in reversed(writes):
-        if _touches(write, hot):
-            for path in write.feeds:
-                hot.add(path)
-            if write.script:
-                for path in write.targets:
-                    hot.add(path)
-    return [(index, write) for index, write in writes if _touches(write, hot)]
+        if touches(write):
+            hot.update([*write.feeds, *(write.targets if write.script else ())])
+    return [(index, write) for index, write in writes if touches(write)]
 
 
-def contents_of(edits: list[tuple[int, Write]]) -> list[Edit]:
-    """Where the edits' contents stand, in order and without overlap."""
-    return _apart([Edit(index, *span) for index, write in edits for span in write.spans])
-
-
-def find_edits(messages: Sequence[Message], files: Iterable[str]) -> list[Edit]:
-    """The content of the edits of the given files, in order and without overlap."""
-    return contents_of(edits_of(writes_of(messages), files))
-
-
-def _touches(write: Write, hot: Paths) -> bool:
-    return write.unknown or any(path in hot for path in write.targets)
-
-
-def _apart(spans: list[Edit]) -> list[Edit]:
-    """The spans without those inside others; overlapping ones are joined."""
-    result: list[Edit] = []
-    for span in sorted(spans, key=lambda edit: (edit.message, edit.start, -edit.end)):
-        if span.start >= span.end:
+def contents_of(edits: list[tuple[int, Write]]) -> list[Span]:
+    """Where the edits' contents stand, in order; those that overlap are joined."""
+    result: list[Span] = []
+    for message, start, end in sorted((index, *span) for index, write in edits for span in write.spans):
+        if start >= end:
             continue
-        last = result[-1] if result else None
-        if last is not None and last.message == span.message and span.start < last.end:
-            if span.end > last.end:
-                result[-1] = Edit(last.message, last.start, span.end, last.kind)
-            continue
-        result.append(span)
+        if result and result[-1][0] == message and start < result[-1][2]:
+            result[-1] = (message, result[-1][1], max(end, result[-1][2]))
+        else:
+            result.append((message, start, end))
     return result

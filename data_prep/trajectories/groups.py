@@ -17,7 +17,7 @@ from data_prep.common.funnel import Funnel
 from data_prep.common.seeded import draw
 from data_prep.common.splits import assign_components
 from data_prep.trajectories.candidates import Couple
-from data_prep.trajectories.run_summary import Light
+from data_prep.trajectories.scan import Light
 
 Group = tuple[int, ...]
 Unit = Literal["instance", "repository"]
@@ -54,61 +54,43 @@ def choose_groups(
         neighbours[other].add(one)
     used: Counter[int] = Counter()
     in_file: Counter[tuple[str, str]] = Counter()
-    groups: list[Group] = []
-    taken: set[Group] = set()
+    groups: set[Group] = set()
 
-    def free(run: int) -> bool:
-        return used[run] < settings.per_run
+    def extended(couple: Couple) -> Group:
+        """With further runs, as many as fit."""
+        group = list(couple)
+        common = neighbours[couple[0]] & neighbours[couple[1]]
+        for run in sorted(common, key=lambda index: draw(seed, "more", lights[index].run_id)):
+            if len(group) < settings.options and used[run] < settings.per_run and neighbours[run].issuperset(group):
+                group.append(run)
+        return tuple(sorted(group))
 
     for one, other in sorted(couples, key=lambda c: draw(seed, lights[c[0]].run_id, lights[c[1]].run_id)):
-        sample = {"runs": [lights[one].run_id, lights[other].run_id]}
-        files = _files(lights[one]) & _files(lights[other])
+        files = {(lights[one].repository, file) for file in lights[one].files & lights[other].files}
+        group, reason = (), ""
         if settings.limit and len(groups) >= settings.limit:
-            stage.drop("over the limit in all")
-            continue
-        if not (free(one) and free(other)):
-            stage.drop(f"a run is in {settings.per_run} groups already", sample)
-            continue
-        if any(in_file[file] >= settings.per_file for file in files):
-            stage.drop(f"a file has {settings.per_file} groups already", sample)
-            continue
-        group = _extend((one, other), neighbours, lights, settings.options, free, seed)
-        if group is None or group in taken:
-            stage.drop("no further run fits" if group is None else "the same group again", sample)
+            reason = "over the limit in all"
+        elif max(used[one], used[other]) >= settings.per_run:
+            reason = f"a run is in {settings.per_run} groups already"
+        elif any(in_file[file] >= settings.per_file for file in files):
+            reason = f"a file has {settings.per_file} groups already"
+        elif len(group := extended((one, other))) < settings.options:
+            reason = "no further run fits"
+        elif group in groups:
+            reason = "the same group again"
+        if reason:
+            stage.drop(reason, {"runs": [lights[one].run_id, lights[other].run_id]})
             continue
         stage.keep()
-        taken.add(group)
-        groups.append(group)
+        groups.add(group)
         used.update(group)
         in_file.update(files)
     return sorted(groups)
 
 
-def _files(light: Light) -> set[tuple[str, str]]:
-    return {(light.repository, place[0]) for place in light.places}
-
-
-def _extend(couple: Couple, neighbours, lights, options: int, free, seed: int) -> Group | None:
-    group = list(couple)
-    common = neighbours[couple[0]] & neighbours[couple[1]]
-    for run in sorted(common, key=lambda index: draw(seed, "more", lights[index].run_id)):
-        if len(group) == options:
-            break
-        if free(run) and all(run in neighbours[member] for member in group):
-            group.append(run)
-    return tuple(sorted(group)) if len(group) == options else None
-
-
 def assign_splits(
-    groups: Sequence[Group],
-    lights: Sequence[Light],
-    shares: Mapping[str, float],
-    *,
-    by: Unit = "instance",
-    seed: int = 1,
+    groups: Sequence[Group], lights: Sequence[Light], shares: Mapping[str, float], *, by: Unit, seed: int = 1
 ) -> list[str]:
     """A split for every group, so that no instance, or no repository, is in two of them."""
-    names = [
-        [lights[run].instance_id if by == "instance" else lights[run].repository for run in group] for group in groups
-    ]
-    return assign_components(names, shares, seed=seed)
+    unit = {"instance": "instance_id", "repository": "repository"}[by]
+    return assign_components([[getattr(lights[run], unit) for run in group] for group in groups], shares, seed=seed)

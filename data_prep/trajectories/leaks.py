@@ -12,10 +12,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from data_prep.trajectories.edits import edits_of, first_turn, writes_of
-from data_prep.trajectories.patch_lines import PatchLines, patch_lines
 from data_prep.trajectories.placeholders import NUMBERING, PATCH_MASKED
 from data_prep.trajectories.run import Message
 
@@ -24,19 +22,42 @@ MIN_CANONICAL = 6
 MIN_FRAGMENT = 16
 LONGEST_LINE = 600
 
-_SPACES = "".join(map(chr, filter(lambda code: chr(code).isspace(), range(0x3001))))
-_IGNORED = _SPACES + "\\'\"`"
-_IGNORED_BYTES = "".join(filter(str.isascii, _IGNORED)).encode()
-_IGNORED_BYTES_IN_LINE = _IGNORED_BYTES.replace(b"\n", b"")
-_IGNORED_TABLE = dict.fromkeys(map(ord, _IGNORED))
-_KEPT = re.compile("[^" + re.escape(_IGNORED) + "]+")
+_SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))
+_IGNORED = dict.fromkeys(map(ord, _SPACES + "\\'\"`"))
+_IGNORED_IN_LINE = {code: None for code in _IGNORED if code != ord("\n")}
+_KEPT = re.compile("[^" + re.escape("".join(map(chr, _IGNORED))) + "]+")
 _QUOTED = re.compile(r"`([^`\n]{12,400})`")
 _FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.M | re.S)
+_TAGS = ("<output>", "</output>", "```", PATCH_MASKED)
 _EXPRESSION = re.compile(r"[^\w.\s]")
+_FILES = re.compile(
+    r"^--- (?:[ab]/)?([^\t\n]*).*\n\+\+\+ (?:[ab]/)?([^\t\n]*).*\n(?=@@ )"
+    r"|^rename (?:to|from) (.*)|^diff --git a/(\S+) b/(\S+)",
+    re.M,
+)
 
 
-@dataclass(frozen=True, order=True)
-class Leak:
+class PatchLines(NamedTuple):
+    """The paths on either side of a diff; its lines, without their first character, that were added, and that were in
+    the files before. Read leniently: what a broken hunk still shows counts too."""
+
+    files: list[str]
+    added: list[str]
+    original: list[str]
+
+
+def patch_lines(patch: str) -> PatchLines:
+    """Read a diff."""
+    named = [path.strip() for found in _FILES.findall(patch) for path in found]
+    lines = _FILES.sub("", patch).split("\n")
+    return PatchLines(
+        [path for path in dict.fromkeys(named) if path not in ("", "/dev/null")],
+        [line[1:] for line in lines if line[:1] == "+"],
+        [line[1:] for line in lines if line[:1] in ("-", " ")],
+    )
+
+
+class Leak(NamedTuple):
     """One place that shows a line of the patch: what to mask is ``messages[message].content[start:end]``."""
 
     message: int
@@ -53,20 +74,10 @@ def tight(text: str) -> str:
 
 def canonical(text: str) -> str:
     """The text without white space, quotes and backslashes."""
-    if text.isascii():
-        return text.encode().translate(None, _IGNORED_BYTES).decode()
-    return text.translate(_IGNORED_TABLE)
+    return text.translate(_IGNORED)
 
 
-def canonical_lines(text: str) -> list[str]:
-    """The canonical forms of the text's lines."""
-    if text.isascii():
-        return text.encode().translate(None, _IGNORED_BYTES_IN_LINE).decode().split("\n")
-    return [canonical(line) for line in text.split("\n")]
-
-
-@dataclass(frozen=True)
-class PatchNeedles:
+class PatchNeedles(NamedTuple):
     """What of some patches must not show in a run.
 
     Attributes:
@@ -76,7 +87,7 @@ class PatchNeedles:
     """
 
     needles: dict[str, str]
-    lines: frozenset[str]
+    lines: set[str]
     seen: str
 
 
@@ -90,14 +101,12 @@ def needles_of(
     for patch in patches:
         old = "\0".join({tight(line) for line in patch.original})
         for line in patch.added:
-            bare = tight(line)
-            key = canonical(bare)
-            if key:
-                lines.add(key)
+            bare, key = tight(line), canonical(line)
+            lines.add(key)
             if len(bare) >= MIN_CHARS and bare not in old and bare not in known:
                 needles.setdefault(key if len(key) >= MIN_CANONICAL else bare, line.strip())
     _drop_seen(messages[:edited], needles)
-    return PatchNeedles(needles, frozenset(lines), known)
+    return PatchNeedles(needles, lines - {""}, known)
 
 
 def _drop_seen(messages: Sequence[Message], needles: dict[str, str]) -> None:
@@ -112,44 +121,30 @@ def _drop_seen(messages: Sequence[Message], needles: dict[str, str]) -> None:
         if not waiting:
             return
         form = canonical(turn.content)
+        shown = [needle for needle in waiting if needle in form]
         if turn.role == "assistant":
-            written += [needle for needle in waiting if needle in form]
-            waiting = {needle: bare for needle, bare in waiting.items() if needle not in form}
-            continue
-        if "diff --git " in turn.content or "\n+++ " in turn.content:
+            written += shown
+            waiting = {needle: bare for needle, bare in waiting.items() if needle not in shown}
+        elif "diff --git " in turn.content or "\n+++ " in turn.content:
             return
-        printed = [needle for needle in waiting if needle in form]
-        if printed and not any(needle in form for needle in written):
+        elif shown and not any(needle in form for needle in written):
             text = tight(turn.content)
-            for needle in printed:
-                if waiting[needle] in text:
-                    del waiting[needle], needles[needle]
-
-
-def find_leaks(messages: Sequence[Message], patch: str | Sequence[str], issue: str = "") -> list[Leak]:
-    """Every place of the run that shows a distinctive added line of the patch or patches, in order."""
-    patches = [patch_lines(text) for text in ([patch] if isinstance(patch, str) else patch)]
-    writes = writes_of(messages)
-    first = first_turn(writes, messages)
-    edits = edits_of(writes, [path for lines in patches for path in lines.files])
-    return leaks_of(messages, needles_of(messages, patches, issue, first, first_turn(edits, messages)), first)
+            for needle in [needle for needle in shown if waiting[needle] in text]:
+                del waiting[needle], needles[needle]
 
 
 def leaks_of(messages: Sequence[Message], hidden: PatchNeedles, first: int) -> list[Leak]:
-    """As `find_leaks`, with what is already known about the run."""
-    if not hidden.needles:
-        return []
-    fragments = "\0".join(hidden.needles)
+    """Every place of the run that shows a needle, in order; ``first`` is the turn of its first write."""
     leaks: list[Leak] = []
-    for index, turn in enumerate(messages):
+    for index, turn in enumerate(messages if hidden.needles else ()):
         agent = turn.role == "assistant"
-        if index < first and not agent:
-            continue
-        for start, end, line in _hits(turn.content, hidden.needles):
-            start, end, whole = _widened(turn.content, start, end, agent)
-            leaks.append(Leak(index, start, end, line, whole))
+        if index >= first or agent:
+            leaks += [
+                Leak(index, *_widened(turn.content, start, end, line, agent))
+                for start, end, line in _hits(turn.content, hidden.needles)
+            ]
         if agent:
-            leaks += [Leak(index, *place) for place in _partial(turn.content, fragments, hidden)]
+            leaks += [Leak(index, *place) for place in _partial(turn.content, hidden)]
     return sorted(leaks)
 
 
@@ -175,42 +170,33 @@ def _hits(text: str, needles: dict[str, str]) -> Iterator[tuple[int, int, str]]:
             at = form.find(needle, at + len(needle))
 
 
-def _widened(text: str, start: int, end: int, prose: bool) -> tuple[int, int, bool]:
-    """The span, grown to whole lines where that costs little."""
+def _widened(text: str, start: int, end: int, line: str, prose: bool) -> tuple[int, int, str, bool]:
+    """The span, grown to whole lines where that costs little and takes no mark or tag, which must stay."""
     line_start = text.rfind("\n", 0, start) + 1
     line_end = text.find("\n", end)
     line_end = len(text) if line_end < 0 else line_end
     before, after = text[line_start:start], text[end:line_end]
     beside = len(before[NUMBERING.match(before).end() :].strip()) + len(after.strip())
-    if beside <= 4 or (not prose and line_end - line_start <= LONGEST_LINE + end - start):
-        if not _tag(before) and not _tag(after):
-            return line_start, line_end, True
-    return start, end, False
+    whole = beside <= 4 or (not prose and line_end - line_start <= LONGEST_LINE + end - start)
+    if whole and not any(tag in side for side in (before, after) for tag in _TAGS):
+        return line_start, line_end, line, True
+    return start, end, line, False
 
 
-def _tag(text: str) -> bool:
-    """Whether the rest of a line holds a mark or a tag such as ``<output>`` or a fence, which must stay."""
-    return "<output>" in text or "</output>" in text or "```" in text or PATCH_MASKED in text
-
-
-def _partial(text: str, fragments: str, hidden: PatchNeedles) -> list[tuple[int, int, str, bool]]:
+def _partial(text: str, hidden: PatchNeedles) -> Iterator[tuple[int, int, str]]:
     """Quoted code in the agent's own words, and lines of its code blocks, that are a good part of an added line."""
-    places = [(match.start(1), match.end(1)) for match in _QUOTED.finditer(text)] if "`" in text else []
+    fragments = "\0".join(hidden.needles)
+    places = [match.span(1) for match in _QUOTED.finditer(text)] if "`" in text else []
     for block in _FENCED.finditer(text) if "```" in text else ():
         at = block.start(1)
-        forms = canonical_lines(block[1])
-        for line, form in zip(block[1].split("\n"), forms, strict=True):
+        for line, form in zip(block[1].split("\n"), block[1].translate(_IGNORED_IN_LINE).split("\n"), strict=True):
             if len(form) >= MIN_FRAGMENT and form in fragments:
-                bare = line.strip()
-                start = at + line.index(bare[0])
-                places.append((start, start + len(bare)))
+                start = at + len(line) - len(line.lstrip())
+                places.append((start, start + len(line.strip())))
             at += len(line) + 1
-    found = []
     for start, end in places:
         piece = text[start:end]
         form = canonical(piece)
         if len(form) >= MIN_FRAGMENT and form in fragments and _EXPRESSION.search(piece):
             if tight(piece) not in hidden.seen:
-                owner = next(line for needle, line in hidden.needles.items() if form in needle)
-                found.append((start, end, owner, False))
-    return found
+                yield start, end, next(line for needle, line in hidden.needles.items() if form in needle)

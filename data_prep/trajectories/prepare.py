@@ -10,43 +10,34 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
 import contextrl_verl
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pairs import ContrastivePair
+from contextrl_verl.pairs import Context, Message
 from contextrl_verl.pairs.files import PairFile, write_pairs
 from data_prep.common.funnel import Funnel
-from data_prep.common.pipeline import (
-    Done,
-    Engine,
-    PipelineError,
-    describe_inputs,
-    fingerprint,
-    remove,
-    run_parts,
-    total,
-)
+from data_prep.common.pipeline import PipelineError, describe_inputs, fingerprint, remove, run_parts, total
+from data_prep.common.redact import redact, redact_messages
 from data_prep.common.splits import read_shares
-from data_prep.report.page import Histogram, write_report
+from data_prep.report.page import Example, Histogram, write_report
+from data_prep.report.text import shortened
 from data_prep.trajectories.build import build_part
 from data_prep.trajectories.candidates import CascadeSettings, find_couples, shared_place
-from data_prep.trajectories.dropped import dropped_examples
 from data_prep.trajectories.groups import Group, GroupSettings, Unit, assign_splits, choose_groups
 from data_prep.trajectories.issue_similarity import EmbeddedSimilarity, IssueSimilarity
 from data_prep.trajectories.readers.files import list_files
-from data_prep.trajectories.readers.types import MAX_RECORD_BYTES
+from data_prep.trajectories.readers.records import MAX_RECORD_BYTES
 from data_prep.trajectories.run import AgentRun
-from data_prep.trajectories.run_summary import Light
-from data_prep.trajectories.scan import load_lights, plan_scan, scan_part, stored_run
+from data_prep.trajectories.scan import Light, load_lights, plan_scan, scan_part, stored_run
 from data_prep.verify.rules import RuleSettings
-from data_prep.verify.write import Concluded, Judging, conclude, nothing_left, spread
+from data_prep.verify.write import Judging, Verification, conclude, nothing_left, spread
 
 GROUPS_PER_PART = 64
-# Settings of the first pass.
-READING = ("format", "tasks", "replay", "outcome", "max_record_bytes")
+# Characters of a dropped run on the page; the whole of it is in the input.
+_SHOWN = 20_000
 SPLITS = {"train": 0.8, "validation": 0.1, "probe": 0.1}
 
 
@@ -74,7 +65,6 @@ class PrepareSettings:
         splits: shares of train, validation and probe, also as the text ``train=0.9,probe=0.1``.
         split_by: what may not be in two splits.
         seed: of caps, splits and order.
-        keep_work: keep the folder with finished parts.
 
     Raises:
         ConfigError: an encoder without the band of its similarities.
@@ -94,7 +84,6 @@ class PrepareSettings:
     splits: Annotated[dict[str, float], BeforeValidator(_shares)] = field(default_factory=lambda: dict(SPLITS))
     split_by: Unit = "instance"
     seed: int = 1
-    keep_work: bool = False
 
     def __post_init__(self) -> None:
         if self.related_model and self.cascade.related is None:
@@ -103,10 +92,6 @@ class PrepareSettings:
                 "--set cascade.related='[0.3, 0.9]'; the report shows how similar the issues are."
             )
 
-    def content(self) -> dict[str, Any]:
-        """What candidates depend on."""
-        return {name: value for name, value in asdict(self).items() if name != "keep_work"}
-
 
 def prepare(
     source: Path,
@@ -114,15 +99,14 @@ def prepare(
     settings: PrepareSettings,
     *,
     report: Path | None = None,
-    engine: Engine = "local",
-    workers: int | None = None,
-    progress: bool = True,
     judging: Judging | None = None,
+    **run: Any,
 ) -> dict[str, Any]:
     """Write ``out`` (and the report) and return the summary.
 
     A killed run goes on where it stopped when it is started again with the same input and settings, and its result is
-    the same to the byte. Nothing is written under ``out`` before everything is done.
+    the same to the byte. Nothing is written under ``out`` before everything is done. ``run`` are ``engine``,
+    ``workers`` and ``progress`` of :func:`data_prep.common.pipeline.run_parts`.
 
     Raises:
         TrajectoryError: the input cannot be found or is no source of runs.
@@ -130,7 +114,7 @@ def prepare(
         UnjudgedError, ConfigError: the judge of ``judging`` could not see all pairs; what is done is kept.
     """
     started = time.monotonic()
-    found = find_candidates(source, out, settings, engine=engine, workers=workers, progress=progress)
+    found = find_candidates(source, out, settings, **run)
     concluded = conclude(found.candidates, out, rules_of(settings), judging or Judging(), found.funnel)
     summary = {
         "contextrl_verl_version": contextrl_verl.__version__,
@@ -145,8 +129,7 @@ def prepare(
     }
     if report is not None:
         _report(report, summary, found, concluded, out)
-    if not settings.keep_work:
-        remove(found.work.parent)
+    remove(found.work.parent)
     return summary
 
 
@@ -155,8 +138,7 @@ def rules_of(settings: PrepareSettings) -> RuleSettings:
     return RuleSettings(length_ratio=settings.length_ratio)
 
 
-@dataclass
-class Found:
+class Found(NamedTuple):
     """What the cascade leaves for verification.
 
     Attributes:
@@ -174,79 +156,50 @@ class Found:
     read: Callable[[str], AgentRun]
 
 
-def find_candidates(
-    source: Path,
-    out: Path,
-    settings: PrepareSettings,
-    *,
-    engine: Engine = "local",
-    workers: int | None = None,
-    progress: bool = True,
-) -> Found:
+def find_candidates(source: Path, out: Path, settings: PrepareSettings, **run: Any) -> Found:
     """Everything before verification, in a work folder next to ``out``; see :func:`prepare`."""
     inputs = [path for path, _ in list_files(source)]
     inputs += [Path(settings.tasks)] if settings.tasks and Path(settings.tasks).exists() else []
-    name = fingerprint([contextrl_verl.__version__, describe_inputs(inputs), settings.content()])
+    name = fingerprint([contextrl_verl.__version__, describe_inputs(inputs), asdict(settings)])
     work = out.with_name(f".{out.name}.work") / name
-    run = {"engine": engine, "workers": workers, "progress": progress}
-    options = {name: value for name, value in settings.content().items() if name in READING}
-    scanned = run_parts(work / "scan", plan_scan(source, options), scan_part, title="Reading runs", **run)
+    scanned = run_parts(work / "scan", plan_scan(source, asdict(settings)), scan_part, title="Reading runs", **run)
     funnel = total(scanned)
     lights = load_lights([part.path for part in scanned], funnel)
     similarities = array("d")
-    model = settings.related_model
-    embed = partial(EmbeddedSimilarity, model=model, folder=work, progress=progress) if model else IssueSimilarity
+    embed = IssueSimilarity
+    if model := settings.related_model:
+        embed = partial(EmbeddedSimilarity, model=model, folder=work, progress=run.get("progress", True))
     couples = find_couples(lights, settings.cascade, funnel, embed, similarities, settings.seed)
     groups = choose_groups(couples, lights, settings.groups, funnel, settings.seed)
-    splits = assign_splits(groups, lights, settings.splits, by=settings.split_by, seed=settings.seed)
 
-    parts = _build_payloads(settings, lights, groups, splits)
+    parts = _build_payloads(settings, lights, groups)
     built = run_parts(work / "build", parts, build_part, title="Masking and building", **run)
     counts = total(built)
-    lines = (
-        counts.stages.pop(next(i for i, stage in enumerate(counts) if stage.name == "masked_lines")) if built else None
-    )
+    lines = counts.stage("masked_lines", "lines")
+    counts.stages.remove(lines)
     funnel.add(counts)
     candidates = work / "pairs.parquet"
-    if not write_pairs(_all_pairs(built), candidates):
+    files = (PairFile(part.path) for part in built if part.funnel.stage("length").left)
+    if not write_pairs(chain.from_iterable(files), candidates):
         raise PipelineError(nothing_left(funnel))
     stored = {light.run_id: light.stored for light in lights}
-
-    def read(name: str) -> AgentRun:
-        return stored_run(*stored[name])
-
-    return Found(work, candidates, funnel, lines.left if lines is not None else 0, similarities, read)
+    return Found(work, candidates, funnel, lines.left, similarities, lambda name: stored_run(*stored[name]))
 
 
-def _build_payloads(
-    settings: PrepareSettings, lights: list[Light], groups: list[Group], splits: list[str]
-) -> list[dict[str, Any]]:
-    def member(index: int) -> dict[str, Any]:
-        return {"stored": lights[index].stored, "places": [place[:2] for place in lights[index].places]}
-
+def _build_payloads(settings: PrepareSettings, lights: list[Light], groups: list[Group]) -> list[dict[str, Any]]:
+    splits = assign_splits(groups, lights, settings.splits, by=settings.split_by, seed=settings.seed)
     rows = []
     for group, split in zip(groups, splits, strict=True):
-        place = shared_place(lights[group[0]], lights[group[1]], settings.cascade.level)
-        rows.append({"runs": [member(index) for index in group], "split": split, "shared": list(place or ())})
-    common = {name: getattr(settings, name) for name in ("tokenizer", "max_tokens", "length_ratio")}
-    return [
-        {**common, "groups": rows[start : start + GROUPS_PER_PART]} for start in range(0, len(rows), GROUPS_PER_PART)
-    ]
+        runs = [lights[index] for index in group]
+        shared = shared_place(runs[0], runs[1], settings.cascade.level) or ()
+        places = sorted({place[:2] for light in runs for place in light.places})
+        stored = [light.stored for light in runs]
+        rows.append({"stored": stored, "places": places, "split": split, "shared": list(shared)})
+    starts = range(0, len(rows), GROUPS_PER_PART)
+    return [{"chosen": rows[start : start + GROUPS_PER_PART], **asdict(settings)} for start in starts]
 
 
-def _all_pairs(built: list[Done]) -> Iterator[ContrastivePair]:
-    for part in built:
-        if _rows(part.path):
-            yield from PairFile(part.path)
-
-
-def _rows(path: Path) -> int:
-    import pyarrow.parquet as pq
-
-    return pq.read_metadata(path).num_rows
-
-
-def _report(folder: Path, summary: dict[str, Any], found: Found, concluded: Concluded, out: Path) -> None:
+def _report(folder: Path, summary: dict[str, Any], found: Found, concluded: Verification, out: Path) -> None:
     file = PairFile(out)
     sizes, ratios, answers, splits = array("d"), array("d"), array("d"), Counter()
     for pair in file:
@@ -259,7 +212,7 @@ def _report(folder: Path, summary: dict[str, Any], found: Found, concluded: Conc
         folder,
         {name: value for name, value in summary.items() if name != "stages"} | {"splits": splits},
         found.funnel,
-        chain(spread(file), dropped_examples(found.funnel, found.read), concluded.dropped),
+        chain(spread(file), _dropped(found), concluded.dropped),
         title=f"Trajectory pairs: {out.name}",
         histograms=[
             Histogram("context, characters", sizes),
@@ -269,3 +222,25 @@ def _report(folder: Path, summary: dict[str, Any], found: Found, concluded: Conc
         ],
         tables={"splits": splits},
     )
+
+
+def _dropped(found: Found) -> Iterator[Example]:
+    """A dropped couple of every stage and reason that has a sample; secrets are redacted, patches are not masked."""
+    for stage, reason, sample in found.funnel.sampled("runs", at_least=2):
+        runs = [found.read(name) for name in sample["runs"][:2]]
+        yield Example(
+            title=" and ".join(sample["runs"]),
+            contexts=[_shown(run) for run in runs],
+            status="dropped",
+            reason=f"{stage}: {reason}",
+            question="\n".join(f"{run.run_id}: {redact(run.issue)[:600]}" for run in runs),
+            answer="\n".join(redact(run.patch) for run in runs),
+            labels=("one run", "the other run"),
+        )
+
+
+def _shown(run: AgentRun) -> Context:
+    room = max(400, _SHOWN // max(1, len(run.messages)))
+    turns = redact_messages(run.messages)
+    shown = [Message(role=turn.role, content=shortened(turn.content, room) or "(empty)") for turn in turns]
+    return Context(kind="messages", messages=shown)

@@ -9,20 +9,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from contextrl_verl.errors import UserError
-
-Outcome = Literal["resolved", "unresolved", "unknown"]
+from contextrl_verl.pairs import Message
 
 
 class TrajectoryError(UserError, ValueError):
     """A file or record that is not a run: says which, why, and what to do."""
-
-
-class Message(BaseModel):
-    """One turn."""
-
-    model_config = ConfigDict(frozen=True)
-    role: str
-    content: str
 
 
 class AgentRun(BaseModel):
@@ -47,7 +38,7 @@ class AgentRun(BaseModel):
     issue: str
     messages: tuple[Message, ...]
     patch: str = ""
-    outcome: Outcome = "unknown"
+    outcome: Literal["resolved", "unresolved", "unknown"] = "unknown"
     source: str
     patch_origin: Literal["submitted", "joined", "replayed", "none"] = "submitted"
 

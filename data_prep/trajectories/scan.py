@@ -6,8 +6,13 @@ unpacks or replays anything of the source again.
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,139 +20,176 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.common.funnel import Funnel, Stage
+from data_prep.common.funnel import Funnel
 from data_prep.trajectories.edited_symbols import PatchError, touched
-from data_prep.trajectories.readers import Location, Rejected, check_format, load_task_patches, parse_record
+from data_prep.trajectories.readers import check_format, parse_record
 from data_prep.trajectories.readers.files import Span, file_spans, list_files, span_records
+from data_prep.trajectories.readers.records import Rejected
+from data_prep.trajectories.readers.tasks import load_task_patches
 from data_prep.trajectories.run import AgentRun
-from data_prep.trajectories.run_summary import Light, added_lines, issue_words
 
 PART_BYTES = 32 << 20
+_FILES_PER_PART = 256
 # Of the runs that are read together with a wanted one.
 _RUNS_PER_GROUP = 16
-_LIGHT = [
-    ("run_id", pa.string()),
-    ("instance_id", pa.string()),
-    ("repository", pa.string()),
-    ("commit", pa.string()),
-    ("places", pa.list_(pa.list_(pa.string()))),
-    ("word_ids", pa.list_(pa.int64())),
-    ("word_counts", pa.list_(pa.float32())),
-    ("added", pa.list_(pa.int64())),
-]
-SCHEMA = pa.schema([*_LIGHT, ("run", pa.large_string())])
+_LIGHT = {
+    "run_id": pa.string(),
+    "instance_id": pa.string(),
+    "repository": pa.string(),
+    "commit": pa.string(),
+    "places": pa.list_(pa.list_(pa.string())),
+    "word_ids": pa.list_(pa.int64()),
+    "word_counts": pa.list_(pa.float32()),
+    "added": pa.list_(pa.int64()),
+}
+SCHEMA = pa.schema({**_LIGHT, "run": pa.large_string()})
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]{2,}")
+_NUMBER = re.compile(r"(\d+)$")
+_MOST_WORDS = 400
 
 
-def plan_scan(source: str | Path, options: dict[str, Any], part_bytes: int = PART_BYTES) -> list[dict[str, Any]]:
-    """Payloads for :func:`scan_part`: plain files of lines by byte ranges, tables by row groups, others whole."""
-    check_format(options["format"])
-    parts: list[list[tuple[str, Span]]] = []
-    small: list[tuple[str, Span]] = []
+@dataclass(frozen=True)
+class Light:
+    """What the cascade needs to know of a run: a few hundred bytes, so that a hundred thousand runs fit in memory.
+
+    Attributes:
+        stored: file and row of the first pass, see :func:`stored_run`.
+        places: (file, qualified symbol or "", kind: ``function``, ``class`` or ``module``).
+        words: ids and counts of the issue's words, ids ascending; see :func:`issue_words`.
+        added: digests of the patch's added lines.
+    """
+
+    run_id: str
+    instance_id: str
+    repository: str
+    commit: str
+    stored: tuple[str, int]
+    places: tuple[tuple[str, str, str], ...]
+    words: tuple[np.ndarray, np.ndarray]
+    added: frozenset[int]
+
+    @property
+    def number(self) -> int | None:
+        """The number an instance id ends in: of a pull request, so it grows with time."""
+        found = _NUMBER.search(self.instance_id)
+        return int(found.group(1)) if found else None
+
+    @property
+    def files(self) -> set[str]:
+        """The files that the patch edits."""
+        return {file for file, *_ in self.places}
+
+
+def digest32(text: str) -> int:
+    """A stable 32-bit digest."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).digest(), "big")
+
+
+def issue_words(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (int64, ascending) and counts (float32) of the most frequent words of an issue, lower case, identifiers whole
+    and by their parts."""
+    counts: Counter[str] = Counter()
+    for word in _WORD.findall(text.lower()):
+        parts = [part for part in word.split("_") if len(part) > 2]
+        counts.update([word, *(parts if len(parts) > 1 else ())])
+    merged: Counter[int] = Counter()
+    for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_WORDS]:
+        merged[digest32(word)] += count
+    ids = np.array(sorted(merged), dtype=np.int64)
+    return ids, np.array([merged[int(word)] for word in ids], dtype=np.float32)
+
+
+def added_lines(patch: str) -> frozenset[int]:
+    """Digests of the added lines, without white space; short ones such as ``else:`` do not count."""
+    lines = (re.sub(r"\s", "", line[1:]) for line in patch.splitlines() if line[:1] == "+" and line[:4] != "+++ ")
+    return frozenset(digest32(line) for line in lines if len(line) >= 8)
+
+
+def plan_scan(source: str | Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Payloads for :func:`scan_part`: pieces of large files, several small files together."""
+    check_format(settings["format"])
+    parts: list[list[tuple[str, Span]]] = [[]]
     held = 0
     for path, name in list_files(source):
-        spans = [(str(path), span) for span in file_spans(path, name, part_bytes)]
-        if len(spans) > 1 or path.stat().st_size >= part_bytes:
-            parts += [[span] for span in spans]
-            continue
-        small += spans
-        held += path.stat().st_size
-        if held >= part_bytes or len(small) >= 256:
-            parts.append(small)
-            small, held = [], 0
-    return [{**options, "spans": part} for part in [*parts, small] if part]
+        size = min(path.stat().st_size, PART_BYTES)
+        for span in file_spans(path, name, PART_BYTES):
+            if held + size > PART_BYTES or len(parts[-1]) == _FILES_PER_PART:
+                parts.append([])
+                held = 0
+            parts[-1].append((str(path), span))
+            held += size
+    return [{"spans": part, **settings} for part in parts]
 
 
 def scan_part(payload: dict[str, Any], path: Path) -> Funnel:
     """Read the spans of a payload and write light records with their runs as Parquet."""
     funnel = Funnel()
-    read, patch = funnel.stage("read"), funnel.stage("patch")
-    tasks = load_task_patches(payload["tasks"]) if payload["tasks"] else None
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for file, span in payload["spans"]:
-            for raw in span_records(Path(file), Span(*span), payload["max_record_bytes"]):
-                found = parse_record(raw, payload["format"], tasks=tasks, replay=payload["replay"])
-                if isinstance(found, Rejected):
-                    read.drop(found.reason, {**raw.location._asdict(), "detail": found.detail})
-                    continue
-                read.keep()
-                row = _light_row(found, raw.location, patch, payload["outcome"])
-                if row is not None:
-                    yield row
-
+    rows = _light_rows(payload, funnel)
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        held: list[dict[str, Any]] = []
-        for row in rows():
-            held.append(row)
-            if len(held) == _RUNS_PER_GROUP:
-                writer.write_table(pa.Table.from_pylist(held, SCHEMA))
-                held = []
-        writer.write_table(pa.Table.from_pylist(held, SCHEMA))
+        while held := list(islice(rows, _RUNS_PER_GROUP)):
+            writer.write_table(pa.Table.from_pylist(held, SCHEMA))
     return funnel
 
 
-def _light_row(run: AgentRun, location: Location, stage: Stage, outcome: str) -> dict[str, Any] | None:
-    sample = {"run": run.run_id, **location._asdict()}
-    if outcome not in ("any", run.outcome):
-        stage.drop(f"outcome is {run.outcome}", sample)
-        return None
-    try:
-        places = touched(run.patch, run)
-    except PatchError as error:
-        stage.drop(error.reason, sample)
-        return None
-    if not places:
-        stage.drop("edits no code", sample)
-        return None
-    stage.keep()
-    ids, counts = issue_words(run.issue)
-    return {
-        "run_id": run.run_id,
-        "instance_id": run.instance_id,
-        "repository": run.repository,
-        "commit": run.commit,
-        "places": sorted({(place.file, place.symbol, place.kind, place.how) for place in places}),
-        "word_ids": ids,
-        "word_counts": counts,
-        "added": sorted(added_lines(run.patch)),
-        "run": run.model_dump_json(),
-    }
+def _light_rows(payload: dict[str, Any], funnel: Funnel) -> Iterator[dict[str, Any]]:
+    read, patch = funnel.stage("read"), funnel.stage("patch")
+    tasks = load_task_patches(payload["tasks"]) if payload["tasks"] else None
+    for file, span in payload["spans"]:
+        for raw in span_records(Path(file), Span(*span), payload["max_record_bytes"]):
+            run = parse_record(raw, payload["format"], tasks=tasks, replay=payload["replay"])
+            if isinstance(run, Rejected):
+                read.drop(run.reason, {**raw.location._asdict(), "detail": run.detail})
+                continue
+            read.keep()
+            reason, places = "", []
+            if payload["outcome"] not in ("any", run.outcome):
+                reason = f"outcome is {run.outcome}"
+            else:
+                try:
+                    places = touched(run.patch, run)
+                except PatchError as error:
+                    reason = error.reason
+            if not places:
+                patch.drop(reason or "edits no code", {"run": run.run_id, **raw.location._asdict()})
+                continue
+            patch.keep()
+            ids, counts = issue_words(run.issue)
+            yield {
+                **{name: getattr(run, name) for name in ("run_id", "instance_id", "repository", "commit")},
+                "places": sorted({(place.file, place.symbol, place.kind) for place in places}),
+                "word_ids": ids,
+                "word_counts": counts,
+                "added": sorted(added_lines(run.patch)),
+                "run": run.model_dump_json(),
+            }
 
 
 def load_lights(paths: list[Path], funnel: Funnel) -> list[Light]:
     """The light records of all parts in order; the same run twice is kept once."""
     stage = funnel.stage("distinct")
-    seen: set[str] = set()
-    lights: list[Light] = []
+    lights: dict[str, Light] = {}
     for path in paths:
-        number = -1
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=2048, columns=[name for name, _ in _LIGHT]):
-            for row in batch.to_pylist():
-                number += 1
-                if row["run_id"] in seen:
-                    stage.drop("the same run again", {"run": row["run_id"]})
-                    continue
-                seen.add(row["run_id"])
-                stage.keep()
-                words = (np.array(row.pop("word_ids"), np.int64), np.array(row.pop("word_counts"), np.float32))
-                places = tuple(tuple(place) for place in row.pop("places"))
-                added = frozenset(row.pop("added"))
-                lights.append(Light(**row, stored=(str(path), number), places=places, words=words, added=added))
-    return lights
+        batches = pq.ParquetFile(path).iter_batches(batch_size=2048, columns=list(_LIGHT))
+        for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+            if row["run_id"] in lights:
+                stage.drop("the same run again", {"run": row["run_id"]})
+                continue
+            stage.keep()
+            words = (np.array(row.pop("word_ids"), np.int64), np.array(row.pop("word_counts"), np.float32))
+            places, added = tuple(map(tuple, row.pop("places"))), frozenset(row.pop("added"))
+            light = Light(**row, stored=(str(path), number), places=places, words=words, added=added)
+            lights[light.run_id] = light
+    return list(lights.values())
 
 
-@lru_cache(maxsize=16)
 def stored_run(file: str, row: int) -> AgentRun:
-    """The run that :func:`scan_part` stored in a row of a file; the last ones are kept, for neighbours share them."""
+    """The run that :func:`scan_part` stored in a row of a file."""
     group, index = divmod(row, _RUNS_PER_GROUP)
     return AgentRun.model_validate_json(_texts(file, group)[index])
 
 
-@lru_cache(maxsize=2)
-def _texts(file: str, group: int) -> list[str]:
-    return _opened(file).read_row_group(group, columns=["run"]).column(0).to_pylist()
-
-
 @lru_cache(maxsize=4)
-def _opened(file: str) -> pq.ParquetFile:
-    return pq.ParquetFile(file)
+def _texts(file: str, group: int) -> list[str]:
+    """The last groups are kept, for neighbours share them."""
+    return pq.ParquetFile(file).read_row_group(group, columns=["run"]).column(0).to_pylist()

@@ -7,20 +7,21 @@ addresses are numbers are carried out.
 from __future__ import annotations
 
 import re
-import resource
 import shutil
 import subprocess
 import tempfile
 import warnings
-from contextlib import suppress
 from functools import cache
+from itertools import chain
 
 from data_prep.trajectories.partial_file import MAX_LINES, LostError, Text
+from data_prep.trajectories.writes import StreamEdit
 
 SECONDS = 10
-# Programs come from data: how much memory and output one of them may take, in bytes.
-_MEMORY, _OUTPUT = 1 << 30, 64 << 20
-_OPTIONS = re.compile(r"-[nsuzErie]+(?:\.\w+)?|--in-place\S*|--regexp-extended")
+# Programs come from data: one of them may take 1 GiB of memory and print 64 MiB (in blocks of 512 bytes).
+_LIMITED = 'ulimit -v 1048576 && ulimit -f 131072 && exec "$0" --sandbox "$@"'
+_OPTIONS = re.compile(r"-[nsuzErie]+|--in-place.*|--regexp-extended|--expression")
+_LONG = ("--i", "--e")
 _NUMBERED = re.compile(
     r"[\s;]*(?P<first>\d+|\$)(?:\s*,\s*(?P<last>\d+|\$))?\s*"
     r"(?:(?P<name>d)[ \t]*|(?P<text>[aic])(?:\\[\s\S]|[^\\\n])*"
@@ -28,28 +29,13 @@ _NUMBERED = re.compile(
 )
 
 
-def sed_arguments(words: list[str | None]) -> tuple[list[str], list[str | None]]:
-    """Options and programs in sed's own spelling, and files, of a `sed -i`; raises LostError."""
-    given: list[str] = []
-    files: list[str | None] = []
-    waiting = programs = False
-    for word in words:
-        if waiting or (word and not programs and not files and not word.startswith("-")):
-            if word is None:
-                raise LostError("a sed program that depends on the shell")
-            given += ["-e", word]
-            waiting, programs = False, True
-        elif word in ("-e", "--expression"):
-            waiting = True
-        elif word is not None and _OPTIONS.fullmatch(word):
-            letters = "E" if word == "--regexp-extended" else "" if word.startswith("--") else word.split(".")[0]
-            given += [f"-{letter}" for letter in "nszEr" if letter in letters]
-            waiting = letters.endswith("e")
-        elif word is None and not programs:
-            raise LostError("a sed program that depends on the shell")
-        elif word != "":
-            files.append(word)
-    return given, files
+def sed_arguments(edit: StreamEdit) -> list[str]:
+    """Options and programs of a `sed -i`; raises LostError where they depend on the shell or are not known here."""
+    programs = [word.exact for word in edit.scripts]
+    if None in programs or not all(map(_OPTIONS.fullmatch, edit.options)):
+        raise LostError("a sed program that depends on the shell or on options not known here")
+    letters = "".join("E" if word == "--regexp-extended" else word for word in edit.options if word[:3] not in _LONG)
+    return [*(f"-{letter}" for letter in "nszEr" if letter in letters), *chain(*(("-e", one) for one in programs))]
 
 
 def run_sed(text: Text, arguments: list[str]) -> None:
@@ -58,23 +44,22 @@ def run_sed(text: Text, arguments: list[str]) -> None:
         raise LostError(text.lost)
     if not text.known:
         text.reach(_reach_of(text, arguments))
-    unknown = {f"\0{index}": index for index, line in enumerate(text.lines) if line is None}
-    before = [f"\0{index}" if line is None else line for index, line in enumerate(text.lines)]
+    unknown = {f"\0{line}": line for line in text.lines if isinstance(line, int)}
+    before = [f"\0{line}" if isinstance(line, int) else line for line in text.lines]
     now = _output(arguments, "".join(f"{line}\n" for line in before)).split("\n")
     if now.pop():
         raise LostError("sed takes the last line break")
     if [line for line in now if line in unknown] != list(unknown):
         raise LostError("an edit of a line that was never shown")
     if now != before:
-        text.rewrite([None if line in unknown else line for line in now])
+        text.lines, text.edited = [unknown.get(line, line) for line in now], True
 
 
 def _reach_of(text: Text, arguments: list[str]) -> int:
     """The last line that the commands put text at, once it is sure that they edit known lines and no others."""
-    if any(word in ("-n", "-z") for word in arguments):
-        raise LostError("sed looks at all lines and not all were shown")
+    programs = arguments[arguments.index("-e") + 1 :: 2] if not {"-n", "-z"} & set(arguments) else ["?"]
     end = 0
-    for program in arguments[arguments.index("-e") + 1 :: 2] if "-e" in arguments else ():
+    for program in programs:
         position = 0
         while position < len(program):
             command = _NUMBERED.match(program, position)
@@ -92,11 +77,9 @@ def _reach_of(text: Text, arguments: list[str]) -> int:
                 raise LostError(f"sed address {last} is beyond any file")
             if text.whole:
                 last = min(last, len(text.lines))
-            elif command["text"] in ("a", "i"):
-                end = max(end, last)
-            if command["text"] not in ("a", "i") and (
-                None in text.lines[first - 1 : last] or (last > len(text.lines) and not text.whole)
-            ):
+            if command["text"] in ("a", "i"):
+                end = end if text.whole else max(end, last)
+            elif not text.shows(first, last):
                 raise LostError("an edit of a line that was never shown")
     return end
 
@@ -104,9 +87,8 @@ def _reach_of(text: Text, arguments: list[str]) -> int:
 @cache
 def gnu_sed() -> str:
     """The program's path; where there is none it is empty, with one warning, and edits by sed are not understood."""
-    for name in ("sed", "gsed"):
-        path = shutil.which(name) if hasattr(resource, "prlimit") else None  # limits, as Linux has them
-        if path and "GNU" in subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout:
+    for path in filter(None, map(shutil.which, ("sed", "gsed"))):
+        if "GNU" in subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout:
             return path
     warnings.warn(
         "GNU sed is not installed, so files that a run edits by sed -i count as unknown. Fix: install it (on Linux).",
@@ -116,34 +98,24 @@ def gnu_sed() -> str:
 
 
 def _output(arguments: list[str], text: str) -> str:
-    sed = gnu_sed()
-    if not sed:
+    if not gnu_sed():
         raise LostError("changed by sed, and GNU sed is not installed here")
     try:
-        with (
-            tempfile.TemporaryFile() as output,
-            subprocess.Popen(
-                [sed, "--sandbox", *arguments],
-                stdin=subprocess.PIPE,
+        with tempfile.TemporaryFile() as output:
+            subprocess.run(
+                ["/bin/sh", "-c", _LIMITED, gnu_sed(), *arguments],
+                input=text.encode("utf-8", "surrogatepass"),
                 stdout=output,
                 stderr=subprocess.DEVNULL,
                 env={"LC_ALL": "C.UTF-8"},
-            ) as process,
-        ):
-            try:
-                # It waits for its input until now.
-                with suppress(ProcessLookupError):  # it refused the program already
-                    resource.prlimit(process.pid, resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-                    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (_OUTPUT, _OUTPUT))
-                process.communicate(text.encode("utf-8", "surrogatepass"), SECONDS)
-            finally:
-                process.kill()
+                timeout=SECONDS,
+                check=True,
+            )
             output.seek(0)
-            printed = output.read().decode("utf-8", "surrogatepass")
+            return output.read().decode("utf-8", "surrogatepass")
     except subprocess.TimeoutExpired:
         raise LostError(f"a sed program that takes more than {SECONDS} s") from None
-    except (OSError, ValueError) as error:
-        raise LostError(f"sed could not be run: {error}") from None
-    if process.returncode:
-        raise LostError("a sed program that is not understood, reads or writes other files, or takes too much")
-    return printed
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        raise LostError(
+            "a sed program that is not understood, reads or writes other files, or takes too much"
+        ) from None

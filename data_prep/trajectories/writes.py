@@ -1,48 +1,44 @@
-"""What a pipeline of shell commands, or a script inside it, writes: where the new text stands, into which files."""
+"""What a pipeline of shell commands, a script inside it or a tool call writes: where the new text stands, into which
+files. What each program writes stands in one table (`PROGRAMS`), the arguments of editing tools in another
+(`EDIT_TOOLS`): a new editing tool is an entry there."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import dropwhile
+from typing import NamedTuple
 
 from data_prep.trajectories.shell import Command, Word, pipelines
 
-Span = tuple[int, int, str]
+# What a program writes by its arguments: content, files that it goes into, files that it comes from.
+Parts = tuple[list[Word], list[Word], list[Word]]
 
-
-@dataclass(slots=True)
-class Write:
-    """One piece of text the agent puts into the world.
-
-    Attributes:
-        spans: where the text stands, with the kind of edit.
-        targets: paths that it is written to.
-        feeds: paths whose text goes into the targets.
-        unknown: it writes a file whose name cannot be read off the command.
-        script: it is a program that writes files itself.
-    """
-
-    spans: list[Span] = field(default_factory=list)
-    targets: list[str] = field(default_factory=list)
-    feeds: list[str] = field(default_factory=list)
-    unknown: bool = False
-    script: bool = False
-
-
+# Editing tools of the command line: the names of their arguments, by position; others are given as --name.
+EDIT_TOOLS = {
+    "edit_via_str_replace": ("path", "old_str", "new_str"),
+    "str_replace_editor": ("command", "path"),
+    "str_replace_based_edit_tool": ("command", "path"),
+    "apply_patch": ("patch",),
+    **dict.fromkeys(("edit", "insert", "create", "str_replace"), ("path", "old_str", "new_str")),
+}
+# Names of arguments, in whatever way a tool is called.
+PATHS = frozenset("path file_path filepath filename file target_file".split())
+CONTENTS = frozenset(
+    "old_str new_str file_text insert_text text old_string new_string content new_content old_text new_text patch diff "
+    "search replace replacement insert_line_text edits to_replace code_edit contents".split()
+)
+_EDITS_ANYHOW = frozenset("old_str new_str old_string new_string file_text patch diff".split())
+_DIFF_READERS = ("patch", "git", "apply_patch")
+_PRINTERS = frozenset("echo printf cat awk gawk sed gsed tr python".split())
 _WRAPPERS = frozenset("sudo env time timeout xargs nohup exec command find nice do then else if ! { while".split())
-_EDITORS = frozenset("ed ex vi vim nvim".split())
-_EDIT_TOOLS = frozenset("edit_via_str_replace str_replace_editor str_replace_based_edit_tool apply_patch".split())
-_ACI = frozenset("edit insert create str_replace".split())
-_COPIERS = frozenset("cp mv install ln rsync".split())
-_PRINTERS = frozenset("echo printf cat".split())
-_KNOWN = frozenset("sed gsed perl ruby tee patch git awk gawk".split()) | _EDITORS | _EDIT_TOOLS | _COPIERS
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-_IN_PLACE = re.compile(r"-[nErsuz]*i|--in-place")
-_PERL_IN_PLACE = re.compile(r"-[a-zA-Z0-9]*i")
+_IN_PLACE = re.compile(r"-[a-df-zA-Z0-9]*i|--in-place")
 _PYTHON = re.compile(r"python[\d.]*")
 
 _OPENS_TO_WRITE = re.compile(r"""[,=(]\s*\\?["'](?:[wax]b?t?\+?b?|r[bt]?\+b?)\\?["']""")
-_MODES = tuple(f"{quote}{mode}" for quote in "'\"" for mode in ("w", "a", "x", "r+", "rb+", "rt+"))
 _WRITES_ANYHOW = (
     *(".write_text(", ".write_bytes(", "fileinput", "inplace=", "inplace =", "shutil.copy", "shutil.move"),
     *("os.rename(", "os.replace(", "sed -i", "'sed'", '"sed"', "git apply", "patch -p", "FileUtils", "File.write"),
@@ -51,14 +47,39 @@ _TEMPORARY = re.compile(r"tempfile|tmp|temp_dir|StringIO", re.I)
 _PATH_LITERAL = re.compile(r"""["']([\w./~+-]{1,200}\.\w{1,5})\\?["']""")
 _PATH_LOOSE = re.compile(r"""(?<![\w./~+-])([\w./~+-]{1,200}\.\w{1,5})(?![\w(.])""")
 _DIFF_TARGET = re.compile(r"^(?:\+\+\+|---) (?:[ab]/)?([^\s]+)|^\*\*\* (?:Update|Add|Delete) File: (\S+)", re.M)
-_DIFF_HUNK = re.compile(r"^@@", re.M)
 
 
-def looks_like_diff(text: str) -> bool:
-    """Whether the text is a diff that ``patch``, ``git apply`` or ``apply_patch`` takes."""
-    if "@@" not in text or not _DIFF_HUNK.search(text):
-        return text.startswith("*** Begin Patch")
-    return bool(_DIFF_TARGET.search(text))
+class Region(NamedTuple):
+    """Text and the place in the turn of each of its characters, and of its end."""
+
+    text: str
+    places: Sequence[int]
+
+
+@dataclass(slots=True)
+class Write:
+    """One piece of text the agent puts into the world: where it stands, the paths that it is written to, those whose
+    text goes into them; whether it writes a file whose name cannot be read off the command, whether it is a program
+    that writes files itself."""
+
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
+    feeds: list[str] = field(default_factory=list)
+    unknown: bool = False
+    script: bool = False
+
+    def add_code(self, text: str) -> None:
+        """Add what a heredoc or an inline script writes by itself, by the paths it spells out."""
+        if text.startswith("*** Begin Patch") or ("\n@@" in f"\n{text}" and _DIFF_TARGET.search(text)):
+            self.targets += diff_targets(text)
+            self.script = True
+        elif ("open" in text and _OPENS_TO_WRITE.search(text)) or any(sign in text for sign in _WRITES_ANYHOW):
+            literals = _PATH_LITERAL.findall(text)
+            paths = list(dict.fromkeys(literals + _PATH_LOOSE.findall(text)))
+            self.targets += paths
+            self.feeds += paths
+            self.unknown |= not any("/" in path for path in paths) and not literals and not _TEMPORARY.search(text)
+            self.script = True
 
 
 def diff_targets(text: str) -> list[str]:
@@ -66,15 +87,13 @@ def diff_targets(text: str) -> list[str]:
     return [path for pair in _DIFF_TARGET.findall(text) if (path := pair[0] or pair[1]) and path != "/dev/null"]
 
 
-def script_writes(code: str) -> Write | None:
-    """What a script writes and reads by the paths it spells out; None if it writes no file."""
-    opens = "open" in code and any(mode in code for mode in _MODES) and _OPENS_TO_WRITE.search(code)
-    if not opens and not any(sign in code for sign in _WRITES_ANYHOW):
-        return None
-    literals = _PATH_LITERAL.findall(code)
-    paths = list(dict.fromkeys(literals + _PATH_LOOSE.findall(code)))
-    unknown = not literals and not any("/" in path for path in paths) and not _TEMPORARY.search(code)
-    return Write(targets=paths, feeds=paths, unknown=unknown, script=True)
+def fields_write(fields: list[tuple[str, Region]]) -> list[Write]:
+    """What a call of an editing tool writes by its arguments, if anything."""
+    names = {name for name, _ in fields}
+    spans = [(value.places[0], value.places[-1]) for name, value in fields if name in CONTENTS]
+    targets = [value.text.strip() for name, value in fields if name in PATHS]
+    targets += [path for name, value in fields if name in ("patch", "diff") for path in diff_targets(value.text)]
+    return [Write(spans, targets, unknown=not targets)] if spans and (targets or names & _EDITS_ANYHOW) else []
 
 
 def shell_writes(text: str) -> list[Write]:
@@ -82,193 +101,176 @@ def shell_writes(text: str) -> list[Write]:
     found = []
     for pipeline in pipelines(text):
         write = _pipeline(pipeline, text)
-        if write is not None:
-            cut = next((word.end for command in pipeline for word in command.words if not word.is_closed), None)
-            if cut is not None and write.spans:
-                # A quote that is never closed: where the arguments end is anyone's guess, so all the rest is content.
-                start, _, kind = min(write.spans)
-                write.spans = [(start, max(cut, max(end for _, end, _ in write.spans)), kind)]
-            found.append(write)
+        if not write.spans and not write.targets and not write.unknown:
+            continue
+        cut = next((word.end for command in pipeline for word in command.words if not word.is_closed), None)
+        if cut is not None and write.spans:
+            # A quote that is never closed: where the arguments end is anyone's guess, so all the rest is content.
+            starts, ends = zip(*write.spans, strict=True)
+            write.spans = [(min(starts), max(cut, *ends))]
+        found.append(write)
     return found
 
 
-def _pipeline(commands: list[Command], text: str) -> Write | None:
-    write = Write()
-    spans = write.spans
-    writing = False
-
-    def moves(targets: list[Word], feeds: list[Word]) -> bool:
-        write.targets += [word.value for word in targets]
-        write.feeds += [word.value for word in feeds]
-        return True
-
-    for command in commands:
-        name, rest, plain = _tool(command)
-        files = [word for word in rest if not word.raw.startswith("-")]
-        if name in ("sed", "gsed", "perl", "ruby"):
-            writing |= _stream_editor(name, rest, write)
-        elif _PYTHON.fullmatch(name):
-            writing |= _python(rest, command, write)
-        elif name == "tee":
-            writing = moves([word for word in rest if not word.value.startswith("-")], [])
-        elif name in _EDITORS:
-            writing |= _line_editor(rest, command, write)
-        elif name == "patch" or (name == "git" and rest and rest[0].value in ("apply", "am")):
-            write.feeds += command.reads
-            write.unknown |= not command.heredocs and len(commands) == 1
-            writing = moves(files, files)
-        elif name in _COPIERS and len(rest) > 1:
-            writing = moves(files[-1:], files[:-1])
-        elif name in _EDIT_TOOLS or (name in _ACI and rest):
-            writing |= _edit_tool(name, rest, command, write)
-        elif name in ("awk", "gawk") and any(word.value == "inplace" for word in rest):
-            spans += [(*word.inside, "awk -i inplace") for word in rest if word.is_quoted]
-            writing = moves(plain, [])
+def _pipeline(commands: list[Command], text: str) -> Write:
+    write, writing = Write(), False
+    calls = [(*program_of(command), command) for command in commands]
+    heredocs = [span for command in commands for span in command.heredocs]
+    for name, words, command in calls:
+        if name == "python":
+            _python(words, command, write)
+        if name in PROGRAMS and (parts := PROGRAMS[name](words)) is not None:
+            contents, targets, feeds = parts
+            write.spans += [word.inside for word in contents]
+            write.targets += [word.value for word in targets]
+            write.feeds += [*(word.value for word in feeds), *command.reads]
+            write.unknown |= not (heredocs if name in _DIFF_READERS else targets)
+            writing = True
         if command.outputs:
             write.targets += command.outputs
-            write.feeds += command.reads
-            writing = moves([], plain)
-    for command in commands:
-        for start, end in command.heredocs:
-            _body(text[start:end], write)
-            if writing or write.script or write.targets or write.unknown:
-                spans.append((start, end, "heredoc"))
+            write.feeds += [*(word.value for word in words if not word.is_quoted), *command.reads]
+            writing = True
+    for start, end in heredocs:
+        write.add_code(text[start:end])
+        if writing or write.script or write.targets or write.unknown:
+            write.spans.append((start, end))
     if writing and write.targets:
-        _printed(commands, write)
-    if not spans and not write.targets and not write.unknown:
-        return None
+        # The arguments of echo, printf and the like, whose output goes into a file.
+        taken = {start for start, _ in write.spans}
+        for name, words, _ in calls:
+            prints = name in ("echo", "printf")
+            for word in words if name in _PRINTERS else ():
+                if word.inside[0] not in taken and (word.is_quoted or prints) and not word.raw.startswith("-"):
+                    write.spans.append(word.inside)
+                    if prints:
+                        write.add_code(word.raw)
     return write
 
 
-def _tool(command: Command) -> tuple[str, list[Word], list[Word]]:
-    """The program that runs behind ``sudo``, ``xargs``, ``VAR=...`` and the like, its arguments, those not quoted."""
-    name, rest = "", command.words
+def program_of(command: Command) -> tuple[str, list[Word]]:
+    """The program that runs behind ``sudo``, ``xargs``, ``VAR=...`` and the like, and its arguments."""
     wrapped = False
     for index, word in enumerate(command.words[:42]):
         if _ASSIGNMENT.match(word.raw):
             continue
         program = word.value.rsplit("/", 1)[-1]
+        program = "python" if _PYTHON.fullmatch(program) else program
         if program in _WRAPPERS:
             wrapped = True
-        elif not wrapped or program in _KNOWN or _PYTHON.fullmatch(program):
-            name, rest = program, command.words[index + 1 :]
-            break
-    return name, rest, [word for word in rest if not word.is_quoted]
+        elif not wrapped or program in PROGRAMS or program == "python":
+            return program, command.words[index + 1 :]
+    return "", command.words
 
 
-def _stream_editor(name: str, rest: list[Word], write: Write) -> bool:
-    """``sed -i``, ``perl -pi -e``, ``ruby -i``: every script is content, the other words are files."""
-    perl = name in ("perl", "ruby")
-    in_place, scripts, files = False, [], []
-    take_next, explicit = False, False
-    for word in rest:
+class StreamEdit(NamedTuple):
+    """The arguments of ``sed``, ``perl`` or ``ruby``: every script is content, the other words are files."""
+
+    options: list[str]
+    scripts: list[Word]
+    files: list[Word]
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it changes the files."""
+        return any(map(_IN_PLACE.match, self.options))
+
+
+def stream_edit(words: Iterable[Word], sed: bool = True) -> StreamEdit:
+    """Read the arguments of a stream editor."""
+    found, script_next = StreamEdit([], [], []), False
+    for word in words:
         raw = word.raw
-        if take_next:
-            scripts.append(word.inside)
-            take_next, explicit = False, True
+        if script_next:
+            found.scripts.append(word)
+            script_next = False
+        elif raw.startswith("--expression="):
+            found.scripts.append(word.behind(13))
         elif raw.startswith("-") and len(raw) > 1:
-            in_place |= bool((_PERL_IN_PLACE if perl else _IN_PLACE).match(raw))
-            if raw.startswith("--expression="):
-                scripts.append((word.start + 13, word.end))
-                explicit = True
-            elif not raw.startswith("--") and raw.endswith(("e", "E")) and (perl or raw.endswith("e")):
-                take_next = True
-            elif not perl and raw.startswith("-e"):
-                scripts.append((word.start + 2, word.end))
-                explicit = True
-        elif raw in ("''", '""'):
-            continue
-        elif not explicit and not scripts:
-            scripts.append(word.inside)
-        else:
-            files.append(word.value)
-    if not in_place:
-        return False
-    write.spans += [(start, end, f"{name} -i") for start, end in scripts]
-    write.targets += files
-    write.unknown |= not files
-    return True
+            letters = raw.split(".")[0]
+            script_next = raw == "--expression" or (raw[1] != "-" and letters.endswith("e" if sed else ("e", "E")))
+            if sed and raw.startswith("-e") and not script_next:
+                found.scripts.append(word.behind(2))
+            else:
+                found.options.append(letters)
+        elif raw not in ("''", '""'):
+            (found.files if found.scripts else found.scripts).append(word)
+    return found
 
 
-def _python(rest: list[Word], command: Command, write: Write) -> bool:
-    """``python -c`` and ``python - <<EOF``: content if the script writes files; always text of the agent's own."""
-    for index, word in enumerate(rest):
-        if word.raw == "-c" and index + 1 < len(rest):
-            code = rest[index + 1]
-            _body(code.raw, write)
-            write.spans.append((*code.inside, "python -c"))
-            if write.script:
-                write.spans += [(*more.inside, "python -c") for more in rest[index + 2 :] if more.is_quoted]
-            return False
-        if not word.raw.startswith("-"):
-            return False
-    if command.heredocs:
-        write.spans += [(start, end, "python -") for start, end in command.heredocs]
-    return False
+def _stream_editor(words: list[Word], sed: bool = True) -> Parts | None:
+    edit = stream_edit(words, sed)
+    return (edit.scripts, edit.files, []) if edit.in_place else None
 
 
-def _line_editor(rest: list[Word], command: Command, write: Write) -> bool:
-    """``ed -s file <<EOF``, ``ex -sc '...' file``, ``vim -c '...' file``."""
-    write.spans += [(*word.inside, "ed") for word in rest if word.is_quoted]
-    files = [word.value for word in rest if not word.is_quoted and not word.raw.startswith("-")]
-    write.targets += files
-    write.feeds += command.reads
-    write.unknown |= not files
-    return True
+def _python(words: list[Word], command: Command, write: Write) -> None:
+    """``python -c`` and ``python - <<EOF``: always text of the agent's own; more of it if the script writes files."""
+    rest = list(dropwhile(lambda word: word.raw[:1] == "-" and word.raw != "-c", words))
+    if not rest or [word.raw for word in rest] == ["-c"]:
+        write.spans += command.heredocs
+    elif rest[0].raw == "-c":
+        _, code, *more = rest
+        write.add_code(code.raw)
+        write.spans += [code.inside, *(word.inside for word in more if word.is_quoted and write.script)]
 
 
-def _edit_tool(name: str, rest: list[Word], command: Command, write: Write) -> bool:
-    """Command-line editing tools: the first word that is a path is the file, every longer argument is content."""
-    values = [word.value for word in rest]
-    if name.startswith("str_replace_") and values[:1] in (["view"], ["undo_edit"]):
-        return False
-    content, files = [], []
-    previous = ""
-    for word, value in zip(rest, values, strict=True):
-        is_path = "\n" not in value and len(value) < 300 and not word.is_quoted and ("/" in value or "." in value)
-        if previous in ("--path", "--file") or (is_path and not files and not previous.startswith("--")):
-            files.append(value)
-        elif not value.startswith("--") and (word.is_quoted or previous.startswith("--")):
-            content.append((*word.inside, name))
-        elif value.startswith("--") and "=" in value:
-            content.append((word.start + value.index("=") + 1, word.end, name))
-        elif not value.startswith("-") and len(value) > 12:
-            content.append((*word.inside, name))
-        previous = value if value.startswith("--") and "=" not in value else ""
-    if not content and not command.heredocs and not files:
-        return False
-    write.spans += content
-    write.targets += files
-    write.unknown |= not files and not command.heredocs
-    return True
+def _copy(words: list[Word]) -> Parts | None:
+    files = _operands(words)
+    return ([], files[-1:], files[:-1]) if len(words) > 1 else None
 
 
-def _body(text: str, write: Write) -> None:
-    """Add what a heredoc or an inline script writes by itself."""
-    if looks_like_diff(text):
-        write.targets += diff_targets(text)
-        write.script = True
-        return
-    inner = script_writes(text)
-    if inner is not None:
-        write.targets += inner.targets
-        write.feeds += inner.feeds
-        write.unknown |= inner.unknown
-        write.script = True
+def _apply(words: list[Word]) -> Parts:
+    return [], _operands(words), _operands(words)
 
 
-def _printed(commands: list[Command], write: Write) -> None:
-    """The arguments of ``echo``, ``printf`` and the like, when their output goes into a file."""
-    taken = {span[0] for span in write.spans}
-    for command in commands:
-        name, rest, _ = _tool(command)
-        for word in rest:
-            start, end = word.inside
-            if start in taken or not (word.is_quoted or name in ("echo", "printf")):
-                continue
-            if name in _COPIERS or name == "tee" or word.raw.startswith("-"):
-                continue
-            if name in _PRINTERS | {"awk", "gawk", "sed", "gsed", "tr", "python", "python3"}:
-                write.spans.append((start, end, name))
-                if name in ("echo", "printf"):
-                    _body(word.raw, write)
+def _line_editor(words: list[Word]) -> Parts:
+    """``ed -s FILE <<EOF``, ``ex -sc '...' FILE``, ``vim -c '...' FILE``."""
+    return [word for word in words if word.is_quoted], [word for word in _operands(words) if not word.is_quoted], []
+
+
+def tool_arguments(name: str, words: Iterable[Word]) -> list[tuple[str, Word]]:
+    """The arguments of an editing tool by name; the name is empty where neither it nor its place is known."""
+    found: list[tuple[str, Word]] = []
+    names, flag = iter(EDIT_TOOLS[name]), ""
+    for word in words:
+        given, sign, _ = word.raw.removeprefix("--").partition("=")
+        if flag:
+            found.append((flag, word))
+            flag = ""
+        elif word.raw.startswith("--") and sign:
+            found.append((given, word.behind(len(given) + 3)))
+        elif word.raw.startswith("--"):
+            flag = given
+        elif found or not word.raw.startswith("-"):
+            found.append((next(names, ""), word))
+    return found
+
+
+def _edit_tool(words: list[Word], name: str) -> Parts | None:
+    """The file is the argument that is named so; what has a name of content, is quoted or long is content."""
+    arguments = tool_arguments(name, words)
+    if any(key == "command" and word.value in ("view", "undo_edit") for key, word in arguments):
+        return None
+    files = [word for key, word in arguments if key in PATHS and not word.is_quoted and re.search(r"[./]", word.raw)]
+    contents = [
+        word
+        for key, word in arguments
+        if key in CONTENTS or (key not in ("command", *PATHS) and (word.is_quoted or len(word.raw) > 12))
+    ]
+    return (contents, files, []) if contents or files or name == "apply_patch" else None
+
+
+def _operands(words: Iterable[Word]) -> list[Word]:
+    return [word for word in words if not word.raw.startswith("-")]
+
+
+# Programs that write, by their arguments; None where they only read.
+PROGRAMS: dict[str, Callable[[list[Word]], Parts | None]] = {
+    **dict.fromkeys(("sed", "gsed"), _stream_editor),
+    **dict.fromkeys(("perl", "ruby"), partial(_stream_editor, sed=False)),
+    **dict.fromkeys(("cp", "mv", "install", "ln", "rsync"), _copy),
+    **dict.fromkeys(("ed", "ex", "vi", "vim", "nvim"), _line_editor),
+    "tee": lambda words: ([], _operands(words), []),
+    "patch": _apply,
+    "git": lambda words: _apply(words) if words and words[0].value in ("apply", "am") else None,
+    **{name: partial(_edit_tool, name=name) for name in EDIT_TOOLS},
+}

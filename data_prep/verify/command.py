@@ -47,11 +47,8 @@ def judge(
         raise ConfigError("--out is missing. Fix: name the file for the pairs that pass, or ask for a --dry-run.")
     if asking is not None:
         typer.echo(f"judging with {spec.model} at {asking.shown}; answers in {spec.cache}", err=True)
-    made = conclude(pairs, out, rules, Judging(asking, review, allow_unjudged), funnel)
-    found = made.verification
-    print_stages(f"{made.pairs} of {len(file)} pairs", [stage.summary() for stage in funnel])
-    for sentence in found.usage.get("fallbacks", []):
-        typer.echo(f"note: {sentence}", err=True)
+    found = conclude(pairs, out, rules, Judging(asking, review, allow_unjudged), funnel)
+    print_stages(f"{found.pairs} of {len(file)} pairs", [stage.summary() for stage in funnel])
     if usage := found.usage:
         money = f", {usage['spent']:.4f} {usage['currency']} spent" if "spent" in usage else ""
         typer.echo(
@@ -67,4 +64,4 @@ def judge(
             "the same command again",
             err=True,
         )
-    typer.echo(f"{made.pairs} of {len(file)} pairs written to {out}")
+    typer.echo(f"{found.pairs} of {len(file)} pairs written to {out}")

@@ -5,109 +5,78 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ValidationError
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, ContrastivePair
 from contextrl_verl.pairs.whole_file import write_whole
+from data_prep.report.text import shortened
+from data_prep.verify.judge import image_type, upper
 from data_prep.verify.rules import content_of, text_of
 
-_ENDINGS = {b"\x89P": ".png", b"\xff\xd8": ".jpg", b"GI": ".gif", b"RI": ".webp"}
 _SHOWN = 4000
 
 
-class ReviewError(ConfigError):
-    """A line of the review file that cannot be used: says which, what it holds, and the fix."""
+class Reviewed(BaseModel):
+    """What counts of a line: whose it is, of which content, and what was decided; empty to decide later."""
 
-
-@dataclass(frozen=True)
-class Reviewed:
-    """One line: whose it is and what was decided; ``decision`` is None while it is empty."""
-
-    line: int
     pair_id: str
     content: str
-    decision: str | None
+    decision: Annotated[Literal["", "VALID", "INVALID"], upper]
 
 
-def shortened(text: str, room: int = _SHOWN) -> str:
-    """Start and end of a long text, with a mark between that says how much is not shown."""
-    if len(text) <= room:
-        return text
-    head = room * 2 // 3
-    tail = room - head
-    return f"{text[:head]}\n[... {len(text) - room:,} characters not shown here ...]\n{text[-tail:]}"
-
-
-def read_review(path: Path) -> list[Reviewed]:
-    """All lines of a review file; an absent file has none.
+def read_review(path: Path) -> dict[int, Reviewed]:
+    """All lines of a review file by number, from 1; an absent file has none.
 
     Raises:
-        ReviewError: a line is no such object, or its decision is neither empty nor VALID nor INVALID.
+        ConfigError: a line is no such object, or two decisions on a pair contradict each other.
     """
-    if not path.is_file():
-        return []
-    found: list[Reviewed] = []
-    by_pair: dict[str, Reviewed] = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    found: dict[int, Reviewed] = {}
+    decided: dict[str, int] = {}
+    for number, line in enumerate(path.read_bytes().split(b"\n") if path.is_file() else (), start=1):
         if not line.strip():
             continue
-        where = f"{path}, line {number}"
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise ReviewError(
-                f"{where}: not JSON ({error}). Fix: change nothing but the text between the quotes after 'decision'."
+            entry = found[number] = Reviewed.model_validate_json(line)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            field = repr(wrong["loc"][0]) if wrong["loc"] else "the record"
+            raise ConfigError(
+                f"{path}, line {number}: {field} is {str(wrong['input'])[:80]!r} ({wrong['msg']}). Fix: write VALID, "
+                "INVALID or nothing between the quotes after 'decision', and change nothing else; a line that is "
+                "removed is written anew."
             ) from None
-        if not isinstance(record, dict) or any(
-            not isinstance(record.get(name), str) for name in ("pair_id", "content", "decision")
-        ):
-            raise ReviewError(
-                f"{where}: 'pair_id', 'content' or 'decision' is missing or not text. Fix: put the line back as it "
-                "was, or remove it; it is written anew."
+        earlier = decided.setdefault(entry.pair_id, number) if entry.decision else number
+        if found[earlier].decision != entry.decision:
+            raise ConfigError(
+                f"{path}, line {number}: pair {entry.pair_id!r} is {entry.decision}, and {found[earlier].decision} in "
+                f"line {earlier}. Fix: keep one of the two lines."
             )
-        decision = record["decision"].strip().upper()
-        if decision not in ("", "VALID", "INVALID"):
-            raise ReviewError(
-                f"{where}: 'decision' of pair {record['pair_id']!r} is {record['decision']!r}. "
-                "Fix: write VALID or INVALID, or leave it empty to decide later."
-            )
-        entry = Reviewed(number, record["pair_id"], record["content"], decision or None)
-        earlier = by_pair.setdefault(entry.pair_id, entry)
-        if earlier.decision and entry.decision and earlier.decision != entry.decision:
-            raise ReviewError(
-                f"{where}: pair {entry.pair_id!r} is {entry.decision}, and {earlier.decision} in line {earlier.line}. "
-                "Fix: keep one of the two lines."
-            )
-        if entry.decision:
-            by_pair[entry.pair_id] = entry
-        found.append(entry)
     return found
 
 
 def apply_review(path: Path, contents: dict[str, str]) -> dict[str, str]:
-    """The decisions a person made, by pair id.
+    """The decisions a person made, VALID or INVALID by pair id.
 
     Args:
         path: the review file; absent means no decisions.
         contents: :func:`content_of` of the pairs at hand, by pair id.
 
     Raises:
-        ReviewError: a bad line, or a decision on a pair that is not at hand or has changed since.
+        ConfigError: a bad line, or a decision on a pair that is not at hand or has changed since.
     """
     decisions = {}
-    for entry in read_review(path):
-        if entry.decision is None:
+    for number, entry in read_review(path).items():
+        if not entry.decision:
             continue
-        where = f"{path}, line {entry.line}: pair {entry.pair_id!r}"
-        if entry.pair_id not in contents:
-            raise ReviewError(f"{where} is decided but not among the pairs. Fix: remove the line, or give its file.")
-        if contents[entry.pair_id] != entry.content:
-            raise ReviewError(
-                f"{where} has changed since it was decided. Fix: remove the line and decide on the new one."
-            )
+        if contents.get(entry.pair_id) != entry.content:
+            known = entry.pair_id in contents
+            problem = "has changed since it was decided" if known else "is decided but not among the pairs"
+            fix = "remove the line and decide on the new one" if known else "remove the line, or give its file"
+            raise ConfigError(f"{path}, line {number}: pair {entry.pair_id!r} {problem}. Fix: {fix}.")
         decisions[entry.pair_id] = entry.decision
     return decisions
 
@@ -123,39 +92,37 @@ def write_review(path: Path, uncertain: Iterable[tuple[ContrastivePair, str]]) -
     Returns:
         How many lines wait for a decision.
     """
-    known = {(entry.pair_id, entry.content): entry.decision for entry in read_review(path)}
-    waiting = sum(decision is None for decision in known.values())
+    known = {(entry.pair_id, entry.content): entry.decision for entry in read_review(path).values()}
     lines = [line for line in path.read_text("utf-8").split("\n") if line.strip()] if path.is_file() else []
     images = path.with_name(f"{path.stem}_images")
     for pair, reason in uncertain:
         content = content_of(pair)
-        if (pair.pair_id, content) in known:
-            continue
-        record: dict[str, Any] = {
-            "pair_id": pair.pair_id,
-            "decision": "",
-            "reason": reason,
-            "question": pair.query,
-            "answer": shortened(pair.answer),
-            "supporting": _shown(pair.supporting, images),
-            "confounders": [_shown(context, images) for context in pair.confounders],
-            "content": content,
-        }
-        lines.append(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8"))
-        waiting += 1
+        if (pair.pair_id, content) not in known:
+            known[pair.pair_id, content] = ""
+            record = {
+                "pair_id": pair.pair_id,
+                "decision": "",
+                "reason": reason,
+                "question": pair.query,
+                "answer": shortened(pair.answer, _SHOWN),
+                "supporting": _shown(pair.supporting, images),
+                "confounders": [_shown(context, images) for context in pair.confounders],
+                "content": content,
+            }
+            lines.append(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8"))
     if lines:
         write_whole(path, "\n".join(lines) + "\n")
-    return waiting
+    return list(known.values()).count("")
 
 
 def _shown(context: Context, folder: Path) -> Any:
     if context.kind != "images":
-        return shortened(text_of(context))
+        return shortened(text_of(context), _SHOWN)
     return [image.path if image.bytes is None else _stored(image.bytes, folder) for image in context.images]
 
 
 def _stored(data: bytes, folder: Path) -> str:
-    name = hashlib.sha256(data).hexdigest()[:16] + _ENDINGS.get(data[:2], ".bin")
+    name = f"{hashlib.sha256(data).hexdigest()[:16]}.{image_type(data) or 'bin'}"
     if not (folder / name).is_file():
         write_whole(folder / name, data)
     return f"{folder.name}/{name}"

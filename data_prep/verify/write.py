@@ -5,9 +5,9 @@ A couple stands or falls as a whole: if one of its directions is dropped, the ot
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,22 @@ from tqdm import tqdm
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair, PairFormatError
 from contextrl_verl.pairs.files import PairFile, write_pairs
-from data_prep.common.funnel import Funnel
+from data_prep.common.funnel import Funnel, Stage
 from data_prep.common.image_bytes import with_bytes
 from data_prep.common.pipeline import PipelineError
 from data_prep.models.endpoint import answers
 from data_prep.report.page import Example
-from data_prep.verify.judge import Judge, Judgement, OpenAIJudge
+from data_prep.verify.judge import Judgement, OpenAIJudge
 from data_prep.verify.review import apply_review, read_review, write_review
-from data_prep.verify.rules import Facts, RuleSettings, content_of, facts_of, rules_over_all
+from data_prep.verify.rules import DUPLICATE, RuleSettings, content_of, dropped_by_rules, facts_of
 
 # Exit status 1 is a mistake to mend; this one: not all pairs were judged.
 UNJUDGED = 3
+_NOT_JUDGED = {
+    "spending cap": "raise the cap (max_cost of the judge)",
+    "failed": "see that the endpoint is up",
+    "refused": "see what the endpoint says about those pairs, e.g. that they are too long for the model",
+}
 
 
 class UnjudgedError(ConfigError):
@@ -41,18 +46,20 @@ class Decision:
     """What becomes of a pair.
 
     Attributes:
-        kept: whether it goes on.
         by: ``rules``, ``judge``, ``person`` or ``couple`` (another direction was dropped).
-        reason: short, for counting; ``detail`` is the judge's own sentence.
-        label: the judge's or the person's; None if nobody was asked.
+        reason: of a pair that is dropped, short, for counting; empty if it goes on.
+        detail: the judge's own sentence.
     """
 
     pair_id: str
-    kept: bool
-    by: str
+    by: str = "rules"
     reason: str = ""
     detail: str = ""
-    label: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the pair goes on."""
+        return not self.reason
 
 
 @dataclass
@@ -63,156 +70,123 @@ class Verification:
         unjudged: how many pairs a judge was to see and did not, by cause; the set is incomplete if there are any.
         waiting: lines of the review file without a decision.
         usage: the judge's counts.
+        pairs: how many were written by :func:`conclude`; ``dropped``: a dropped one of each reason, to be looked at.
     """
 
-    decisions: list[Decision]
+    decisions: list[Decision] = field(default_factory=list)
     unjudged: dict[str, int] = field(default_factory=dict)
     waiting: int = 0
     usage: dict[str, Any] = field(default_factory=dict)
+    pairs: int = 0
+    dropped: list[Example] = field(default_factory=list)
 
     def kept(self, pairs: Iterable[ContrastivePair]) -> Iterator[ContrastivePair]:
         """The pairs that go on, of the same pairs in the same order."""
-        for pair, decision in zip(pairs, self.decisions, strict=True):
-            if pair.pair_id != decision.pair_id:
-                raise ValueError(f"pair {pair.pair_id!r} stands where {decision.pair_id!r} was verified")
-            if decision.kept:
-                yield pair
+        return (pair for pair, decision in zip(pairs, self.decisions, strict=True) if decision.kept)
+
+    def summary(self) -> dict[str, Any]:
+        """What ``summary.json`` says of the judge; empty without one."""
+        if not self.usage and not self.waiting:
+            return {}
+        return {"judge": self.usage, "waiting_for_review": self.waiting, "unjudged": self.unjudged}
 
 
 def verify(
-    pairs: Iterable[ContrastivePair],
-    judge: Judge | None = None,
+    pairs: Sequence[ContrastivePair] | PairFile,
+    judge: OpenAIJudge | None = None,
     *,
     rules: RuleSettings | None = None,
     review: Path | None = None,
     funnel: Funnel | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> Verification:
     """Verify pairs.
 
     Args:
-        pairs: gone through several times, one pair at a time: a list or a :class:`PairFile`, not a generator.
-        judge: None for rules alone.
+        pairs: gone through several times, one pair at a time.
+        judge: or anything with its ``judge`` and ``summary``, used in ``async with``; None for rules alone.
         review: file for what the judge is uncertain about; decisions in it are applied.
         funnel: gets the stages ``rules`` and, with a judge, ``judge``.
-        progress: called with 1 for every pair judged.
 
     Raises:
-        ConfigError: the endpoint cannot be used; what was answered is in its cache.
-        ReviewError: a line of the review file is wrong.
+        ConfigError: a line of the review file is wrong; the endpoint cannot be used, and its answers are in its cache.
         PairFormatError: two pairs have one id.
     """
-    settings = rules or RuleSettings()
-    facts = [facts_of(pair, settings) for pair in pairs]
-    twice = [pair_id for pair_id, count in Counter(fact.pair_id for fact in facts).items() if count > 1]
-    if twice:
-        raise PairFormatError(f"field 'pair_id' has value {twice[0]!r} twice. Fix: give every pair its own id.")
-    dropped = _by_rules(facts, settings)
+    facts = [facts_of(pair, rules or RuleSettings()) for pair in pairs]
+    couples = {fact.pair_id: fact.couple for fact in facts}
+    if len(couples) < len(facts):
+        ((twice, _),) = Counter(fact.pair_id for fact in facts).most_common(1)
+        raise PairFormatError(f"field 'pair_id' has value {twice!r} twice. Fix: give every pair its own id.")
     funnel = funnel if funnel is not None else Funnel()
-    stage = funnel.stage("rules", "pairs")
-    for fact in facts:
-        _count(stage, dropped.get(fact.pair_id))
-        if fact.pair_id not in dropped:
-            stage.keep()
-    result = Verification([])
-    verdicts: dict[str, Decision] = {}
+    dropped = {pair_id: Decision(pair_id, "rules", reason) for pair_id, reason in dropped_by_rules(facts).items()}
+    decisions = settle(dropped, couples, funnel.stage("rules", "pairs"))
+    result = Verification()
     if judge is not None or review is not None:
+        passed = {pair_id: couple for pair_id, couple in couples.items() if decisions[pair_id].kept}
         # A mistake in the review file shows before anything is paid for.
         decided = apply_review(review, {pair.pair_id: content_of(pair) for pair in pairs}) if review else {}
         judgements: dict[str, Judgement] = {}
         if judge is not None:
-            wanted = (pair for pair in pairs if pair.pair_id not in dropped and pair.pair_id not in decided)
-            for pair, judgement in answers(judge, wanted, judge.judge):
-                judgements[pair.pair_id] = judgement
-                if progress:
-                    progress(1)
+            wanted = passed.keys() - decided.keys()
+            asked = answers(judge, (pair for pair in pairs if pair.pair_id in wanted), judge.judge)
+            bar = tqdm(asked, total=len(wanted), desc="Judging", unit="pair", delay=1)
+            judgements = {pair.pair_id: judgement for pair, judgement in bar}
             result.usage = judge.summary()
-        verdicts, result.unjudged = _verdicts(judgements, decided)
-        if settings.both_directions:
-            _by_couple(verdicts, {fact.pair_id: fact.couple for fact in facts if fact.pair_id not in dropped})
-        stage = funnel.stage("judge", "pairs")
-        for fact in facts:
-            if fact.pair_id in dropped:
-                continue
-            decision = verdicts.get(fact.pair_id)
-            if decision is None or decision.kept:
-                stage.keep()
-            else:
-                _count(stage, decision)
+        verdicts = {pair_id: _verdict(pair_id, judgement) for pair_id, judgement in judgements.items()}
+        for pair_id, label in decided.items():
+            verdicts[pair_id] = Decision(pair_id, "person", "" if label == "VALID" else "INVALID (person)")
+        decisions |= settle(verdicts, passed, funnel.stage("judge", "pairs"))
+        result.unjudged = dict(Counter(found.how for found in judgements.values() if found.label is None))
         if review:
-            open_ones = {pair_id for pair_id, found in judgements.items() if found.label == "UNCERTAIN"}
-            asked = ((pair, judgements[pair.pair_id].reason) for pair in pairs if pair.pair_id in open_ones)
-            result.waiting = write_review(review, asked)
-    for fact in facts:
-        decision = dropped.get(fact.pair_id) or verdicts.get(fact.pair_id) or Decision(fact.pair_id, True, "rules")
-        result.decisions.append(decision)
+            open_ones = {pair_id: found.reason for pair_id, found in judgements.items() if found.label == "UNCERTAIN"}
+            uncertain = ((pair, open_ones[pair.pair_id]) for pair in pairs if pair.pair_id in open_ones)
+            result.waiting = write_review(review, uncertain)
+    result.decisions = list(decisions.values())
     return result
 
 
-def _count(stage: Any, decision: Decision | None) -> None:
-    if decision is not None:
-        stage.drop(decision.reason, {"pair_id": decision.pair_id, "by": decision.by, "detail": decision.detail})
+def settle(found: dict[str, Decision], couples: dict[str, str], stage: Stage) -> dict[str, Decision]:
+    """Decisions on all pairs, counted: those that were found, and the fall of a couple that lost a pair.
 
-
-def _by_rules(facts: list[Facts], settings: RuleSettings) -> dict[str, Decision]:
-    reasons = rules_over_all(facts, settings)
-    # A pair's own fault is the better explanation than what follows from it for the couple.
-    for fact in facts:
-        if fact.reason is not None:
-            reasons[fact.pair_id] = fact.reason
-    duplicates = {pair_id for pair_id, reason in reasons.items() if reason == "duplicate"}
-    broken = {fact.couple for fact in facts if fact.pair_id in reasons and fact.pair_id not in duplicates}
-    dropped = {pair_id: Decision(pair_id, False, "rules", reason) for pair_id, reason in reasons.items()}
-    if settings.both_directions:
-        for fact in facts:
-            if fact.couple in broken and fact.pair_id not in dropped:
-                dropped[fact.pair_id] = Decision(fact.pair_id, False, "couple", "another direction is dropped")
-    return dropped
-
-
-def _verdicts(judgements: dict[str, Judgement], decided: dict[str, str]) -> tuple[dict[str, Decision], dict[str, int]]:
-    verdicts: dict[str, Decision] = {}
-    unjudged: dict[str, int] = defaultdict(int)
-    for pair_id, label in decided.items():
-        kept = label == "VALID"
-        verdicts[pair_id] = Decision(pair_id, kept, "person", "" if kept else "INVALID (person)", label=label)
-    for pair_id, judgement in judgements.items():
-        kept = judgement.label == "VALID"
-        if judgement.label is None:
-            reason = f"not judged: {judgement.how}"
-            unjudged[judgement.how] += 1
-        elif judgement.how == "malformed":
-            reason = "UNCERTAIN: malformed answers"
-        else:
-            reason = "" if kept else judgement.label
-        verdicts[pair_id] = Decision(pair_id, kept, "judge", reason, judgement.reason, judgement.label)
-    return verdicts, dict(unjudged)
-
-
-def _by_couple(verdicts: dict[str, Decision], couples: dict[str, str]) -> None:
-    broken = {couples[pair_id] for pair_id, found in verdicts.items() if not found.kept and pair_id in couples}
+    Args:
+        found: by pair id; a pair that is not in it goes on if its couple does.
+        couples: of all pairs that enter the stage, by pair id.
+    """
+    broken = {couples.get(pair_id) for pair_id, one in found.items() if one.reason not in ("", DUPLICATE)}
+    settled = {}
     for pair_id, couple in couples.items():
-        decision = verdicts.get(pair_id) or Decision(pair_id, True, "rules")
-        if decision.kept and couple in broken:
-            verdicts[pair_id] = replace(decision, kept=False, by="couple", reason="another direction is dropped")
+        one = found.get(pair_id, Decision(pair_id))
+        if one.kept and couple in broken:
+            one = Decision(pair_id, "couple", "another direction is dropped", one.detail)
+        if one.kept:
+            stage.keep()
+        else:
+            stage.drop(one.reason, {"pair_id": pair_id, "by": one.by, "detail": one.detail})
+        settled[pair_id] = one
+    return settled
+
+
+def _verdict(pair_id: str, judgement: Judgement) -> Decision:
+    if judgement.label is None:
+        reason = f"not judged: {judgement.how}"
+    elif judgement.how == "malformed":
+        reason = "UNCERTAIN: malformed answers"
+    else:
+        reason = "" if judgement.label == "VALID" else judgement.label
+    return Decision(pair_id, "judge", reason, judgement.reason)
 
 
 def incomplete(verification: Verification) -> UnjudgedError | None:
     """The paragraph for a set of which a part was not judged, or None if all of it was."""
-    if not verification.unjudged:
+    causes = sorted(verification.unjudged.items())
+    if not causes:
         return None
-    fixes = {
-        "spending cap": "raise the cap (max_cost of the judge)",
-        "failed": "see that the endpoint is up",
-        "refused": "see what the endpoint says about those pairs, e.g. that they are too long for the model",
-    }
-    counts = ", ".join(f"{count} for '{how}'" for how, count in sorted(verification.unjudged.items()))
     first = next(found for found in verification.decisions if found.reason.startswith("not judged: "))
-    fix = "; ".join(fixes[how] for how in sorted(verification.unjudged) if how in fixes)
     return UnjudgedError(
-        f"The judge did not judge {sum(verification.unjudged.values())} pairs: {counts} (the first is "
-        f"{first.pair_id!r}: {first.detail}). Answers that came are kept in the cache. "
-        f"Fix: {fix} and run the command again, or leave those pairs out with --allow-unjudged."
+        f"The judge did not judge {sum(verification.unjudged.values())} pairs: "
+        f"{', '.join(f'{count} for {how!r}' for how, count in causes)} (the first is {first.pair_id!r}: "
+        f"{first.detail}). Answers that came are kept in the cache. "
+        f"Fix: {'; '.join(_NOT_JUDGED[how] for how, _ in causes if how in _NOT_JUDGED)} and run the command again, or "
+        "leave those pairs out with --allow-unjudged."
     )
 
 
@@ -224,38 +198,14 @@ class Judging:
         judge: None for rules alone.
         review: JSONL that a person edits: what the judge is uncertain about, and the decisions.
         allow_unjudged: write the rest even if some pairs were not judged.
-        progress: show a bar while the judge works.
     """
 
-    judge: Judge | None = None
+    judge: OpenAIJudge | None = None
     review: Path | None = None
     allow_unjudged: bool = False
-    progress: bool = True
 
 
-@dataclass
-class Concluded:
-    """What came of it.
-
-    Attributes:
-        pairs: how many were written.
-        verification: decisions in the order of the candidates.
-        dropped: some dropped candidates of each reason, to be looked at.
-    """
-
-    pairs: int
-    verification: Verification
-    dropped: list[Example] = field(default_factory=list)
-
-    def summary(self) -> dict[str, Any]:
-        """What ``summary.json`` says of the judge; empty without one."""
-        found = self.verification
-        if not found.usage and not found.waiting:
-            return {}
-        return {"judge": found.usage, "waiting_for_review": found.waiting, "unjudged": found.unjudged}
-
-
-def conclude(candidates: Path, out: Path, rules: RuleSettings, judging: Judging, funnel: Funnel) -> Concluded:
+def conclude(candidates: Path, out: Path, rules: RuleSettings, judging: Judging, funnel: Funnel) -> Verification:
     """Verify the pairs of ``candidates`` and write those that pass to ``out``.
 
     Raises:
@@ -264,15 +214,21 @@ def conclude(candidates: Path, out: Path, rules: RuleSettings, judging: Judging,
         PipelineError: no pair is left.
     """
     file = PairFile(candidates)
-    with tqdm(total=len(file), desc="Judging", unit="pair", disable=not judging.progress or not judging.judge) as bar:
-        found = verify(file, judging.judge, rules=rules, review=judging.review, funnel=funnel, progress=bar.update)
+    found = verify(file, judging.judge, rules=rules, review=judging.review, funnel=funnel)
     problem = incomplete(found)
     if problem is not None and not judging.allow_unjudged:
         raise problem
     funnel.check()
     if not any(decision.kept for decision in found.decisions):
         raise PipelineError(nothing_left(funnel))
-    return Concluded(write_pairs(with_bytes(found.kept(file)), out), found, _dropped(file, found))
+    first: dict[str, int] = {}
+    for row, decision in enumerate(found.decisions):
+        if not decision.kept:
+            first.setdefault(decision.reason, row)
+    shown = ((file[row], found.decisions[row]) for row in first.values())
+    found.dropped = [Example.of(pair, "dropped", one.reason, by=one.by, detail=one.detail) for pair, one in shown]
+    found.pairs = write_pairs(with_bytes(found.kept(file)), out)
+    return found
 
 
 def estimate(file: PairFile, judge: OpenAIJudge | None, rules: RuleSettings, review: Path | None) -> Iterator[str]:
@@ -283,7 +239,7 @@ def estimate(file: PairFile, judge: OpenAIJudge | None, rules: RuleSettings, rev
     passed = verify(file, None, rules=rules)
     yield f"{sum(decision.kept for decision in passed.decisions)} of {len(file)} pairs pass the rules"
     if judge is not None:
-        decided = {entry.pair_id for entry in read_review(review) if entry.decision} if review else set()
+        decided = {entry.pair_id for entry in read_review(review).values() if entry.decision} if review else set()
         yield judge.sentence(pair for pair in passed.kept(file) if pair.pair_id not in decided)
 
 
@@ -294,18 +250,6 @@ def nothing_left(funnel: Funnel) -> str:
         f"no pair is left ({steps}). Fix: give more alike sources (runs of several issues of one repository, questions "
         "asked of several images), or loosen the stage that drops most; --help lists them."
     )
-
-
-def _dropped(file: PairFile, found: Verification, each: int = 1) -> list[Example]:
-    wanted: dict[str, list[int]] = {}
-    for row, decision in enumerate(found.decisions):
-        if not decision.kept and len(rows := wanted.setdefault(decision.reason, [])) < each:
-            rows.append(row)
-    return [
-        Example.of(file[row], "dropped", reason, by=found.decisions[row].by, detail=found.decisions[row].detail)
-        for reason, rows in wanted.items()
-        for row in rows
-    ]
 
 
 def spread(file: PairFile, count: int = 12, rows: Sequence[int] | None = None) -> Iterator[Example]:

@@ -47,36 +47,31 @@ prepare() {
   (($(ulimit -Sn) >= 65536)) || ulimit -Sn 65536 2>/dev/null || ulimit -Sn hard
 }
 
-# ray_node NAME head|worker HEAD_IP PORT: Ray in the foreground until SIGTERM. It ends its own processes and no others.
+# ray_node NAME OPTION...: Ray in the foreground until SIGTERM. It ends its own processes and no others.
 # shellcheck disable=SC2329  # step calls it by name
 ray_node() {
-  local name=$1 role=$2 ip=$3 port=$4 status pid temp cpus
+  local name=$1 status pid temp cpus
   local -a options extra
+  shift
   prepare
   # A folder of its own, so that several jobs, or users, can share a node.
   temp=$(mktemp -d "$RAY_TMP/ray-$SLURM_JOB_ID.XXXX") || return 1
   read -ra extra <<<"$RAY_START_ARGS"
-  options=(--block --node-name "$name" --temp-dir "$temp" --disable-usage-stats)
+  options=(--block --node-name "$name" --temp-dir "$temp" --disable-usage-stats "$@")
   cpus=${CPUS_PER_NODE:-${SLURM_CPUS_ON_NODE:-}}
   [[ -z $cpus ]] || options+=(--num-cpus "$cpus")
   # On GPUs Ray counts what Slurm made visible; on the CPU platform they are only a number.
   [[ ${VERL_PLATFORM:-} != cpu ]] || options+=(--num-gpus "$GPUS_PER_NODE")
-  if [[ $role == head ]]; then
-    # Ray's client server has a fixed port by default, which would collide with another job's on a shared node.
-    options+=(--head --node-ip-address "$ip" --port "$port" --ray-client-server-port "$((port + 1))")
-    options+=(--include-dashboard false)
-  else
-    options+=(--address "$ip:$port")
-  fi
+  # RAY_ADDRESS is the trainer's; ray start gets the address as an option.
+  unset RAY_ADDRESS
   RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 ray start "${options[@]}" "${extra[@]}" &
   pid=$!
   trap 'kill -TERM "$pid" 2>/dev/null' TERM INT
-  wait "$pid"
-  status=$?
-  while kill -0 "$pid" 2>/dev/null; do
+  while
     wait "$pid"
     status=$?
-  done
+    kill -0 "$pid" 2>/dev/null
+  do :; done
   if [[ -e $LOG_DIR/failed && -d $temp/session_latest/logs ]]; then
     cp -rL -- "$temp/session_latest/logs" "$LOG_DIR/ray-$name" || true
   fi
@@ -92,21 +87,17 @@ trainer() {
 }
 
 # ---- on the first node ----------------------------------------------------------------------------------------------
-# step NODE SRUN_OPTION... -- FUNCTION ARGUMENT...: a step on one node, next to the others, with all of its resources.
+# step NODE FUNCTION ARGUMENT...: a step on one node, next to the others, with all of its resources. Ray has its own log.
 step() {
   local node=$1
-  local -a options=()
+  local -a options=(--overlap --nodes=1 --ntasks=1 --nodelist="$node" --cpu-bind=none --export=ALL)
   shift
-  while [[ $1 != -- ]]; do
-    options+=("$1")
-    shift
-  done
-  shift
+  [[ $1 != ray_node ]] || options+=(--output="$LOG_DIR/node-$node.log" --open-mode=append)
   # srun does not take --cpus-per-task from sbatch since Slurm 22.05.
   [[ -z $CPUS_PER_NODE ]] || options+=("--cpus-per-task=$CPUS_PER_NODE")
   # exec: the step's process id is srun's, and a signal to it goes on to the node.
-  exec srun --overlap --nodes=1 --ntasks=1 --nodelist="$node" --cpu-bind=none --export=ALL "${options[@]}" \
-    "${SRUN_OPTIONS[@]}" "${WRAPPER[@]}" bash -c "$(declare -f prepare "$1"); \"\$@\"" ray-job "$@"
+  exec srun "${options[@]}" "${SRUN_OPTIONS[@]}" "${WRAPPER[@]}" \
+    bash -c "$(declare -f prepare "$1"); \"\$@\"" ray-job "$@"
 }
 
 head_address() {
@@ -115,7 +106,7 @@ head_address() {
     ip -4 -o addr show dev "$INTERFACE" | awk '{split($4, part, "/"); print part[1]; exit}'
     return
   fi
-  ip=$(getent ahostsv4 "${HOSTS[0]}" | awk '{print $1; exit}')
+  ip=$(getent ahostsv4 "$HEAD" | awk '{print $1; exit}')
   # Some systems give their own name a loopback address, which no other node can reach.
   [[ -n $ip && $ip != 127.* ]] || ip=$(hostname -I | awk '{print $1}')
   echo "$ip"
@@ -134,17 +125,6 @@ trap 'STOP=USR1' USR1
 trap 'STOP=TERM' TERM INT
 declare -A NODE_PIDS=()
 DRIVER=""
-
-# The first node whose Ray has ended, if any.
-lost_node() {
-  local host
-  for host in "${HOSTS[@]}"; do
-    if [[ -n ${NODE_PIDS[$host]:-} ]] && ! alive "${NODE_PIDS[$host]}"; then
-      echo "$host"
-      return
-    fi
-  done
-}
 
 # end_steps SECONDS PID...: SIGTERM, and SIGKILL for what is still there after SECONDS.
 end_steps() {
@@ -170,6 +150,13 @@ finish() {
   exit "$1"
 }
 
+# ray_failed HOST WHAT FIX: the end of its log, a sentence, and the end of the job.
+ray_failed() {
+  tail -n 15 -- "$LOG_DIR/node-$1.log" 2>/dev/null
+  say "$2. Fix: read $LOG_DIR/node-$1.log, whose end is above.$3"
+  finish 1
+}
+
 CHECKPOINTS=$RUN_DIR/checkpoints
 for argument in "${ARGS[@]}" "$@"; do
   case $argument in trainer.default_local_dir=*) CHECKPOINTS=${argument#*=} ;; esac
@@ -189,42 +176,46 @@ await_checkpoint() {
 
 # stopped: after a signal; ends everything, asks for a new allocation where that is wanted, and exits.
 stopped() {
-  local status=143 state
+  local status=143 why=""
   [[ $STOP != USR1 ]] || status=138
   say "stopping after SIG$STOP."
   end_all "$status"
   if [[ $REQUEUE != 1 ]]; then
-    say "not requeued: REQUEUE=0."
-    exit "$status"
+    why="REQUEUE=0"
+  elif ((ATTEMPT >= MAX_REQUEUES)); then
+    why="this was restart $ATTEMPT, and MAX_REQUEUES is $MAX_REQUEUES"
+  elif scontrol show job -o "$SLURM_JOB_ID" 2>/dev/null | grep -q 'JobState=CANCELLED'; then
+    why="the job was cancelled"
   fi
-  if ((ATTEMPT >= MAX_REQUEUES)); then
-    say "not requeued: this was restart $ATTEMPT, and MAX_REQUEUES is $MAX_REQUEUES."
-    exit "$status"
+  if [[ -n $why ]]; then
+    say "not requeued: $why."
+  else
+    say "requeue; the next attempt resumes from step $(latest_checkpoint)."
+    scontrol requeue "$SLURM_JOB_ID" || say "scontrol could not requeue the job; if Slurm did not do it itself, submit again: sbatch $RUN_DIR/job.sbatch"
   fi
-  state=$(scontrol show job -o "$SLURM_JOB_ID" 2>/dev/null | grep -o 'JobState=[A-Z_]*' | head -n 1)
-  if [[ $state == JobState=CANCELLED ]]; then
-    say "not requeued: the job was cancelled."
-    exit "$status"
-  fi
-  say "requeue; the next attempt resumes from step $(latest_checkpoint)."
-  scontrol requeue "$SLURM_JOB_ID" || say "scontrol could not requeue the job; if Slurm did not do it itself, submit again: sbatch $RUN_DIR/job.sbatch"
   exit "$status"
 }
 
-# follow PID: until that step ends; returns 1 if a node is lost first, 2 after a signal.
-follow() {
-  local lost
-  while alive "$1"; do
-    [[ -z $STOP ]] || return 2
-    lost=$(lost_node)
-    if [[ -n $lost ]]; then
-      tail -n 15 -- "$LOG_DIR/node-$lost.log" 2>/dev/null
-      say "Ray on $lost ended before the job did. Fix: read $LOG_DIR/node-$lost.log, whose end is above."
-      return 1
+# drive COMMAND...: as a step on the first node, until it ends, a node is lost, or a signal comes; returns its status.
+drive() {
+  local host status
+  step "$HEAD" trainer "$@" &
+  DRIVER=$!
+  while alive "$DRIVER"; do
+    if [[ -n $STOP ]]; then
+      [[ $STOP != USR1 || $1 != bash ]] || await_checkpoint
+      alive "$DRIVER" || break
+      stopped
     fi
+    for host in "${!NODE_PIDS[@]}"; do
+      alive "${NODE_PIDS[$host]}" || ray_failed "$host" "Ray on $host ended before the job did" ""
+    done
     pause
   done
-  return 0
+  wait "$DRIVER"
+  status=$?
+  DRIVER=""
+  return "$status"
 }
 
 # ---- Ray on the first node ------------------------------------------------------------------------------------------
@@ -238,68 +229,30 @@ say "job $SLURM_JOB_ID, attempt $ATTEMPT, ${#HOSTS[@]} node(s): ${HOSTS[*]}; log
 deadline=$((SECONDS + JOIN_SECONDS))
 # Below the ports that systems give out themselves, and another start for every job.
 port=$((20000 + SLURM_JOB_ID % 5000 * 2))
-for try in 1 2 3; do
-  while answers "$HEAD_IP" "$port" || answers "$HEAD_IP" "$((port + 1))"; do port=$((port + 2)); done
-  step "$HEAD" --output="$LOG_DIR/node-$HEAD.log" --open-mode=append -- ray_node "$HEAD" head "$HEAD_IP" "$port" &
-  NODE_PIDS[$HEAD]=$!
-  while alive "${NODE_PIDS[$HEAD]}" && ! answers "$HEAD_IP" "$port"; do
-    [[ -z $STOP ]] || stopped
-    if ((SECONDS > deadline)); then
-      say "Ray on $HEAD does not answer at $HEAD_IP:$port after $JOIN_SECONDS s. Fix: read $LOG_DIR/node-$HEAD.log; is INTERFACE right?"
-      finish 1
-    fi
-    pause
-  done
-  alive "${NODE_PIDS[$HEAD]}" && break
-  unset "NODE_PIDS[$HEAD]"
-  # Another program may have taken the port in between; anything else will show again.
-  if ((try == 3)); then
-    tail -n 15 -- "$LOG_DIR/node-$HEAD.log"
-    say "Ray did not start on $HEAD. Fix: read $LOG_DIR/node-$HEAD.log; its end is above. Does SETUP put ray on PATH?"
-    finish 1
-  fi
-  port=$((port + 2))
+while answers "$HEAD_IP" "$port" || answers "$HEAD_IP" "$((port + 1))"; do port=$((port + 2)); done
+# Ray's client server has a fixed port by default, which would collide with another job's on a shared node.
+step "$HEAD" ray_node "$HEAD" --head --node-ip-address "$HEAD_IP" --port "$port" \
+  --ray-client-server-port "$((port + 1))" --include-dashboard false &
+NODE_PIDS[$HEAD]=$!
+until answers "$HEAD_IP" "$port"; do
+  [[ -z $STOP ]] || stopped
+  alive "${NODE_PIDS[$HEAD]}" || ray_failed "$HEAD" "Ray did not start on $HEAD" " Does SETUP put ray on PATH?"
+  ((SECONDS <= deadline)) ||
+    ray_failed "$HEAD" "Ray on $HEAD does not answer at $HEAD_IP:$port after $JOIN_SECONDS s" " Is INTERFACE right?"
+  pause
 done
 export RAY_ADDRESS=$HEAD_IP:$port
 say "Ray's head is $RAY_ADDRESS"
 
-# ---- the other nodes, and everyone's arrival ------------------------------------------------------------------------
+# ---- the other nodes, everyone's arrival, the recipe ----------------------------------------------------------------
 for host in "${HOSTS[@]:1}"; do
-  # RAY_ADDRESS is the trainer's; ray start gets the address as an option.
-  (unset RAY_ADDRESS && step "$host" --output="$LOG_DIR/node-$host.log" --open-mode=append -- \
-    ray_node "$host" worker "$HEAD_IP" "$port") &
+  step "$host" ray_node "$host" --address "$RAY_ADDRESS" &
   NODE_PIDS[$host]=$!
 done
-step "$HEAD" -- trainer python -m contextrl_verl.slurm.wait "${HOSTS[@]}" --gpus-per-node "$GPUS_PER_NODE" \
-  --seconds "$((deadline - SECONDS))" --logs "$LOG_DIR" &
-DRIVER=$!
-follow "$DRIVER"
-case $? in
-  1) finish 1 ;;
-  2) stopped ;;
-esac
-wait "$DRIVER"
-status=$?
-DRIVER=""
-((status == 0)) || finish "$status"
+drive python -m contextrl_verl.slurm.wait "${HOSTS[@]}" --gpus-per-node "$GPUS_PER_NODE" \
+  --seconds "$((deadline - SECONDS))" --logs "$LOG_DIR" || finish $?
 
-# ---- the recipe -----------------------------------------------------------------------------------------------------
-step "$HEAD" -- trainer bash "$RECIPE" "${ARGS[@]}" "$@" &
-DRIVER=$!
-while :; do
-  follow "$DRIVER"
-  case $? in
-    0) break ;;
-    1) finish 1 ;;
-    2)
-      [[ $STOP != USR1 ]] || await_checkpoint
-      alive "$DRIVER" || break
-      stopped
-      ;;
-  esac
-done
-wait "$DRIVER"
+drive bash "$RECIPE" "${ARGS[@]}" "$@"
 status=$?
-DRIVER=""
 say "the recipe ended with exit status $status."
 finish "$status"

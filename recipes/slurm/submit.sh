@@ -29,14 +29,21 @@ REQUEUE=${REQUEUE:-1}                           # 1: before the time limit and a
 MAX_REQUEUES=${MAX_REQUEUES:-20}
 SIGNAL_SECONDS=${SIGNAL_SECONDS:-120}           # Slurm warns so long before the limit; see docs/slurm.md, "Requeue"
 CHECK=${CHECK:-1}                               # 0: no configuration here (a login node without the environment)
-FORWARD=${FORWARD:-}                            # names of more variables of the recipe to write into the job script
 # ---------------------------------------------------------------------------------------------------------------------
 
 HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
+say() { echo "contextrl slurm: $*"; }
 fail() {
-  echo "contextrl slurm: $*" >&2
+  say "$*" >&2
   exit 2
+}
+# must NAME REGEX WHAT: a variable's value matches.
+must() { [[ ${!1} =~ ^($2)$ ]] || fail "$1 is '${!1}'. Fix: $1=$3."; }
+# whole NAME: the file's name from / on; empty stays empty.
+whole() {
+  [[ -z ${!1} || -f ${!1} ]] || fail "$1 is '${!1}', and there is no such file. Fix: name a shell file."
+  [[ -z ${!1} ]] || printf -v "$1" %s "$(realpath -s -- "${!1}")"
 }
 
 DRY_RUN=0
@@ -45,7 +52,7 @@ for argument in "$@"; do
   case $argument in
     --dry-run) DRY_RUN=1 ;;
     -h | --help)
-      sed -n '2,8p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'
+      sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
       exit 0
       ;;
     --*) fail "$argument is no option. Fix: --dry-run, or Hydra overrides as key=value; sbatch's own go into SBATCH_ARGS." ;;
@@ -53,49 +60,33 @@ for argument in "$@"; do
   esac
 done
 
-for name in NODES JOIN_SECONDS SIGNAL_SECONDS MAX_REQUEUES; do
-  [[ ${!name} =~ ^[0-9]+$ ]] || fail "$name is '${!name}', not a number. Fix: $name=<a whole number>."
-done
-[[ $NODES -ge 1 ]] || fail "NODES is 0. Fix: NODES=1 for one node."
-[[ $GPUS_PER_NODE =~ ^[1-9][0-9]*$ ]] || fail "GPUS_PER_NODE is '$GPUS_PER_NODE'. Fix: GPUS_PER_NODE=1 or more."
-[[ -z $CPUS_PER_NODE || $CPUS_PER_NODE =~ ^[1-9][0-9]*$ ]] ||
-  fail "CPUS_PER_NODE is '$CPUS_PER_NODE'. Fix: CPUS_PER_NODE=1 or more, or leave it empty."
-[[ $REQUEUE =~ ^[01]$ ]] || fail "REQUEUE is '$REQUEUE'. Fix: REQUEUE=1 or REQUEUE=0."
-[[ -f $RECIPE ]] || fail "RECIPE is '$RECIPE', and there is no such file. Fix: name a script of recipes/."
-[[ -z $SETUP || -f $SETUP ]] || fail "SETUP is '$SETUP', and there is no such file. Fix: name a shell file, or leave it empty."
-[[ $JOB_NAME$RUN_DIR != *[[:space:]%]* ]] ||
-  fail "JOB_NAME or RUN_DIR has a space or a %: '$JOB_NAME', '$RUN_DIR'. Fix: sbatch reads neither; rename."
-for name in $FORWARD; do
-  [[ $name =~ ^[A-Za-z_][A-Za-z0-9_]*$ && -n ${!name+set} ]] ||
-    fail "FORWARD names '$name', and no variable of that name is set. Fix: $name=<value> beside it, or take it out of FORWARD (names with spaces between them)."
-done
+for name in NODES GPUS_PER_NODE; do must "$name" '[1-9][0-9]*' '<1 or more>'; done
+for name in JOIN_SECONDS SIGNAL_SECONDS MAX_REQUEUES; do must "$name" '[0-9]+' '<a whole number>'; done
+must CPUS_PER_NODE '([1-9][0-9]*)?' '<1 or more>, or leave it empty'
+must REQUEUE '[01]' '1 or REQUEUE=0'
+for name in JOB_NAME RUN_DIR; do must "$name" '[^[:space:]%]+' '<without a space or %, which sbatch does not read>'; done
+whole RECIPE
+whole SETUP
 # A folder for each task would have to reach overrides, check and requeue; one task after another needs nothing.
 if [[ " ${SBATCH_ARGS//[\"\']/}" =~ [[:space:]](--array[=[:space:]]|-a[=[:space:]]*)([^[:space:]]+) ]]; then
   tasks=${BASH_REMATCH[2]}
   [[ $tasks == *%1 ]] ||
     fail "SBATCH_ARGS has --array=$tasks, whose tasks would run at once and share RUN_DIR and its checkpoints. Fix: --array=${tasks%\%*}%1, where each goes on from the one before, or submit each run with a RUN_DIR of its own."
 fi
-# What Slurm is asked for must be what verl is told. The CPU platform asks for none.
+# What Slurm is asked for must be what verl is told (a kind without a number is one; of several kinds the job will tell).
 for place in GPU_OPTION SBATCH_ARGS; do
-  [[ ${VERL_PLATFORM:-} != cpu ]] || break
-  while read -r option value; do
-    gpus=0
-    for part in ${value//,/ }; do
-      [[ $option != --gres || $part =~ ^gpu(:|$) ]] || continue
-      part=${part##*:}
-      [[ $part =~ ^[0-9]+$ ]] || part=1 # a kind without a number is one
-      gpus=$((gpus + part))
-    done
-    ((gpus == 0 || gpus == GPUS_PER_NODE)) ||
-      fail "$place has $option=$value, $gpus GPU(s) a node, and GPUS_PER_NODE, which verl is told, is $GPUS_PER_NODE. Fix: GPUS_PER_NODE=$gpus, or ask for $GPUS_PER_NODE in $place."
-  done < <(tr -d "\"'" <<<"${!place}" | grep -oE -e '--(gres|gpus-per-node|gpus-per-task)[=[:space:]][^[:space:]]+' | sed 's/=/ /')
+  [[ ${VERL_PLATFORM:-} != cpu && ${!place} != *gpu*,gpu* ]] || continue
+  while IFS=: read -ra kind; do
+    gpus=${kind[-1]}
+    [[ $gpus =~ ^[0-9]+$ ]] || gpus=1
+    ((gpus == GPUS_PER_NODE)) ||
+      fail "$place asks for $gpus GPU(s) a node, and GPUS_PER_NODE, which verl is told, is $GPUS_PER_NODE. Fix: GPUS_PER_NODE=$gpus, or ask for $GPUS_PER_NODE in $place."
+  done < <(grep -oP -- '(--gres[= ]\S*?\K\bgpu[^\s,]*|--gpus-per-(node|task)[= ]\K[^\s,]+)' <<<"${!place//[\"\']/}")
 done
 
 mkdir -p "$RUN_DIR/logs"
-RUN_DIR=$(cd -- "$RUN_DIR" && pwd)
-RECIPE=$(cd -- "$(dirname -- "$RECIPE")" && pwd)/$(basename -- "$RECIPE")
-[[ -z $SETUP ]] || SETUP=$(cd -- "$(dirname -- "$SETUP")" && pwd)/$(basename -- "$SETUP")
-# shellcheck disable=SC2034  # read by name in assignments
+RUN_DIR=$(realpath -s -- "$RUN_DIR")
+# shellcheck disable=SC2034  # read by name
 WORK_DIR=$PWD
 
 # What the allocation decides; the caller's overrides come last and win.
@@ -109,67 +100,46 @@ ARGS=(
   ++ray_kwargs.ray_init.num_gpus=null
   "${OVERRIDES[@]}"
 )
+DIRECTIVES=(
+  --job-name="$JOB_NAME" --nodes="$NODES" --ntasks-per-node=1 --output="$RUN_DIR/logs/slurm-%j.out" --open-mode=append
+)
+[[ ${VERL_PLATFORM:-} == cpu ]] || DIRECTIVES+=("$GPU_OPTION")
+DIRECTIVES+=(
+  ${CPUS_PER_NODE:+--cpus-per-task=$CPUS_PER_NODE} ${TIME:+--time=$TIME} ${PARTITION:+--partition=$PARTITION}
+  ${ACCOUNT:+--account=$ACCOUNT} ${QOS:+--qos=$QOS}
+)
+if [[ $REQUEUE == 1 ]]; then DIRECTIVES+=(--requeue); else DIRECTIVES+=(--no-requeue); fi
+# SBATCH_ARGS on one line as it stands: sbatch takes several options a line, and reads quotes itself.
+DIRECTIVES+=(--signal="B:USR1@$SIGNAL_SECONDS" ${SBATCH_ARGS:+"${SBATCH_ARGS//$'\n'/ }"})
+# The recipe's own variables, by its blocks of defaults. The rest of the environment comes with sbatch --export=ALL; keys
+# stay out of the script.
+EXPORTED=$({
+  printf '%s\n' ARM MODEL ROWS VAL_ROWS PAIRS VAL_PAIRS CONFIG SMOKE VERL_PLATFORM VERL_ENGINE_DEVICE
+  sed -nE 's/^ *([A-Z][A-Z0-9_]*)=\$\{\1.*/\1/p' "$RECIPE" "$HERE/../common.sh"
+} | grep -vxE 'NNODES|GPUS_PER_NODE|OUT' | sort -u)
 
-directives() {
+SCRIPT=$RUN_DIR/job.sbatch
+{
   echo "#!/bin/bash"
-  echo "#SBATCH --job-name=$JOB_NAME"
-  echo "#SBATCH --nodes=$NODES"
-  echo "#SBATCH --ntasks-per-node=1"
-  echo "#SBATCH --output=$RUN_DIR/logs/slurm-%j.out"
-  echo "#SBATCH --open-mode=append"
-  [[ ${VERL_PLATFORM:-} == cpu ]] || echo "#SBATCH $GPU_OPTION"
-  [[ -z $CPUS_PER_NODE ]] || echo "#SBATCH --cpus-per-task=$CPUS_PER_NODE"
-  [[ -z $TIME ]] || echo "#SBATCH --time=$TIME"
-  [[ -z $PARTITION ]] || echo "#SBATCH --partition=$PARTITION"
-  [[ -z $ACCOUNT ]] || echo "#SBATCH --account=$ACCOUNT"
-  [[ -z $QOS ]] || echo "#SBATCH --qos=$QOS"
-  if [[ $REQUEUE == 1 ]]; then
-    echo "#SBATCH --requeue"
-  else
-    echo "#SBATCH --no-requeue"
-  fi
-  echo "#SBATCH --signal=B:USR1@$SIGNAL_SECONDS"
-  # On one line as it stands: sbatch takes several options a line, and reads quotes itself.
-  [[ -z $SBATCH_ARGS ]] || echo "#SBATCH ${SBATCH_ARGS//$'\n'/ }"
-}
-
-# The variables that the recipes read, by their blocks of defaults.
-recipe_variables() {
-  {
-    printf '%s\n' ARM MODEL ROWS VAL_ROWS PAIRS VAL_PAIRS CONFIG SMOKE VERL_PLATFORM VERL_ENGINE_DEVICE
-    sed -nE 's/^([A-Z][A-Z0-9_]*)=\$\{\1.*/\1/p' "$RECIPE" "$HERE/../common.sh"
-  } | grep -vxE 'NNODES|GPUS_PER_NODE|OUT' | sort -u
-}
-
-assignments() {
-  local name argument
+  printf '#SBATCH %s\n' "${DIRECTIVES[@]}"
   echo "# Made by recipes/slurm/submit.sh; the part below the settings is recipes/slurm/ray_job.sh."
   for name in RECIPE RUN_DIR WORK_DIR NODES GPUS_PER_NODE CPUS_PER_NODE SETUP SRUN_ARGS WRAP RAY_START_ARGS RAY_TMP \
     INTERFACE JOIN_SECONDS REQUEUE MAX_REQUEUES SIGNAL_SECONDS; do
     printf '%s=%q\n' "$name" "${!name}"
   done
-  # The recipe's own variables. The rest of the environment comes with sbatch --export=ALL; keys stay out of this file.
-  for name in $(recipe_variables) $FORWARD; do
+  for name in $EXPORTED; do
     [[ -z ${!name+set} ]] || printf 'export %s=%q\n' "$name" "${!name}"
   done
   # What a recipe with stages of its own must know of the allocation.
   printf 'export NNODES=%q GPUS_PER_NODE OUT=%q\n' "$NODES" "$RUN_DIR"
-  printf 'ARGS=('
-  for argument in "${ARGS[@]}"; do
-    printf '\n  %q' "$argument"
-  done
-  printf '\n)\n\n'
-}
-
-SCRIPT=$RUN_DIR/job.sbatch
-{
-  directives
-  assignments
+  printf 'ARGS=(\n'
+  printf '  %q\n' "${ARGS[@]}"
+  printf ')\n\n'
   sed '1,/^# ---- body/d' "$HERE/ray_job.sh"
 } >"$SCRIPT.part"
 bash -n "$SCRIPT.part"
 mv -- "$SCRIPT.part" "$SCRIPT"
-echo "contextrl slurm: job script in $SCRIPT"
+say "job script in $SCRIPT"
 
 if [[ $CHECK == 1 ]]; then
   RESOLVED=$RUN_DIR/config.yaml
@@ -192,14 +162,14 @@ if [[ $CHECK == 1 ]]; then
     "${wrap[@]}" python -m contextrl_verl.slurm.check "$RESOLVED" --nodes "$NODES" \
       --gpus-per-node "$GPUS_PER_NODE" --requeue "$REQUEUE"
   ) || exit $?
-  echo "contextrl slurm: resolved configuration in $RESOLVED"
+  say "resolved configuration in $RESOLVED"
 fi
 
 LATEST=$RUN_DIR/checkpoints/latest_checkpointed_iteration.txt
-[[ ! -f $LATEST ]] || echo "contextrl slurm: $RUN_DIR has a checkpoint of step $(<"$LATEST"); the job resumes from it."
+[[ ! -f $LATEST ]] || say "$RUN_DIR has a checkpoint of step $(<"$LATEST"); the job resumes from it."
 
 if [[ $DRY_RUN == 1 ]]; then
-  echo "contextrl slurm: dry run, nothing submitted. To submit: sbatch $SCRIPT"
+  say "dry run, nothing submitted. To submit: sbatch $SCRIPT"
   exit 0
 fi
 command -v sbatch >/dev/null || fail "there is no sbatch on PATH. Fix: run this on a Slurm login node, or use --dry-run."

@@ -5,27 +5,12 @@
 #   ROWS=rows.parquet VAL_ROWS=rows_val.parquet PAIRS=pairs.parquet recipes/text/run_qwen2_5_1_5b_fsdp.sh
 #   ARM=da_rl ... the same command ...; SMOKE=1 recipes/text/run_qwen2_5_1_5b_fsdp.sh
 #
-# Anything after the script's name goes to verl. With 24 GB: LORA_RANK=32, or OFFLOAD=True.
+# With 24 GB: LORA_RANK=32, or OFFLOAD=True.
 set -euo pipefail
 
-# ---- user-adjustable ------------------------------------------------------------------------------------------------
-NAME=qwen2_5_1_5b
-CONFIG=${CONFIG:-text}                      # contextrl_verl/config/text.yaml: everything else
-SMOKE_FAMILY=qwen2
-MODEL=${MODEL:-Qwen/Qwen2.5-1.5B-Instruct}  # any causal language model that verl knows
-COEF=${COEF:-0.005}                         # lambda; the paper: 0.001 to 0.005, 0.01 hurts
-MARGIN=${MARGIN:-averaged}                  # no bias to a place can touch it; each: the paper's (docs/cost.md)
-LR=${LR:-2e-6}                              # the paper's for 8B models
-ITEMS=${ITEMS:-64}                          # rollout batch; pairs are part of it
-RATIO=${RATIO:-0.15}                        # the paper's best
-ROLLOUTS=${ROLLOUTS:-8}
-UPDATES=${UPDATES:-2}
-EPOCHS=${EPOCHS:-3}
-PREFILL=${PREFILL-}
-CHAT_TEMPLATE_KWARGS=${CHAT_TEMPLATE_KWARGS:-'{}'}
-MAX_PAIR_TOKENS=${MAX_PAIR_TOKENS:-8192}
-GPUS_PER_NODE=${GPUS_PER_NODE:-1}
-# ---------------------------------------------------------------------------------------------------------------------
-
+NAME=qwen2_5_1_5b KIND=text SMOKE_FAMILY=qwen2
+MODEL=${MODEL:-Qwen/Qwen2.5-1.5B-Instruct} # any causal language model that verl knows
+COEF=${COEF:-0.005}                        # lambda; the paper: 0.001 to 0.005, 0.01 hurts
+MARGIN=${MARGIN:-averaged}                 # no bias to a place can touch it; each: the paper's (docs/cost.md)
 # shellcheck source=recipes/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"

@@ -174,7 +174,7 @@ def test_bad_input(run, tmp_path):
     assert f"near it: {METRIC}" in export(checkpoints, "--best", METRIC.replace("acc", "accuracy"))[1]
     assert "'most' is not one of 'max', 'min'" in export(checkpoints, "--best", METRIC, "--mode", "most")[1]
     assert "need all of a run" in export(checkpoints / "global_step_2", "--prune", "1")[1]
-    assert "there is no such file" in export(checkpoints, "--metrics", run / "no.jsonl")[1]
+    assert "No such file or directory" in export(checkpoints, "--metrics", run / "no.jsonl")[1]
     (run / "broken.jsonl").write_text('{"step": 1, "data": {}}\nnot json\n')
     assert "line 2 is not" in export(checkpoints, "--metrics", run / "broken.jsonl")[1]
     (run / "other.yaml").write_text("a: 1\n")

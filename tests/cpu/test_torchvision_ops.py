@@ -14,11 +14,13 @@ if torch.version.cuda or extension._has_ops():
     pytest.skip("torchvision has its operators here", allow_module_level=True)
 
 ON_CPU = {"VERL_PLATFORM": "cpu", "PYTHONPATH": AUTOLOAD}
-IMAGES = """
+RESIZED = """
 import torchvision.transforms.v2.functional as F
 import torch
 picture = torch.arange(48, dtype=torch.uint8).view(3, 4, 4)
 assert F.resize(picture, [8, 8]).shape == (3, 8, 8)
+"""
+PROCESSED = """
 import qwen_vl_utils
 from transformers import Qwen2VLImageProcessor
 assert "image_processing_qwen2_vl" in Qwen2VLImageProcessor.__module__
@@ -47,16 +49,16 @@ else:
 
 
 @pytest.mark.parametrize(
-    ("first", "environment"),
+    ("first", "images", "environment"),
     [
-        ("", ON_CPU),
-        ("import verl", {"VERL_PLATFORM": "cpu"}),
-        ("from contextrl_verl.cli import app; app(['forge', '--help'], standalone_mode=False)", {}),
+        ("", RESIZED + PROCESSED, ON_CPU),
+        ("import verl", RESIZED, {"VERL_PLATFORM": "cpu"}),
+        ("from contextrl_verl.cli import app; app(['forge', '--help'], standalone_mode=False)", RESIZED, {}),
     ],
 )
-def test_images_are_processed_here_and_in_a_process_that_is_started(run_python, first, environment):
-    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {IMAGES!r}], check=True)"
-    run_python(f"{first}\n{IMAGES}\n{child}", **environment)
+def test_images_are_processed_here_and_in_a_process_that_is_started(run_python, first, images, environment):
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {images!r}], check=True)"
+    run_python(f"{first}\n{images}\n{child}", **environment)
 
 
 def test_a_compiled_operator_still_says_that_it_is_missing(run_python):

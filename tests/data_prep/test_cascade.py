@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from itertools import combinations, pairwise
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from data_prep.common.funnel import Funnel
 from data_prep.trajectories.candidates import CascadeSettings, find_couples, patch_overlap, shared_place
 from data_prep.trajectories.groups import GroupSettings, assign_splits, choose_groups
 from data_prep.trajectories.issue_similarity import IssueSimilarity
-from data_prep.trajectories.run_summary import Light, added_lines, issue_words
+from data_prep.trajectories.scan import Light, added_lines, issue_words
 
 WORDS = "queryset form field admin cache lookup model widget url template session token migrate index filter".split()
 
@@ -26,7 +25,7 @@ def light(number: int, **changes) -> Light:
         "repository": "o/p",
         "commit": "c1",
         "stored": ("", number),
-        "places": (("a.py", "A.f", "function", "ast"),),
+        "places": (("a.py", "A.f", "function"),),
         "words": issue_words(f"the lookup of field {number} fails in the form"),
         "added": frozenset({number}),
     }
@@ -38,7 +37,7 @@ def random_lights(seed: int, count: int = 30) -> list[Light]:
     made = []
     for number in range(count):
         places = {
-            (f"{draw.choice('ab')}.py", draw.choice(["A.f", "A.g", "B.f", "f", "h"]), "function", "ast")
+            (f"{draw.choice('ab')}.py", draw.choice(["A.f", "A.g", "B.f", "f", "h"]), "function")
             for _ in range(draw.randint(0, 2))
         }
         made.append(
@@ -55,15 +54,18 @@ def random_lights(seed: int, count: int = 30) -> list[Light]:
     return made
 
 
+def commits_fit(a: Light, b: Light, rules: CascadeSettings) -> bool:
+    near = abs(a.number - b.number) <= rules.near
+    return {"any": True, "same": a.commit == b.commit != "", "near": near}[rules.commit]
+
+
 def brute_force(lights, rules: CascadeSettings) -> list[tuple[int, int]]:
     """Every stage as a predicate on every couple; similarity is left open."""
     kept = []
     for one, other in combinations(range(len(lights)), 2):
         a, b = lights[one], lights[other]
-        near = abs(a.number - b.number) <= rules.near
-        commits = {"any": True, "same": a.commit == b.commit != "", "near": near}[rules.commit]
         files = {place[0] for place in a.places} & {place[0] for place in b.places}
-        if a.repository != b.repository or not commits or not files or a.instance_id == b.instance_id:
+        if a.repository != b.repository or not commits_fit(a, b, rules) or not files or a.instance_id == b.instance_id:
             continue
         if rules.level != "file" and not shared_place(a, b, rules.level):
             continue
@@ -85,6 +87,8 @@ def test_the_cascade_equals_brute_force_and_its_counts_add_up(seed, commit, leve
     assert stages[0]["in"] == 30 * 29 // 2
     for before, after in pairwise(stages):
         assert after["in"] == before["out"]
+    fitting = (a.repository == b.repository and commits_fit(a, b, rules) for a, b in combinations(lights, 2))
+    assert funnel.stage("commit").left == sum(fitting)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def test_the_cascade_equals_brute_force_and_its_counts_add_up(seed, commit, leve
     ],
 )
 def test_what_counts_as_the_same_place(one, other, level, shared):
-    a, b = light(1, places=((*one, "ast"),)), light(2, places=((*other, "ast"),))
+    a, b = light(1, places=(one,)), light(2, places=(other,))
     assert bool(shared_place(a, b, level)) == bool(shared_place(b, a, level)) == shared
 
 
@@ -122,12 +126,12 @@ def test_a_bucket_over_its_cap_is_drawn_from_the_seed_and_named():
 
 def test_issues_are_compared_by_rare_words():
     texts = ["the cache key of a session", "the session cache key", "the widget renders a form", "the url resolver"]
-    lights = [light(number, words=issue_words(text)) for number, text in enumerate(texts)]
+    lights = [light(number, words=issue_words(text)) for number, text in enumerate([*texts, ""])]
     similarity = IssueSimilarity(lights)
     assert similarity(lights[0], lights[0]) == pytest.approx(1.0)
     assert similarity(lights[0], lights[1]) > 0.6
     assert 0 < similarity(lights[0], lights[2]) < 0.3
-    assert similarity(lights[0], light(9, words=(np.zeros(0, np.int64), np.zeros(0, np.float32)))) == 0
+    assert similarity(lights[0], lights[4]) == 0
 
 
 def test_added_lines_ignore_white_space_headers_and_trifles():
@@ -171,7 +175,5 @@ def test_splits_share_no_instance(seed, by):
 def test_splits_follow_their_shares():
     lights = [light(number) for number in range(400)]
     groups = [(number, number + 1) for number in range(0, 400, 2)]
-    splits = assign_splits(groups, lights, {"train": 0.8, "validation": 0.1, "probe": 0.1})
+    splits = assign_splits(groups, lights, {"train": 0.8, "validation": 0.1, "probe": 0.1}, by="instance")
     assert [splits.count(name) for name in ("train", "validation", "probe")] == [160, 20, 20]
-    with pytest.raises(ValueError, match="must be positive and sum to 1"):
-        assign_splits(groups, lights, {"train": 0.8})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.trajectories.edits import Paths, find_edits, first_turn, writes_of
+from data_prep.trajectories.edits import Paths, contents_of, edits_of, first_turn, writes_of
 from data_prep.trajectories.run import Message
 
 FILES = ["pkg/core/base.py", "docs/notes.txt"]
@@ -21,18 +21,19 @@ def turn(command, fence="bash"):
     ]
 
 
-def contents(messages, files=FILES):
-    return [messages[edit.message].content[edit.start : edit.end] for edit in find_edits(messages, files)]
+def find_edits(messages, files=FILES):
+    return contents_of(edits_of(writes_of(messages), files))
 
 
-def masked(messages, files=FILES):
-    result = []
-    for index, message in enumerate(messages):
-        text = message.content
-        for edit in reversed([edit for edit in find_edits(messages, files) if edit.message == index]):
-            text = text[: edit.start] + "#" + text[edit.end :]
-        result.append(text)
-    return "\n".join(result)
+def contents(messages):
+    return [messages[index].content[start:end] for index, start, end in find_edits(messages)]
+
+
+def masked(messages):
+    texts = [message.content for message in messages]
+    for index, start, end in reversed(find_edits(messages)):
+        texts[index] = texts[index][:start] + "#" + texts[index][end:]
+    return "\n".join(texts)
 
 
 SHELL_EDITS = {
@@ -149,7 +150,7 @@ TOOL_CALLS = {
 def test_json_tool_calls(name, nested):
     call = {"name": "editor", "arguments": json.dumps(TOOL_CALLS[name]) if nested else TOOL_CALLS[name]}
     messages = [Message(role="assistant", content='I\'ll fix "it" now: ' + json.dumps(call))]
-    left = masked(messages, FILES)
+    left = masked(messages)
     assert "retries=3" not in left
     assert left.startswith('I\'ll fix "it" now: ')
     parsed = json.loads(left[left.index("{") :])
@@ -212,17 +213,9 @@ def test_only_shell_fences_are_commands():
 
 def test_paths_agree_from_any_folder():
     paths = Paths(["pkg/core/base.py"])
-    for path in (
-        "base.py",
-        "core/base.py",
-        "./pkg/core/base.py",
-        "/testbed/pkg/core/base.py",
-        "$ROOT/core/base.py",
-        "*",
-    ):
-        assert path in paths, path
-    for path in ("other.py", "app/base.py", "pkg/base.py", "", "base.pyc"):
-        assert path not in paths, path
+    agree = ["base.py", "core/base.py", "./pkg/core/base.py", "/testbed/pkg/core/base.py", "$ROOT/core/base.py", "*"]
+    others = ["other.py", "app/base.py", "pkg/base.py", "", "base.pyc"]
+    assert [path for path in agree + others if path in paths] == agree
 
 
 COMMAND_PIECES = st.lists(
@@ -246,17 +239,18 @@ end_of_edit|*** Begin Patch
 @given(COMMAND_PIECES)
 def test_spans_are_in_the_text_and_apart(text):
     messages = [Message(role="assistant", content=text)]
-    edits = find_edits(messages, FILES)
-    for edit in edits:
-        assert 0 <= edit.start < edit.end <= len(text)
-    for one, two in itertools.pairwise(edits):
-        assert one.end <= two.start
+    edits = find_edits(messages)
+    for _, start, end in edits:
+        assert 0 <= start < end <= len(text)
+    for (_, _, end), (_, start, _) in itertools.pairwise(edits):
+        assert end <= start
 
 
 HOSTILE = {
     "quotes": "sed -i " + "'\"" * 250_000,
     "heredocs": "cat <<EOF > pkg/core/base.py\n" * 20_000,
     "heredocs in quotes": '"$(cat <<A ' * 50_000,
+    "heredocs in quotes never closed": "```bash\nsed -i " + "\"$(cat <<'A'\n" * 40_000 + "```",
     "backslashes": 'sed -i "' + "\\" * 500_000,
     "fences": "```bash\n" * 60_000,
     "json": '{"command": "' * 40_000,

@@ -5,11 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_families import FAMILIES
 
-from data_prep.trajectories.elide import EVIDENCE_TOO_LONG, elide
+from contextrl_verl.errors import ConfigError
+from data_prep.trajectories.elide import elide
 from data_prep.trajectories.evidence import evidence_lines
 from data_prep.trajectories.placeholders import ELIDED
-from data_prep.trajectories.run import AgentRun, Message
-from data_prep.trajectories.tokens import RoughTokenizer, load_tokenizer, token_counter
+from data_prep.trajectories.run import Message
+from data_prep.trajectories.tokens import rough_count, token_counter
 
 
 def conversation(sizes, line="word number {} of the turn"):
@@ -21,60 +22,44 @@ def conversation(sizes, line="word number {} of the turn"):
     return messages
 
 
-def tokens_of(messages, count=None, per_message=0):
-    count = count or token_counter()
+def tokens_of(messages, count=rough_count, per_message=0):
     return sum(count([message.content for message in messages])) + per_message * len(messages)
 
 
 def test_what_fits_is_left_alone():
     messages = conversation([3, 50, 3, 50])
-    result = elide(messages, 10_000)
-    assert result.messages == tuple(messages)
-    assert (result.left_out, result.tokens) == (0, tokens_of(messages))
+    assert elide(messages, 10_000) == tuple(messages)
 
 
 def test_longest_observations_are_cut_to_one_length_at_both_ends():
     messages = conversation([5, 300, 5, 30, 5, 200, 5])
-    result = elide(messages, 3000)
-    assert len(result.messages) == len(messages)
-    assert [old == new for old, new in zip(messages, result.messages, strict=True)] == [True] * 3 + [
-        False,
-        True,
-        True,
-        True,
-        False,
-        True,
-    ]
-    sizes = [tokens_of([result.messages[index]]) for index in (3, 7)]
+    shown = elide(messages, 3000)
+    assert len(shown) == len(messages)
+    assert [number for number, (old, new) in enumerate(zip(messages, shown, strict=True)) if old != new] == [3, 7]
+    sizes = [tokens_of([shown[index]]) for index in (3, 7)]
     assert abs(sizes[0] - sizes[1]) < 30
-    assert 2800 < result.tokens <= 3000
-    lines = result.messages[3].content.split("\n")
+    assert 2800 < tokens_of(shown) <= 3000
+    lines, before = shown[3].content.split("\n"), messages[3].content.split("\n")
     mark = next(number for number, line in enumerate(lines) if ELIDED.fullmatch(line))
     assert abs(mark - (len(lines) - 1 - mark)) <= 1
-    assert lines[0] == messages[3].content.split("\n")[0]
-    assert lines[-1] == messages[3].content.split("\n")[-1]
-    hidden = messages[3].content.split("\n")[mark : 300 - (len(lines) - 1 - mark)]
-    assert int(ELIDED.fullmatch(lines[mark])[1]) == sum(token_counter()([line + "\n" for line in hidden]))
+    assert (lines[0], lines[-1]) == (before[0], before[-1])
+    hidden = before[mark : 300 - (len(lines) - 1 - mark)]
+    assert int(ELIDED.fullmatch(lines[mark])[1]) == sum(rough_count([line + "\n" for line in hidden]))
 
 
 def test_then_turns_go_from_the_middle():
     messages = conversation([30] * 40)
-    result = elide(messages, 3000, per_message=5)
-    gone = [number for number, message in enumerate(result.messages) if ELIDED.fullmatch(message.content)]
-    assert len(gone) == 1
-    assert result.messages[:2] == tuple(messages[:2])
-    assert result.messages[-2].content == messages[-2].content
-    assert abs(gone[0] - (len(result.messages) - 1 - gone[0])) <= 1
-    assert result.turns_left_out == len(messages) - len(result.messages) + 1
-    assert 2000 < result.tokens <= 3000
-    assert result.tokens == tokens_of(result.messages, per_message=5)
+    shown = elide(messages, 3000, per_message=5)
+    (gone,) = (number for number, message in enumerate(shown) if ELIDED.fullmatch(message.content))
+    assert shown[:2] == tuple(messages[:2])
+    assert shown[-2].content == messages[-2].content
+    assert abs(gone - (len(shown) - 1 - gone)) <= 1
+    assert 2000 < tokens_of(shown, per_message=5) <= 3000
 
 
-def test_evidence_too_long_is_a_reason():
+def test_evidence_too_long_leaves_nothing():
     messages = conversation([3, 300])
-    evidence = {(3, line) for line in messages[3].content.split("\n")}
-    result = elide(messages, 500, evidence)
-    assert (result.messages, result.reason) == ((), EVIDENCE_TOO_LONG)
+    assert elide(messages, 500, {(3, line) for line in messages[3].content.split("\n")}) is None
 
 
 MARKED = st.text(alphabet="ab cd.\n\t(é=1", max_size=400)
@@ -93,56 +78,45 @@ def test_elision_by_properties(turns, budget, per_message, data):
     evidence = set(data.draw(st.lists(st.sampled_from(lines), max_size=4)))
     result = elide(messages, budget, evidence, per_message=per_message)
     assert result == elide(messages, budget, sorted(evidence), per_message=per_message)
-    if result.reason:
-        assert result.messages == ()
+    if result is None:
         assert tokens_of(messages, per_message=per_message) > budget
         return
-    assert result.tokens == tokens_of(result.messages, per_message=per_message) <= budget
-    shown = [line for message in result.messages for line in message.content.split("\n")]
-    for _, line in evidence:
-        assert line in shown
+    assert tokens_of(result, per_message=per_message) <= budget
+    shown = [line for message in result for line in message.content.split("\n")]
+    assert {line for _, line in evidence} <= set(shown)
     marks = [line for line in shown if "<ELIDED" in line]
     assert all(ELIDED.fullmatch(line) for line in marks)
-    assert sum(int(ELIDED.fullmatch(line)[1]) for line in marks) == result.left_out
+    kept = [line for line in shown if line not in marks]
+    left_out = sum(rough_count([line + "\n" for _, line in lines])) - sum(rough_count([line + "\n" for line in kept]))
+    assert sum(int(ELIDED.fullmatch(line)[1]) for line in marks) == left_out
     # What is shown besides the marks is text of the run in its order.
     rest = iter(line for _, line in lines)
-    assert all(any(line == other for other in rest) for line in shown if line not in marks)
+    assert all(any(line == other for other in rest) for line in kept)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_budget_holds_with_real_tokenizers(family):
-    tokenizer = FAMILIES[family]()
-    count = token_counter(tokenizer)
+    count = token_counter(FAMILIES[family]())
     messages = conversation([20, 200, 3, 80, 9, 120], line="def function_{}(self, value='é'):  # why?")
     for budget in (700, 3000):
-        result = elide(messages, budget, {(3, messages[3].content.split("\n")[100])}, tokenizer)
-        assert not result.reason
-        assert tokens_of(result.messages, count) == result.tokens <= budget
-        assert any("function_100(" in message.content for message in result.messages)
-
-
-class Awkward:
-    """Takes more tokens for joined lines than for the lines alone."""
-
-    def encode(self, text):
-        return [0] * (len(text.split()) + 2 * sum(line != "" for line in text.split("\n")[1:]))
+        shown = elide(messages, budget, {(3, messages[3].content.split("\n")[100])}, count)
+        assert tokens_of(shown, count) <= budget
+        assert any("function_100(" in message.content for message in shown)
 
 
 def test_budget_holds_when_joined_lines_take_more():
+    def awkward(texts):
+        return [len(text.split()) + 2 * sum(line != "" for line in text.split("\n")[1:]) for text in texts]
+
     messages = conversation([20, 200, 3, 80, 9, 120])
     for budget in (200, 400, 1000, 2000):
-        result = elide(messages, budget, (), Awkward())
-        assert not result.reason
-        assert tokens_of(result.messages, token_counter(Awkward())) == result.tokens <= budget
+        assert tokens_of(elide(messages, budget, (), awkward), awkward) <= budget
 
 
-def test_anything_with_encode_counts():
-    assert token_counter(RoughTokenizer())(["a b", ""]) == token_counter()(["a b", ""])
-    with pytest.raises(TypeError, match="neither be called nor has encode"):
-        token_counter(3)
-    with pytest.raises(ValueError, match="no-such-folder"):
-        load_tokenizer("./no-such-folder")
-    assert load_tokenizer("") is None
+def test_a_tokenizer_that_is_none_is_told():
+    assert token_counter("")(["a b", ""]) == [3, 0]
+    with pytest.raises(ConfigError, match=r"no-such-folder.*Fix:"):
+        token_counter("./no-such-folder")
 
 
 PATCH = """--- a/pkg/core/base.py
@@ -168,28 +142,26 @@ def run_with(view):
     turns += [("assistant", "nl -ba pkg/core/base.py"), ("user", view), ("assistant", "python -m pytest")]
     turns += [("user", "setup of load\nE  TypeError in load()\nload_all ran\n3 failed"), ("assistant", "cat pkg/a.py")]
     turns += [("user", "def loads(): pass\nnothing here")]
-    messages = [Message(role=role, content=content) for role, content in turns]
-    return AgentRun(instance_id="a", repository="a/b", issue="", messages=messages, patch=PATCH, source="test")
+    return [Message(role=role, content=content) for role, content in turns]
 
 
 @pytest.mark.parametrize("numbered", [False, True])
-@pytest.mark.parametrize("places", [["pkg/core/base.py", "Reader.load"], [("pkg/core/base.py", "Reader.load")]])
-def test_evidence_is_the_patched_place_and_the_tests_that_name_it(numbered, places):
+def test_evidence_is_the_patched_place_and_the_tests_that_name_it(numbered):
     lines = FILE.split("\n")
     if numbered:
         lines = [f"{number:6}\t{line}" for number, line in enumerate(lines, 1)]
-    found = evidence_lines(run_with("\n".join(lines)), places)
+    found = evidence_lines(run_with("\n".join(lines)), [("pkg/core/base.py", "Reader.load")], [PATCH])
     assert {line for index, line in found if index == 2} == set(lines[3:6])
     assert {line for index, line in found if index == 4} == {"setup of load", "E  TypeError in load()"}
     assert {index for index, _ in found} == {2, 4}
 
 
 def test_places_without_symbols_still_find_the_old_lines():
-    found = evidence_lines(run_with(FILE), [("pkg/core/base.py", "")])
+    found = evidence_lines(run_with(FILE), [("pkg/core/base.py", "")], [PATCH])
     assert {line.strip() for _, line in found} == {"def load(self, limit):", "return self.read(limit)"}
 
 
 def test_long_bodies_and_long_logs_are_limited():
     run = run_with("def load():\n" + "\n".join(f"    step({number})" for number in range(500)))
-    found = evidence_lines(run, ["pkg/core/base.py", "load"])
+    found = evidence_lines(run, [("pkg/core/base.py", "load")], [PATCH])
     assert sum(index == 2 for index, _ in found) == 40

@@ -24,7 +24,8 @@ from data_prep.common.pipeline import PipelineError
 from data_prep.trajectories.candidates import CascadeSettings
 from data_prep.trajectories.groups import GroupSettings
 from data_prep.trajectories.prepare import PrepareSettings, find_candidates, prepare
-from data_prep.trajectories.readers import Location, RawRecord, open_source, parse_record
+from data_prep.trajectories.readers import open_source, parse_record
+from data_prep.trajectories.readers.records import Location, RawRecord
 from data_prep.trajectories.run import TrajectoryError
 
 SETTINGS = PrepareSettings(cascade=CascadeSettings(commit="any", related=(0.0, 1.0)))

@@ -9,7 +9,7 @@ import pytest
 from leak_check import leaks_left
 
 from contextrl_verl.pairs.files import PairFile
-from data_prep.audit import audit
+from data_prep.audit.run import audit
 from data_prep.trajectories.candidates import CascadeSettings
 from data_prep.trajectories.prepare import PrepareSettings, prepare
 from data_prep.trajectories.readers import open_source

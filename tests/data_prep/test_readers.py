@@ -26,15 +26,10 @@ from run_records import (
 )
 
 from data_prep.common.reverse_diff import reverse_diff
-from data_prep.trajectories.readers import (
-    FORMATS,
-    Location,
-    Rejected,
-    load_task_patches,
-    open_source,
-    parse_record,
-)
+from data_prep.trajectories.readers import FORMATS, open_source, parse_record
 from data_prep.trajectories.readers.files import Span, file_spans, span_records
+from data_prep.trajectories.readers.records import Location, Rejected
+from data_prep.trajectories.readers.tasks import load_task_patches
 from data_prep.trajectories.run import AgentRun, TrajectoryError
 
 COMPRESSIONS = ["none", "gz", "xz", "zst"]
@@ -131,7 +126,7 @@ def test_a_file_in_pieces_gives_the_records_of_the_whole(tmp_path, maker, storag
     assert [located.run.instance_id for located in found] == [
         record.get("instance_id", f"owner__name-{n}") for n, record in enumerate(records, 1)
     ]
-    spans = list(file_spans(path, path.name, 1000))
+    spans = list(file_spans(path, path.name, 800))
     assert {"none": 4, "parquet": 3}.get(storage, 1) <= len(spans) <= 5
     assert len(spans) == 1 or storage in ("none", "parquet")
     again = [raw for span in spans for raw in span_records(path, Span(*json.loads(json.dumps(span))), 1 << 20)]
@@ -326,7 +321,6 @@ def test_patches_joined_from_a_table_are_the_reverse(tmp_path):
     reject, _ = (located.run for located in open_source(runs, tasks=load_task_patches(damaged)))
     assert reject.reason == "damaged task patch"
     assert ids[0] in reject.detail
-    assert load_task_patches(table, reverse=False)[ids[0]] == bug
     with pytest.raises(TrajectoryError, match="instance_id and patch"):
         load_task_patches(runs)
 

@@ -11,7 +11,7 @@ from contextrl_verl.cli import app
 from contextrl_verl.pairs.files import PairFile
 from data_prep.trajectories import issue_similarity
 from data_prep.trajectories.candidates import CascadeSettings
-from data_prep.trajectories.prepare import PrepareSettings, prepare
+from data_prep.trajectories.prepare import PrepareSettings, find_candidates, prepare
 from data_prep.trajectories.run import TrajectoryError
 
 
@@ -49,8 +49,8 @@ def source(tmp_path):
     return write_runs(tmp_path / "runs.jsonl", [made_run(number) for number in range(24)])
 
 
-def settings(encoder, band, **changes):
-    return PrepareSettings(cascade=CascadeSettings(commit="any", related=band), related_model=str(encoder), **changes)
+def settings(encoder, band):
+    return PrepareSettings(cascade=CascadeSettings(commit="any", related=band), related_model=str(encoder))
 
 
 def stage_of(summary):
@@ -86,9 +86,8 @@ def test_vectors_are_computed_once(encoder, source, tmp_path, monkeypatch):
     monkeypatch.setattr(
         issue_similarity, "load_sentence_encoder", lambda name, *rest: loads.append(name) or load(name, *rest)
     )
-    out = tmp_path / "p.parquet"
     for _ in range(2):
-        prepare(source, out, settings(encoder, (-1.0, 1.1), keep_work=True), workers=1, progress=False)
+        find_candidates(source, tmp_path / "p.parquet", settings(encoder, (-1.0, 1.1)), workers=1, progress=False)
     assert loads == [str(encoder)]
 
 

@@ -16,8 +16,8 @@ def _one_thread():
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return tiny_model.make_tokenizer()
+def tokenizer(demo_tokenizer):
+    return demo_tokenizer
 
 
 def _ids(tokenizer, text):
@@ -27,7 +27,7 @@ def _ids(tokenizer, text):
 @pytest.mark.parametrize("word", [*tiny_model.LABELS, *DIGITS])
 def test_labels_and_digits_are_one_token_wherever_they_stand(tokenizer, word):
     (bare,) = _ids(tokenizer, word)
-    prompt = tiny_model.chat_text(tokenizer, "hello")
+    prompt = tiny_model.chat_text("hello")
     assert _ids(tokenizer, prompt + word) == [*_ids(tokenizer, prompt), bare]
     assert _ids(tokenizer, "\n" + word) == [*_ids(tokenizer, "\n"), bare]
     after_space = _ids(tokenizer, " " + word)
@@ -45,34 +45,26 @@ def test_two_tokenizers_made_in_the_same_way_are_equal(tokenizer):
     assert len(tokenizer) <= 512
 
 
-def test_chat_template_is_chatml(tokenizer):
-    text = tiny_model.chat_text(tokenizer, "say 7", prefill="so ")
-    assert text == "<|im_start|>user\nsay 7<|im_end|>\n<|im_start|>assistant\nso "
+def test_the_text_written_out_is_that_of_the_template(tokenizer):
+    messages = [{"role": "user", "content": "say 7"}]
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert tiny_model.chat_text("say 7") == rendered
     assert tokenizer.eos_token == "<|im_end|>"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_checkpoint_loads_with_its_tokenizer(tmp_path, tokenizer, dtype):
+def test_checkpoint_loads_with_its_tokenizer(tmp_path, tokenizer):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    made = tiny_model.make_model(tmp_path, tokenizer, dtype=dtype)
+    made = tiny_model.make_model(tmp_path, tokenizer)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
-    assert loaded.dtype == getattr(torch, dtype)
-    assert made.dtype == torch.float32
     assert loaded.config.hidden_size // loaded.config.num_attention_heads == 32
     assert loaded.config.max_position_embeddings == 4096
     assert loaded.config.eos_token_id == again.eos_token_id == tokenizer.eos_token_id
-    text = tiny_model.chat_text(tokenizer, "Context A:\n7 ok")
+    text = tiny_model.chat_text("Context A:\n7 ok")
     assert _ids(again, text) == _ids(tokenizer, text)
-    assert tiny_model.chat_text(again, "Context A:\n7 ok") == text
-    # Weights, not logits: casting the whole module would also cast its rotary buffers, which loading keeps in fp32.
-    torch.testing.assert_close(loaded.state_dict(), made.to(loaded.dtype).state_dict(), rtol=0, atol=0)
-
-
-def test_a_head_size_vllm_refuses_is_refused(tokenizer):
-    with pytest.raises(ValueError, match="use hidden_size=64"):
-        tiny_model.make_model(None, tokenizer, hidden_size=128, heads=2)
+    assert again.chat_template == tokenizer.chat_template
+    torch.testing.assert_close(loaded.state_dict(), made.state_dict(), rtol=0, atol=0)
 
 
 def test_same_seed_same_weights_and_the_callers_random_state_stays(tokenizer):
@@ -84,41 +76,66 @@ def test_same_seed_same_weights_and_the_callers_random_state_stays(tokenizer):
 
 def test_padding_does_not_change_the_logits(tokenizer):
     model = tiny_model.make_model(None, tokenizer).eval()
-    texts = [tiny_model.chat_text(tokenizer, user) for user in ("say 7", "a much longer message than the other one")]
-    together = tiny_model.next_token_logits(model, tokenizer, texts)
-    alone = torch.cat([tiny_model.next_token_logits(model, tokenizer, [text]) for text in texts])
+    asked = ["say 7", "a much longer message than the other one"]
+    together = tiny_model.next_token_logits(model, tokenizer, asked)
+    alone = torch.cat([tiny_model.next_token_logits(model, tokenizer, [message]) for message in asked])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 
-def test_selection_prompts_ask_every_pair_in_both_orders():
-    pairs = list(evidence_pairs(10, 0))
-    prompts = tiny_model.selection_prompts(pairs, lambda query, answer, a, b: f"{a}|{b}")
-    assert [label for _, label in prompts] == ["A", "B"] * 10
-    for (first, _), (second, _) in zip(prompts[::2], prompts[1::2], strict=True):
-        assert first.split("|") == second.split("|")[::-1]
+def test_selections_are_asked_in_both_orders_and_their_logits_are_the_labels(tokenizer):
+    model, pairs = tiny_model.make_model(None, tokenizer).eval(), evidence_pairs(3, 0)
+    logits, options, supporting = tiny_model.selection_logits(model, tokenizer, pairs)
+    assert supporting.tolist() == [0, 1] * 3
+    assert torch.equal(options, logits[:, _ids(tokenizer, "A") + _ids(tokenizer, "B")])
+    first, second = (tiny_model.selection_prompt(pairs[0], order) for order in tiny_model.ORDERS)
+    right, wrong = pairs[0].supporting.text, pairs[0].confounders[0].text
+    assert first.index(right) < first.index(wrong)
+    assert second.index(wrong) < second.index(right)
 
 
-def test_two_steps_of_warm_up_change_the_model_the_same_way_each_time(tokenizer):
-    def warmed():
-        model = tiny_model.make_model(None, tokenizer)
-        assert tiny_model.warm_up(model, tokenizer, most_steps=2, batch_size=8) == 2
-        return model
+def test_the_loss_is_over_replies_and_their_ends(tokenizer):
+    model, turns = tiny_model.make_model(None, tokenizer).eval(), [("what is port?", "3"), ("which? 1 or 2", "1")]
+    loss = tiny_model.reply_loss(model, tokenizer, [turns, [("say 7", "7 7")]])
+    total, count = 0.0, 0
+    for messages in (turns, [("say 7", "7 7")]):
+        text = "\n".join(tiny_model.chat_text(user) + reply + "<|im_end|>" for user, reply in messages)
+        ids = _ids(tokenizer, text)
+        with torch.no_grad():
+            logs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        end, inside = tokenizer.eos_token_id, False
+        starts = _ids(tokenizer, "assistant\n")
+        for at in range(len(ids) - 1):
+            inside = inside or ids[at + 1 - len(starts) : at + 1] == starts
+            if inside:
+                total, count, inside = total - float(logs[at, ids[at + 1]]), count + 1, ids[at + 1] != end
+    assert count == 2 + 2 + len(_ids(tokenizer, "7 7")) + 1
+    assert float(loss) == pytest.approx(total / count, rel=1e-4)
 
-    one, other, cold = warmed(), warmed(), tiny_model.make_model(None, tokenizer)
-    weight = "model.embed_tokens.weight"
-    assert torch.equal(one.state_dict()[weight], other.state_dict()[weight])
-    assert not torch.equal(one.state_dict()[weight], cold.state_dict()[weight])
-    measured = tiny_model.selection_accuracy(one, tokenizer, evidence_pairs(4, 0, "heldout"))
-    assert 0 <= measured["accuracy"] <= 1
-    assert measured["prompts"] == 8
-    assert 0 <= tiny_model.copy_success(one, tokenizer) <= 1
+
+def test_learning_warms_up_and_tells_each_step(tokenizer):
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 5.0)
+    told = list(tiny_model.learn(model, lambda: model.weight.square().sum(), steps=3, rate=0.1, warm_up=2))
+    assert [step for step, *_ in told] == [1, 2, 3]
+    assert told[0][1:] == (25.0, 10.0)
+    # Adam's first step is as long as the learning rate: half of it, for the rate still rises.
+    assert told[1][1] ** 0.5 == pytest.approx(4.95, abs=5e-3)
 
 
-def test_warm_up_stops_when_selecting_has_just_begun(tokenizer):
-    model = tiny_model.make_model(None, tokenizer, seed=1)
-    steps = tiny_model.warm_up(model, tokenizer, seed=1)
-    assert steps < 800
-    measured = tiny_model.selection_accuracy(model, tokenizer, evidence_pairs(128, 2, "heldout"))
-    assert 0.45 <= measured["accuracy"] <= 0.65
-    assert measured["option_mass"] >= 0.9
-    assert 0.2 <= tiny_model.copy_success(model, tokenizer) <= 0.8
+def test_warm_up_repeats_and_stops_when_selecting_has_just_begun(tokenizer):
+    def warmed(seed, **how):
+        model = tiny_model.make_model(None, tokenizer, seed=seed)
+        return model, tiny_model.warm_up(model, tokenizer, seed=seed, **how)
+
+    one, other = (warmed(0, most_steps=2, batch_size=8)[0] for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    model, steps = warmed(1)
+    assert 100 <= steps < 800
+    accuracy, mass = tiny_model.selection_accuracy(model, tokenizer, evidence_pairs(128, 2, "heldout"))
+    assert 0.45 <= accuracy <= 0.65
+    assert mass >= 0.9
+    # The ordinary task is right about half of the time, so that GRPO has something to raise.
+    with torch.no_grad():
+        first = tiny_model.next_token_logits(model, tokenizer, [f"say {digit}" for digit in DIGITS]).softmax(-1)
+    right = first[range(len(DIGITS)), [_ids(tokenizer, digit)[0] for digit in DIGITS]]
+    assert 0.2 <= float(right.mean()) <= 0.8

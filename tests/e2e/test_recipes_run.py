@@ -27,7 +27,12 @@ HELD_OUT = "val-core/contextrl/selection/acc/mean@1"
 @pytest.mark.parametrize(
     ("script", "arm"),
     [
-        pytest.param(script, arm, id=f"{script.parent.name}-{arm}", marks=() if arm == "da_sft" else pytest.mark.slow)
+        pytest.param(
+            script,
+            arm,
+            id=f"{script.parent.name}-{arm}",
+            marks=() if (script, arm) == (TEXT, "contextrl") else pytest.mark.slow,
+        )
         for script, arm in [*((TEXT, arm) for arm in ARMS), (IMAGES, "contextrl"), (IMAGES, "grpo")]
     ],
 )

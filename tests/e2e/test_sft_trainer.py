@@ -12,7 +12,6 @@ from contextrl_verl.demo.tiny_model import make_model, make_tokenizer
 from contextrl_verl.demo.tiny_vision import make_model as make_vision_model
 from contextrl_verl.demo.tiny_vision import make_processor
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pairs import ContrastivePair
 from contextrl_verl.pairs.files import write_pairs
 from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, encode_prompt, images_of, prompt_text
 from contextrl_verl.sft.run import run_selection_sft
@@ -50,13 +49,11 @@ def replies(model, tokenizer, pairs) -> tuple[list[int], float]:
     return likeliest, sum(right) / len(right)
 
 
-# The rehearsal of the arm da_sft runs the same trainer.
-@pytest.mark.slow
 def test_the_model_learns_to_reply_with_an_option_and_is_saved_whole(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     before = make_model(tmp_path / "model", make_tokenizer())
-    pairs = [ContrastivePair.model_validate(row) for row in evidence_pairs(300, 1, "train")]
+    pairs = evidence_pairs(300, 1, "train")
     write_pairs(pairs, tmp_path / "pairs.parquet")
     job = keys(tmp_path, **{"data.train_batch_size": 64, "trainer.total_training_steps": STEPS})
     losses = []

@@ -1,16 +1,23 @@
-"""verl's own trainer, Ray, FSDP2 and vLLM for four steps: straight through, and killed half way and resumed."""
+"""verl's own trainer, Ray, FSDP2 and vLLM: a user's own job (yaml, data set, reward, DAPO, two epochs), and one resumed."""
 
 from __future__ import annotations
 
-from collections import Counter
+import json
+import shutil
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
 
 import pytest
 from small_job import HELD_OUT, PAIRS, ROLLOUTS, ROWS, STEPS, job_keys, rows_of_step, write_data
 
-from contextrl_verl.launch import run_trainer
+from contextrl_verl.demo.evidence_pairs import DATA_SOURCE as SOURCE
+from contextrl_verl.launch import JobError, overrides_of, run_trainer, watch
+from contextrl_verl.patches.cpu.environment import cpu_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
+USERS = Path(__file__).parent.parent / "users_own"
 METRICS = (
     "loss accuracy order_free_accuracy margin_mean clipped_fraction stuck_fraction option_mass position_bias "
     "position_logit pairs coef zero_grpo_gradient"
@@ -21,18 +28,32 @@ METRICS = (
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_data(folder)
+    shutil.copy(USERS / "mine.py", folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def straight(data, tmp_path_factory):
-    out = tmp_path_factory.mktemp("straight")
-    history = run_trainer(job_keys(data, out), out, timeout=900)
-    return out, [metrics for step, metrics in history if "actor/contextrl/loss" in metrics], history
+def run(data, tmp_path_factory):
+    """The user's yaml in small: two epochs of two steps, and replacements of groups in each."""
+    out = tmp_path_factory.mktemp("run")
+    keys = job_keys(data, out) | {
+        "data.train_max_samples": STEPS // 2 * ROWS,
+        "actor_rollout_ref.model.external_lib": ["json", "contextrl_verl.grpo.register"],
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 512,
+        "algorithm.filter_groups.enable": True,
+        "algorithm.filter_groups.metric": "acc",
+        "trainer.total_epochs": 2,
+        "trainer.total_training_steps": None,
+        "trainer.save_freq": -1,
+    }
+    theirs = ["--config-path", str(USERS), "--config-name=users_grpo", "+platform=cpu"]
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", *theirs, *overrides_of(keys)]
+    history = watch(command, out, {**cpu_environment(), "DATA": str(data)}, cwd=out, timeout=900)
+    return out, [metrics for _, metrics in history if "actor/contextrl/loss" in metrics], history
 
 
-def test_every_step_reports_every_metric(straight):
-    _, steps, _ = straight
+def test_two_epochs_are_two_passes_and_every_step_reports_every_metric(run):
+    _, steps, _ = run
     assert len(steps) == STEPS
     for metrics in steps:
         assert {f"actor/contextrl/{name}" for name in METRICS} <= set(metrics)
@@ -41,18 +62,45 @@ def test_every_step_reports_every_metric(straight):
         assert 0 < metrics["actor/contextrl/loss"] < 10
         assert 0 <= metrics["actor/contextrl/accuracy"] <= 1
         assert metrics["actor/grad_norm"] > 0
+        # Rollout and trainer agree on the ordinary rows.
+        assert metrics["training/rollout_probs_diff_max"] < 1e-3
 
 
-def test_lambda_follows_its_schedule(straight):
-    _, steps, _ = straight
+def test_lambda_follows_its_schedule(run):
+    _, steps, _ = run
     # The engine learns the step from the rows; 0.5 is reached at the last one.
     assert [metrics["actor/contextrl/coef"] for metrics in steps] == pytest.approx([0.125, 0.25, 0.375, 0.5])
 
 
-def test_rollout_and_trainer_agree_on_the_ordinary_rows(straight):
-    _, steps, _ = straight
-    for metrics in steps:
-        assert metrics["training/rollout_probs_diff_max"] < 1e-3
+def test_every_batch_has_its_pairs_and_groups_that_differ(run):
+    out, steps, _ = run
+    seen = Counter()
+    for step, metrics in enumerate(steps, 1):
+        rows = [json.loads(line) for line in (out / "rollouts" / f"{step}.jsonl").read_text().splitlines()]
+        pairs = [row["input"] for row in rows if "which? A or B" in row["input"]]
+        assert len(pairs) == PAIRS
+        seen.update(pairs)
+        groups = defaultdict(list)
+        for row in rows:
+            if row["input"] not in pairs:
+                groups[row["input"]].append(row["score"])
+        # Replacements may show a question twice in a batch.
+        assert sum(map(len, groups.values())) == ROWS * ROLLOUTS
+        assert all(len(scores) % ROLLOUTS == 0 and len(set(scores)) == 2 for scores in groups.values())
+        assert not any("say 0 " in question for question in groups)
+        assert 0 <= metrics["contextrl/pairs_waiting"] <= PAIRS
+    assert max(seen.values()) == 1
+    assert sum(metrics.get("training/filter_groups/evicted_samples", 0) for metrics in steps) > 0
+
+
+def test_the_users_function_scores_the_users_rows_and_ours_the_pairs(run):
+    last = run[2][-1][1]
+    # Every held-out pair in both orders.
+    accuracy = last["val-core/contextrl/selection/acc/mean@1"]
+    assert 0 <= accuracy <= 1
+    assert accuracy * 2 * HELD_OUT == pytest.approx(round(accuracy * 2 * HELD_OUT))
+    assert "val-aux/mine/copy/length/mean@1" in last
+    assert "val-aux/contextrl/selection/length/mean@1" not in last
 
 
 # Engine, data set and agent loop are tested for it by themselves.
@@ -84,29 +132,28 @@ def test_two_steps_with_averaged_margins(data, tmp_path):
     assert 0 <= history[-1][1]["val-core/contextrl/selection/acc/mean@1"] <= 1
 
 
-def test_every_batch_holds_its_rows_and_pairs(straight):
-    out, _, _ = straight
-    seen = Counter()
-    for step in range(1, STEPS + 1):
-        rows = rows_of_step(out, step)
-        pairs = [row for row in rows if "which? A or B" in row]
-        assert len(pairs) == PAIRS
-        assert sorted(Counter(row for row in rows if row not in pairs).values()) == [ROLLOUTS] * ROWS
-        seen.update(pairs)
-    assert max(seen.values()) == 1
-
-
-def test_validation_asks_every_held_out_pair_in_both_orders(straight):
-    _, _, history = straight
-    accuracy = history[-1][1]["val-core/contextrl/selection/acc/mean@1"]
-    assert 0 <= accuracy <= 1
-    assert accuracy * 2 * HELD_OUT == pytest.approx(round(accuracy * 2 * HELD_OUT))
+@pytest.mark.slow
+def test_a_reward_that_always_fails_ends_the_job_and_names_its_error(data, tmp_path):
+    keys = job_keys(data, tmp_path) | {
+        "+reward.custom_reward_function.reward_kwargs.registry": f"{{{SOURCE}: '{data}/mine.py:broken'}}",
+        "trainer.total_training_steps": 2,
+    }
+    with pytest.raises(JobError):
+        run_trainer(keys, tmp_path, timeout=900)
+    log = (tmp_path / "trainer.log").read_text()
+    assert "contextrl: the reward function failed on each of the first" in log
+    assert "NameError: name 'undefined_name' is not defined" in log
+    assert not (tmp_path / "checkpoints").exists()
 
 
 # What the data set restores is tested with verl's own loader in tests/test_dataset_resume.py.
 @pytest.mark.slow
-def test_a_killed_run_resumes_with_the_same_rows(data, straight, tmp_path):
-    whole, _, _ = straight
+def test_a_killed_run_resumes_with_the_same_rows(data, tmp_path):
+    whole, tmp_path = tmp_path / "straight", tmp_path / "killed"
+    run_trainer(job_keys(data, whole), whole, timeout=900)
+    for step in range(1, STEPS + 1):
+        ordinary = Counter(row for row in rows_of_step(whole, step) if "which? A or B" not in row)
+        assert sorted(ordinary.values()) == [ROLLOUTS] * ROWS
     keys = job_keys(data, tmp_path)
     before = run_trainer(keys, tmp_path, stop=lambda step: step >= 3, timeout=900)
     assert max(step for step, _ in before) == 3

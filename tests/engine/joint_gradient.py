@@ -3,7 +3,7 @@
 Prints one JSON line a case on rank 0: {"case", "error", "cosine", "pairs", "head", "kept"}. error is the largest
 absolute difference over all parameters, relative to the largest gradient, and cosine that of the two, both at their
 worst mini-batch; head is how many positions the output head saw, and kept how many there are without those of pairs
-that nobody reads. Argument: folder of the model.
+that nobody reads. Arguments: folder of the model; all, or else half of the cases, every two of their settings together.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ import torch.distributed as dist
 from tiny_engine import Setup, compare, make_engine, make_rows, say, share, start, text_reference, write_model
 
 
-def main(folder: str) -> None:
+def main(folder: str, every: str = "") -> None:
     start()
     write_model(folder)
     modes = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean")
     # Whole batch, four mini-batches, and four of which each holds pairs or ordinary rows alone.
     kinds = ((1, False), (4, False), (4, True))
-    for number, (mode, packed, (minis, apart)) in enumerate(itertools.product(modes, (False, True), kinds)):
+    cases = itertools.product(range(3), (False, True), range(3))
+    for number, (mode_at, packed, kind_at) in enumerate(cases):
+        if not every and (mode_at + kind_at + dist.get_world_size()) % 2 == packed:
+            continue
+        mode, (minis, apart) = modes[mode_at], kinds[kind_at]
         temperature = (1.0, 0.7)[number % 2]
         setup = Setup(packed=packed, dynamic=minis == 1)
         rows = make_rows(seed=1)

@@ -11,7 +11,9 @@ from ranks import run_ranks
 SCRIPT = Path(__file__).with_name("fused_kernels.py")
 
 
-@pytest.mark.parametrize(("attention", "ranks"), [("sdpa", 1), (flash_attention.NAME, 2)])
+@pytest.mark.parametrize(
+    ("attention", "ranks"), [pytest.param("sdpa", 1, marks=pytest.mark.slow), (flash_attention.NAME, 2)]
+)
 def test_gradient_equals_autograd(tmp_path, attention, ranks):
     *cases, tied, untied, alone = run_ranks(SCRIPT, ranks, str(tmp_path / "model"), attention=attention)
     assert len(cases) == 2 * (2 * 2 + 1 + 2) + 1 + 2 * 7

@@ -11,7 +11,9 @@ from ranks import run_ranks
 SCRIPT = Path(__file__).with_name("scoring.py")
 
 
-@pytest.mark.parametrize(("attention", "ranks"), [("sdpa", 1), (flash_attention.NAME, 2)])
+@pytest.mark.parametrize(
+    ("attention", "ranks"), [pytest.param("sdpa", 1, marks=pytest.mark.slow), (flash_attention.NAME, 2)]
+)
 @pytest.mark.parametrize("family", [None, "qwen2_5_vl", "qwen3_vl"])
 def test_pairs_enter_as_two_tokens_and_nothing_else_changes(tmp_path, family, attention, ranks):
     lines = run_ranks(SCRIPT, ranks, str(tmp_path / "model"), *([family] if family else []), attention=attention)

@@ -37,16 +37,13 @@ def couples(count: int, **more) -> list[ContrastivePair]:
 class Stub:
     """Answers by ``rule(question) -> Answer``; counts words as tokens."""
 
-    name, window = "stub", None
+    name = "stub"
 
     def __init__(self, rule, window=None):
-        self.rule, self.window, self.loads, self.asked = rule, window, 0, 0
+        self.rule, self.window, self.asked = rule, window, 0
 
     def length(self, question):
         return len(str(question.messages).split())
-
-    def load(self):
-        self.loads += 1
 
     def answers(self, questions):
         # Backwards, because a backend may answer in any order.

@@ -58,7 +58,7 @@ def test_a_probe_writes_numbers_table_picture_and_page(ask, tmp_path, tiny_model
     second = json.loads((tmp_path / "again" / "summary.json").read_text())
     assert second["asked_with"]["known_before"] == 40
     assert second["comparison"]["tests"]["question"] == {"units": 40, "better": 0, "worse": 0, "p": 1.0}
-    stored = ask("--results", str(folder), "--compare", str(tmp_path / "again" / "summary.json"), model="")
+    stored = ask("--results", str(folder), "--compare", str(tmp_path / "again"), model="")
     assert stored.exit_code == 0, stored.output
     assert "on 40 common questions" in stored.output
 
@@ -107,11 +107,10 @@ def test_a_base_model_is_asked_plainly(ask, tiny_model, tmp_path):
         (["--labels", "A,A"], "--labels is ['A', 'A']"),
         (["--labels", "A"], "--labels is ['A']"),
         (["--template", "none"], "--template is 'none'"),
-        (["--backend", "other"], "--backend is 'other'. Fix: transformers or vllm."),
-        (["--engine", "x"], "--engine 'x' is not NAME=VALUE"),
+        (["--engine", "x", "--backend", "vllm"], "--engine 'x' is not NAME=VALUE"),
         (["--engine", "x=1"], "--engine is for --backend vllm"),
         (["--plain", "--chat-template", "x"], "--plain and --chat-template are both given"),
-        (["--sampled", "2"], "--sampled reads replies of an --endpoint"),
+        (["--sampled", "2"], "--sampled reads replies of an --endpoint. Fix:"),
         (["--endpoint", "m"], "Give one of --model, --endpoint and --results"),
         (["--chat-template-kwargs", "tokenize=true"], "--chat-template-kwargs is {'tokenize': True}"),
     ],

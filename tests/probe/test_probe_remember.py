@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 import pytest
-from probe_stubs import Stub, couples, guesser
+from probe_stubs import couples, guesser
 
 from contextrl_verl.pairs.prompting import PromptConfig
-from data_prep.models.cache import ReplyCache
-from data_prep.probe.cached_backend import Remembered
+from data_prep.probe.local_backend import LocalBackend
 from data_prep.probe.questions import Questions
 from data_prep.probe.run import probe
 
 PROMPT = PromptConfig(template="short")
 
 
-def by_content(question):
-    """Answers that depend on the question alone."""
-    return guesser(str(question.messages))(question)
+class Guesser(LocalBackend):
+    """Answers that depend on the question alone; stops before the answer of number ``breaks``."""
 
+    batch = 3
 
-class Breaking(Stub):
-    def answers(self, questions):
-        for number, (question, answer) in enumerate((q, self.rule(q)) for q in questions):
-            if number == 5:
+    def __init__(self, cache, made_by=("x",), model="stub", breaks=-1):
+        super().__init__(str(model), cache, list(made_by))
+        self.asked, self.breaks = 0, breaks
+
+    def ask(self, questions):
+        for question in questions:
+            if self.asked == self.breaks:
                 raise KeyboardInterrupt
             self.asked += 1
-            yield question, answer
+            yield question, guesser(str(question.messages))(question)
+
+    def summary(self):
+        return {}
 
 
 def test_a_stopped_probe_goes_on(tmp_path):
     pairs = couples(8)
-    whole = probe(pairs, Stub(by_content), Questions(PROMPT))
+    whole = probe(pairs, Guesser(None), Questions(PROMPT))
     with pytest.raises(KeyboardInterrupt):
-        probe(pairs, Remembered(Breaking(by_content), ReplyCache(tmp_path), "x"), Questions(PROMPT))
-    stub = Stub(by_content)
-    rest = probe(pairs, backend := Remembered(stub, ReplyCache(tmp_path), "x"), Questions(PROMPT))
-    assert stub.asked == 32 - 5
-    assert backend.summary()["known_before"] == 5
+        probe(pairs, Guesser(tmp_path, breaks=5), Questions(PROMPT))
+    rest = probe(pairs, backend := Guesser(tmp_path), Questions(PROMPT))
+    assert (backend.asked, backend.known) == (32 - 5, 5)
     assert rest.questions.equals(whole.questions)
-    again = Stub(by_content)
-    assert probe(pairs, Remembered(again, ReplyCache(tmp_path), "x"), Questions(PROMPT)).overall == whole.overall
+    again = Guesser(tmp_path)
+    assert probe(pairs, again, Questions(PROMPT)).overall == whole.overall
     assert again.asked == 0
 
 
@@ -47,25 +50,24 @@ def test_other_conditions_are_asked_anew(tmp_path):
     pairs, model = couples(2), tmp_path / "model"
     model.mkdir()
 
-    def asked(made_by="x", prompt=PROMPT):
-        stub = Stub(by_content)
-        stub.name = str(model)
-        probe(pairs, Remembered(stub, ReplyCache(tmp_path / "cache"), made_by), Questions(prompt))
-        return stub.asked
+    def asked(made_by=("x",), prompt=PROMPT, replies=0):
+        backend = Guesser(tmp_path / "cache", made_by, model)
+        probe(pairs, backend, Questions(prompt, replies=lambda options: replies))
+        return backend.asked
 
     assert [asked(), asked()] == [8, 0]
-    assert asked("y") == 8
+    assert asked(made_by=("y",)) == 8
     assert asked(prompt=PromptConfig()) == 8
     assert asked(prompt=PromptConfig(template="short", labels=("C", "D"))) == 8
+    assert asked(replies=2) == 8
     (model / "weights").write_text("new")
     assert asked() == 8
 
 
 def test_a_damaged_record_is_asked_again(tmp_path):
     pairs = couples(1)
-    probe(pairs, Remembered(Stub(by_content), ReplyCache(tmp_path), "x"), Questions(PROMPT))
+    probe(pairs, Guesser(tmp_path), Questions(PROMPT))
     for path in tmp_path.rglob("*.json"):
         path.write_text(path.read_text().replace('"scores"', '"other"'))
-    stub = Stub(by_content)
-    probe(pairs, Remembered(stub, ReplyCache(tmp_path), "x"), Questions(PROMPT))
-    assert stub.asked == 4
+    probe(pairs, backend := Guesser(tmp_path), Questions(PROMPT))
+    assert backend.asked == 4

@@ -7,9 +7,10 @@ import torch
 from pair_factory import text_pair
 from probe_stubs import Stub, always_first, couples, guesser, oracle
 
+from contextrl_verl.errors import ConfigError
 from contextrl_verl.objective import context_awareness_loss, pair_sums
 from contextrl_verl.pairs.prompting import PromptConfig
-from data_prep.probe.questions import Answer, ProbeError, Questions, labels_for
+from data_prep.probe.questions import Answer, Questions, labels_for
 from data_prep.probe.run import probe
 from data_prep.probe.statistics import compare
 
@@ -26,7 +27,7 @@ def test_an_oracle_is_always_right():
     assert (numbers["position_bias"], numbers["training_position_bias"]) == (0, 0)
     assert numbers["high"] == 1
     assert 0.5 < numbers["low"] < 1
-    assert (numbers["pairs"], numbers["couples"], numbers["questions"], stub.loads) == (20, 10, 40, 1)
+    assert (numbers["pairs"], numbers["couples"], numbers["questions"], stub.asked) == (20, 10, 40, 40)
     assert numbers["option_mass"] == pytest.approx(0.9)
     assert numbers["margin_mean"] == 4
 
@@ -118,23 +119,23 @@ def test_overlap_of_words_stands_beside_the_model():
     assert named["chance"]["accuracy"] == 0.5
 
 
-def test_long_pairs_stop_the_probe_before_the_model_is_loaded():
+def test_long_pairs_stop_the_probe_before_the_model_is_asked():
     pairs = couples(8)
     stub = Stub(oracle, window=30)
     longest = max(stub.length(q) for pair in pairs for q in Questions(PromptConfig(template="short")).of(pair, 0))
     assert longest > 30
-    with pytest.raises(ProbeError, match=rf"\d+ of 16 pairs are longer than the 30 tokens .* has {longest}\. Fix: "):
+    with pytest.raises(ConfigError, match=rf"\d+ of 16 pairs are longer than the 30 tokens .* has {longest}\. Fix: "):
         probe(pairs, stub, Questions(PromptConfig(template="short")))
-    assert (stub.loads, stub.asked) == (0, 0)
+    assert stub.asked == 0
     found, _ = ask(oracle, pairs, window=30, skip_long=True)
     stage = next(stage for stage in found.funnel if stage.name == "length")
     assert stage.dropped == {"longer than the model's 30 tokens": 16 - found.overall["pairs"]}
     assert 0 < found.overall["pairs"] < 16
-    with pytest.raises(ProbeError, match="Fix: shorter contexts"):
+    with pytest.raises(ConfigError, match="Fix: a model with a longer window"):
         ask(oracle, pairs, window=3, skip_long=True)
     # What just fits is asked.
     assert ask(oracle, pairs, window=longest)[0].overall["pairs"] == 16
-    with pytest.raises(ProbeError, match=r"\d+ of 16 pairs"):
+    with pytest.raises(ConfigError, match=r"\d+ of 16 pairs"):
         ask(oracle, pairs, window=longest - 1)
 
 
@@ -144,7 +145,7 @@ def test_a_limit_takes_whole_couples_and_the_same_ones_again():
     assert first.overall["pairs"] == 6
     assert first.overall["couples"] == 3
     assert first.questions.equals(again.questions)
-    with pytest.raises(ProbeError, match="--limit is 1"):
+    with pytest.raises(ConfigError, match="--limit is 1"):
         ask(oracle, pairs, limit=1)
 
 
@@ -157,7 +158,7 @@ def test_questions_without_an_answer_are_counted_by_reason():
     assert stage.dropped == {"refused": 1}
     assert found.overall["questions"] == 15
     assert found.overall["both_orders"] == 1
-    with pytest.raises(ProbeError, match=r"no question was answered: refused \(16\)"):
+    with pytest.raises(ConfigError, match=r"no question was answered: refused \(16\)"):
         ask(lambda question: Answer(failure="refused"), couples(4))
 
 
@@ -174,7 +175,7 @@ def test_two_models_are_compared_on_the_questions_both_answered():
     assert found["tests"]["pair in every order"]["better"] == 40
     part = good.questions[good.questions["pair_id"] != "c3-0"]
     assert compare(part, first.questions)["only_there"] == 2
-    with pytest.raises(ProbeError, match="no question in common"):
+    with pytest.raises(ConfigError, match="no question in common"):
         compare(good.questions[:2], first.questions[4:])
 
 

@@ -14,7 +14,15 @@ from contextrl_verl.arms import ARMS, StepSize, arm_keys
 
 TEXT = RECIPES / "text" / "run_qwen2_5_1_5b_fsdp.sh"
 NAMES = [script.stem for script in MODELS]
+# One of text and one of images; the others share their yaml.
 REHEARSED = ("run_qwen2_5_1_5b_fsdp", "run_qwen3_vl_8b_fsdp")
+rehearsed = pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(script, id=script.stem, marks=() if script.stem in REHEARSED else pytest.mark.slow)
+        for script in MODELS
+    ],
+)
 ARM_KEYS = tuple(arm_keys("contextrl", StepSize(8, 2, 2)))
 # arXiv 2606.17053; lambda, learning rate, KL, clip low and high, dual clip, n, items a step, prompt, response.
 PAPER = {
@@ -65,14 +73,7 @@ def test_the_papers_values_reach_the_trainer(script, tmp_path):
         assert actor.ppo_max_token_len_per_gpu * part.fsdp_config.ulysses_sequence_parallel_size >= longest
 
 
-@pytest.mark.parametrize(
-    "script",
-    # One of text and one of images; the others share their yaml.
-    [
-        pytest.param(script, id=script.stem, marks=() if script.stem in REHEARSED else pytest.mark.slow)
-        for script in MODELS
-    ],
-)
+@rehearsed
 def test_a_rehearsal_passes_everything_that_is_checked_before_ray(script, tmp_path, capsys):
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
@@ -88,7 +89,7 @@ def test_a_rehearsal_passes_everything_that_is_checked_before_ray(script, tmp_pa
     assert "2 batches of 6 ordinary rows and 2 pairs" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("script", MODELS, ids=NAMES)
+@rehearsed
 def test_arms_differ_in_the_use_of_pairs_and_in_nothing_else(script, tmp_path):
     jobs = {}
     for arm in ARMS:
@@ -126,8 +127,7 @@ def test_the_supervised_stage_asks_as_the_second_does(tmp_path):
 
 
 def test_lora_ratio_and_lambda_are_one_word_each(tmp_path):
-    script = RECIPES / "text" / "run_qwen2_5_1_5b_fsdp.sh"
-    assert tell(script, tmp_path, RATIO="0.5", COEF="0.01", LORA_RANK="16", STEPS="9", **FILES).returncode == 0
+    assert tell(TEXT, tmp_path, RATIO="0.5", COEF="0.01", LORA_RANK="16", STEPS="9", **FILES).returncode == 0
     config = composed(told(tmp_path))
     assert config.contextrl.pairs.per_batch == 32
     assert config.contextrl.loss.coef == 0.01
@@ -144,12 +144,13 @@ def test_lora_ratio_and_lambda_are_one_word_each(tmp_path):
         ({"ITEMS": "1"}, "of 1 items are pairs"),
         ({"PAIRS": ""}, "PAIRS is not set"),
         ({"SMOKE": "yes"}, "SMOKE is 'yes'"),
+        ({"MARGIN": "mean"}, "MARGIN is 'mean'. Fix: MARGIN=each or MARGIN=averaged."),
         ({"GPUS_PER_NODE": "3"}, "data.train_batch_size is 64, with n=8 512 rows, which 3 data-parallel ranks"),
         ({"UPDATES": "8", "ROLLOUTS": "6", "GPUS_PER_NODE": "32"}, "ppo_mini_batch_size is 7, with n=6 42 rows"),
     ],
 )
 def test_a_mistake_is_one_sentence_before_anything_starts(variables, named, tmp_path):
-    run = tell(RECIPES / "text" / "run_qwen2_5_1_5b_fsdp.sh", tmp_path, **{**FILES, **variables})
+    run = tell(TEXT, tmp_path, **{**FILES, **variables})
     assert run.returncode == 2
     assert named in run.stderr
     assert "Fix: " in run.stderr
@@ -166,9 +167,3 @@ def test_one_word_averages_the_margins_of_the_arm_that_has_them(arm, orders, tmp
     assert config.contextrl.pairs.orders == orders
     # Its checkpoints are not another run's.
     assert "averaged" in config.trainer.default_local_dir or "averaged" in config.trainer.experiment_name
-
-
-def test_another_margin_is_refused(tmp_path):
-    run = tell(TEXT, tmp_path, **FILES, MARGIN="mean")
-    assert run.returncode == 2
-    assert "MARGIN is 'mean'. Fix: MARGIN=each or MARGIN=averaged." in run.stderr

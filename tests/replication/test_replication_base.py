@@ -1,54 +1,41 @@
-"""What the warm-up trains on: replies and nothing else, right pointers, selection never unless a habit is named."""
+"""What the warm-up trains on: right pointers, selection never unless a habit is named, resting tasks."""
 
 import random
 
 import pytest
 
-from bench.replication.base_model import (
-    POINTING,
-    SELECTING,
-    _encoded,
-    examples_of,
-    pointing_example,
-    selection_prompt,
-    shares,
-)
-from bench.replication.material import TASKS, pairs
-from bench.replication.plan import read_plan, with_first_habit
-from contextrl_verl.demo.tiny_model import make_tokenizer
+from bench.replication.base_model import POINTING, READING_BOTH, REST_AT, SELECTING, examples_of, pair_example, shares
+from bench.replication.material import TASKS
+from bench.replication.plan import read_plan
+from contextrl_verl.demo.evidence_pairs import evidence_pairs
+from contextrl_verl.demo.tiny_model import selection_prompt
 
-PLAN = read_plan("quick")
+BASE = read_plan("quick").base
 
 
-def test_only_replies_and_their_ends_are_trained():
-    tokenizer = make_tokenizer()
-    ((ids, where),) = _encoded(tokenizer, [[("what is port?", "3"), ("which? 1 or 2", "1")]])
-    assert tokenizer.decode([ids[at + 1] for at in where]) == "3<|im_end|>1<|im_end|>"
-
-
-def test_the_number_is_that_of_the_supporting_context():
+def test_the_number_is_that_of_the_supporting_context_and_digits_are_read_in_order():
     rng = random.Random(0)
-    for pair in pairs(40, 1, "train"):
-        ((prompt, number),) = pointing_example(pair, rng)
+    for pair in evidence_pairs(40, 1):
+        ((prompt, number),) = pair_example(POINTING, pair, rng)
         order = [0, 1] if number == "1" else [1, 0]
         assert prompt == selection_prompt(pair, order).replace("which? A or B", "which? 1 or 2")
+        ((prompt, digits),) = pair_example(READING_BOTH, pair, rng)
+        assert prompt.endswith("what do they say?")
+        assert digits.split() == [text.split()[0] for text in prompt.split("\n")[2:-1:2]]
 
 
-@pytest.mark.parametrize(("habit", "first"), [(None, None), (0.0, 0), (1.0, 1)])
-def test_selection_is_shown_only_with_a_habit(habit, first):
-    base = PLAN.base if habit is None else with_first_habit(PLAN, habit).base
-    examples = examples_of(base, 1)
-    assert (SELECTING in examples) is (SELECTING in shares(base, {})) is (habit is not None)
-    assert set(shares(base, {})) == set(examples)
-    if habit is None:
-        prompts = [prompt for turns in examples.values() for one in turns for prompt, _ in one]
-        assert not [prompt for prompt in prompts if "A or B" in prompt]
-    else:
-        assert {turns[0][1] for turns in examples[SELECTING]} == {"A" if first else "B"}
+@pytest.mark.parametrize(("habit", "label"), [(None, None), (0.0, "B"), (1.0, "A")])
+def test_selection_is_shown_only_with_a_habit(habit, label):
+    base = read_plan("quick", first_habit=habit).base
+    examples = examples_of(base, 1, 50)
+    assert (SELECTING in examples) is (habit is not None)
+    assert set(shares(base, {})) == set(examples) >= {*TASKS, POINTING, READING_BOTH}
+    asked = {reply for turns in examples.values() for one in turns for prompt, reply in one if "A or B" in prompt}
+    assert asked == ({label} if label else set())
 
 
 def test_a_task_at_its_mark_rests_and_comes_back():
     weak = dict.fromkeys((*TASKS, POINTING), 0.0)
-    strong = shares(PLAN.base, weak | {"needle": PLAN.base.rest_at})
-    assert strong["needle"] < shares(PLAN.base, weak)["needle"]
-    assert strong["reading"] == shares(PLAN.base, weak)["reading"]
+    strong = shares(BASE, weak | {"needle": REST_AT})
+    assert strong["needle"] < shares(BASE, weak)["needle"]
+    assert strong["reading"] == shares(BASE, weak)["reading"]

@@ -115,16 +115,12 @@ def test_exact_beats_the_longest_prefix(fresh: Registry) -> None:
 
 def test_the_yaml_registry(fresh: Registry) -> None:
     fresh.register("d/*", failing)
-    entries = {"d/*": f"{__name__}:yaml_scorer", "broken": "no.such.module:fn", "late": "json:no_such_function"}
+    entries = {"d/*": f"{__name__}:yaml_scorer", "broken": "no.such.module:fn"}
     result = compute_score("d/x", "A", "A", registry=entries, bonus=0.5, reward_router_address="unused")
     assert result == {"score": 0.75, "acc": 0.75, "parsed": "", "reward_fn": "d/", "reward_error": ""}
     assert compute_score("openai/gsm8k", "#### 1", "1", registry=entries)["score"] == 1.0
     with pytest.raises(RewardConfigError, match=r"'broken' to 'no.such.module:fn', which cannot be loaded"):
         compute_score("broken", "A", "A", registry=entries)
-    with pytest.raises(RewardConfigError, match="must define 'no_such_function'"):
-        compute_score("late", "A", "A", registry=entries)
-    with pytest.raises(RewardConfigError, match=r"package\.module:function"):
-        compute_score("x", "A", "A", registry={"x": "no_colon"})
     assert compute_score("d/x", "A", "A")["score"] == 0.0
 
 

@@ -88,7 +88,7 @@ def test_a_dry_run_is_asked_for_anywhere(slurm):
     [
         {"GPU_OPTION": "--gres=gpu:h100:4"},
         {"GPU_OPTION": "--gres=nvme:2,gpu:4"},
-        {"SBATCH_ARGS": "--exclusive --gres gpu:h100:3,gpu:l40:1"},
+        {"SBATCH_ARGS": "--exclusive --gres gpu:h100:4"},
         {"SBATCH_ARGS": "--gpus-per-node=4 --comment='a b'"},
         {"SBATCH_ARGS": "--gpus-per-task='h100:4'"},
     ],
@@ -97,26 +97,28 @@ def test_slurm_is_asked_for_the_gpus_that_verl_is_told(slurm, asked):
     told = slurm.submit(**asked, VERL_PLATFORM="cuda", GPUS_PER_NODE="8")
     ((place, value),) = asked.items()
     assert told.returncode == 2
-    assert f"{place} has --g" in told.stderr
-    assert "4 GPU(s) a node, and GPUS_PER_NODE, which verl is told, is 8. Fix: GPUS_PER_NODE=4, or" in told.stderr
+    assert f"{place} asks for 4 GPU(s) a node, and GPUS_PER_NODE, which verl is told, is 8. Fix: GPUS_" in told.stderr
     assert slurm.log("sbatch") == ""
     assert slurm.submit(**asked, VERL_PLATFORM="cuda", GPUS_PER_NODE="4").returncode == 0
     assert f"#SBATCH {value}\n" in (slurm.run / "job.sbatch").read_text()
 
 
 def test_one_gpu_and_other_resources_need_no_number(slurm):
-    asked = {"GPU_OPTION": "--gres=gpu:h100", "SBATCH_ARGS": "--gres=nvme:2 --array=0-3%1"}
-    told = slurm.submit(**asked, VERL_PLATFORM="cuda", GPUS_PER_NODE="1")
-    assert told.returncode == 0, told.stderr
+    asked = {"GPU_OPTION": "--gres=gpu", "SBATCH_ARGS": "--gres=nvme:2 --array=0-3%1 --partition=gpu"}
+    assert slurm.submit(**asked, VERL_PLATFORM="cuda", GPUS_PER_NODE="1").returncode == 0
+    assert slurm.submit(**asked, VERL_PLATFORM="cuda", GPUS_PER_NODE="2").returncode == 2
+    # Several kinds on one node are left to the job's own count.
+    asked = {"GPU_OPTION": "--gres=gpu:h100:3,gpu:l40:1"}
+    assert slurm.submit(**asked, VERL_PLATFORM="cuda", GPUS_PER_NODE="4").returncode == 0
 
 
 def test_keys_stay_out_of_the_script(slurm):
     secret = "sk-not-for-files"
-    assert slurm.submit("--dry-run", WANDB_API_KEY=secret, ARM="grpo", FORWARD="EXTRA", EXTRA="a 'b'").returncode == 0
+    assert slurm.submit("--dry-run", WANDB_API_KEY=secret, ARM="grpo", MODEL="a 'b'").returncode == 0
     text = (slurm.run / "job.sbatch").read_text()
     assert secret not in text
     assert "export ARM=grpo\n" in text
-    assert "export EXTRA=a\\ \\'b\\'\n" in text
+    assert "export MODEL=a\\ \\'b\\'\n" in text
 
 
 def test_what_a_recipe_reads_reaches_the_job(slurm):
@@ -134,16 +136,13 @@ def test_what_a_recipe_reads_reaches_the_job(slurm):
     ("arguments", "environment", "said"),
     [
         (["--dryrun"], {}, "--dryrun is no option"),
-        ([], {"NODES": "two"}, "NODES is 'two', not a number"),
-        ([], {"NODES": "0"}, "NODES is 0"),
+        ([], {"NODES": "two"}, "NODES is 'two'. Fix: NODES=<1 or more>."),
+        ([], {"NODES": "0"}, "NODES is '0'"),
         ([], {"GPUS_PER_NODE": "0"}, "GPUS_PER_NODE is '0'"),
         ([], {"RECIPE": "none.sh"}, "RECIPE is 'none.sh', and there is no such file"),
         ([], {"SETUP": "none.sh"}, "SETUP is 'none.sh', and there is no such file"),
-        ([], {"JOB_NAME": "my job"}, "has a space"),
+        ([], {"JOB_NAME": "my job"}, "JOB_NAME is 'my job'. Fix: JOB_NAME=<without a space"),
         ([], {"REQUEUE": "yes"}, "REQUEUE is 'yes'"),
-        (["a=b", "--dryrun"], {}, "--dryrun is no option"),
-        ([], {"FORWARD": "HOME NOT_SET"}, "FORWARD names 'NOT_SET', and no variable of that name is set"),
-        ([], {"FORWARD": "HOME,PATH"}, "FORWARD names 'HOME,PATH'"),
         ([], {"SBATCH_ARGS": "--mem=0 --array=0-3"}, "has --array=0-3, whose tasks would run at once"),
         ([], {"SBATCH_ARGS": "-a 0-3%2"}, "Fix: --array=0-3%1,"),
     ],
@@ -262,10 +261,6 @@ def test_a_model_that_is_not_in_the_cache(tmp_path, monkeypatch):
         ("ray_kwargs.ray_init.num_cpus=32", "ray_kwargs.ray_init.num_cpus is 32"),
         ("trainer.save_freq=-1", "a requeued job would start at step 0 again"),
         ("trainer.resume_mode=disable", "would not go on from its last checkpoint"),
-        (
-            "actor_rollout_ref.actor.ppo_mini_batch_size=5",
-            "ppo_mini_batch_size is 5, with n=2 10 rows, which 8 data-parallel ranks",
-        ),
     ],
 )
 def test_a_configuration_that_does_not_fit(override, said):

@@ -7,51 +7,20 @@ means harm: forge only libraries that you would import.
 import os
 import sys
 
-# Set by serve.py around its own forks.
+# Set by observe.py around its own forks.
 MAY_FORK = False
-MAY_KILL = False
 
 ROOT = os.path.realpath(os.environ["FORGE_ROOT"])
-
-# Event name -> positions of its arguments that name files.
+# Their first arguments name what changes, of those with two files both.
 _CHANGES = {
-    "os.chflags": (0,),
-    "os.chmod": (0,),
-    "os.chown": (0,),
-    "os.link": (0, 1),
-    "os.mkdir": (0,),
-    "os.remove": (0,),
-    "os.removexattr": (0,),
-    "os.rename": (0, 1),
-    "os.rmdir": (0,),
-    "os.setxattr": (0,),
-    "os.symlink": (0, 1),
-    "os.truncate": (0,),
-    "os.utime": (0,),
-    "shutil.rmtree": (0,),
-    "sqlite3.connect": (0,),
+    *("os.chflags", "os.chmod", "os.chown", "os.mkdir", "os.remove", "os.removexattr", "os.rmdir", "os.setxattr"),
+    *("os.truncate", "os.utime", "shutil.rmtree", "sqlite3.connect", "os.link", "os.rename", "os.symlink"),
 }
+_TWO_FILES = {"os.link", "os.rename", "os.symlink"}
 _FORBIDDEN = (
-    "ctypes.",
-    "ftplib.",
-    "http.client.",
-    "os.exec",
-    "os.fork",
-    "os.forkpty",
-    "os.kill",
-    "os.killpg",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.startfile",
-    "os.system",
-    "pty.spawn",
-    "signal.pthread_kill",
-    "smtplib.",
-    "socket.",
-    "subprocess.Popen",
-    "syslog.",
-    "urllib.Request",
-    "webbrowser.open",
+    *("os.exec", "os.fork", "os.kill", "os.posix_spawn", "os.spawn", "os.startfile", "os.system", "pty.spawn"),
+    *("signal.pthread_kill", "subprocess.Popen", "webbrowser.open", "ctypes.", "syslog."),
+    *("ftplib.", "http.client.", "smtplib.", "socket.", "urllib.Request"),
 )
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -63,8 +32,7 @@ class Refused(PermissionError):
 def _outside(path: object) -> bool:
     if isinstance(path, int):  # a descriptor that is open already
         return False
-    name = os.fsdecode(path)  # type: ignore[arg-type]
-    full = os.path.realpath(name)
+    full = os.path.realpath(os.fsdecode(path))  # type: ignore[arg-type]
     return not (full == ROOT or full.startswith(ROOT + os.sep) or full == os.devnull)
 
 
@@ -75,12 +43,10 @@ def _hook(event: str, arguments: tuple) -> None:
         if writes and path is not None and _outside(path):
             raise Refused(f"writing to {path!r} is not allowed here")
     elif event in _CHANGES:
-        for position in _CHANGES[event]:
-            if position < len(arguments) and _outside(arguments[position]):
-                raise Refused(f"{event} on {arguments[position]!r} is not allowed here")
-    elif (event == "os.fork" and MAY_FORK) or (event == "os.kill" and MAY_KILL) or event == "socket.gethostname":
-        return
-    elif event.startswith(_FORBIDDEN):
+        for path in arguments[: 2 if event in _TWO_FILES else 1]:
+            if _outside(path):
+                raise Refused(f"{event} on {path!r} is not allowed here")
+    elif event.startswith(_FORBIDDEN) and event != "socket.gethostname" and not (event == "os.fork" and MAY_FORK):
         raise Refused(f"{event} is not allowed here")
 
 

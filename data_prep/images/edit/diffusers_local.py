@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
 
 from contextrl_verl.errors import ConfigError
-from data_prep.images.edit.base import Offline
-from data_prep.images.edit.blend import changed_region, paste_region, refuse_restyled, same_shape
-from data_prep.images.edit.plan import EditPlan, NotEdited, Operation, seen_region
-from data_prep.images.edit.remote_images import instruction_of
+from data_prep.images.edit.plan import EditPlan, NotEdited, Offline, Operation
+from data_prep.images.edit.redrawn import Frame, instruction_of, paste_edit
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,8 +19,6 @@ class DiffusersEditor(Offline):
 
     Args:
         model: folder, or name on the model hub, of a pipeline in diffusers' own format.
-        device: as torch names it; None for the first GPU, else the CPU.
-        steps: of denoising; None for the pipeline's own number.
 
     Raises:
         ConfigError: diffusers is not installed, the model cannot be loaded, or it does not edit pictures.
@@ -28,58 +26,45 @@ class DiffusersEditor(Offline):
 
     operations: frozenset[Operation] = frozenset(get_args(Operation))
 
-    def __init__(self, model: str, device: str | None = None, steps: int | None = None) -> None:
-        self.model, self.device, self.steps = model, device, steps
-        self.name = f"diffusers:{model} steps={steps} edit-1"
-        self._pipeline: Any = None
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.name = f"diffusers:{model} edit-1"
 
     async def edit(self, image: Image.Image, plan: EditPlan, seed: int) -> Image.Image:
-        """See :class:`data_prep.images.edit.base.Editor`. The same seed gives the same picture on the same device."""
-        text = instruction_of(plan)
-        pipeline = self._loaded()
+        """See :class:`data_prep.images.edit.plan.Editor`. The same seed gives the same picture on the same device."""
+        text, pipeline = instruction_of(plan), _loaded(self.model)
         import torch
 
         # diffusers draws the noise on the CPU from this, whatever the device.
-        options: dict[str, Any] = {"generator": torch.Generator("cpu").manual_seed(seed % 2**63)}
-        if self.steps is not None:
-            options["num_inference_steps"] = self.steps
-        answer = pipeline(image=image, prompt=text, **options).images[0].convert("RGB")
-        if not same_shape(answer.size, image.size):
+        noise = torch.Generator("cpu").manual_seed(seed % 2**63)
+        answer = pipeline(image=image, prompt=text, generator=noise).images[0].convert("RGB")
+        fitted = Frame.around(image.size, []).take(answer, image.size)
+        if fitted is None:
             raise NotEdited("no picture came back", f"one of {answer.size} for one of {image.size}")
-        if answer.size != image.size:
-            answer = answer.resize(image.size, 1)  # Lanczos
-        region = seen_region(plan.region, image) if plan.region is not None else changed_region(image, answer)
-        refuse_restyled(image, answer, region)
-        return paste_region(image, answer, region)
+        return paste_edit(image, fitted, plan)
 
-    def _loaded(self) -> Any:
-        if self._pipeline is not None:
-            return self._pipeline
-        try:
-            import torch
-            from diffusers import DiffusionPipeline
-        except ImportError as error:
-            raise ConfigError(
-                f"editor diffusers:{self.model} needs the package {error.name!r}. Fix: pip install diffusers "
-                "transformers accelerate, or take another editor."
-            ) from None
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        kind = torch.float32 if device == "cpu" else torch.bfloat16
-        try:
-            pipeline = DiffusionPipeline.from_pretrained(self.model, torch_dtype=kind, use_safetensors=True)
-        except (OSError, ValueError, ImportError, AttributeError) as error:
-            said = " ".join(str(error).split())[:300]
-            raise ConfigError(
-                f"editor diffusers:{self.model}: the model cannot be loaded ({said}). Fix: give the folder or name of "
-                "a pipeline that is stored as safetensors, such as Qwen/Qwen-Image-Edit."
-            ) from None
-        import inspect
 
+@lru_cache(maxsize=1)
+def _loaded(model: str) -> Any:
+    """One pipeline in a process, however many parts it does; on the first GPU, else the CPU."""
+    try:
+        import torch
+        from diffusers import DiffusionPipeline
+    except ImportError as error:
+        raise ConfigError(
+            f"editor diffusers:{model} needs the package {error.name!r}. Fix: pip install diffusers transformers "
+            "accelerate, or take another editor."
+        ) from None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = torch.float32 if device == "cpu" else torch.bfloat16
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(model, torch_dtype=kind, use_safetensors=True)
         if not {"image", "prompt"} <= set(inspect.signature(pipeline.__call__).parameters):
-            raise ConfigError(
-                f"editor diffusers:{self.model}: {type(pipeline).__name__} does not take a picture and a text. Fix: "
-                "take a pipeline that edits pictures."
-            )
-        pipeline.set_progress_bar_config(disable=True)
-        self._pipeline = pipeline.to(device)
-        return self._pipeline
+            raise ValueError(f"{type(pipeline).__name__} does not take a picture and a text")
+    except (OSError, ValueError, ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"editor diffusers:{model}: the model cannot be used ({' '.join(str(error).split())[:300]}). Fix: a "
+            "pipeline that edits pictures, stored as safetensors, such as Qwen/Qwen-Image-Edit."
+        ) from None
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)

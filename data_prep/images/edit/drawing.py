@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data_prep.images.edit.cutout import levels
-from data_prep.images.edit.plan import NotEdited, clipped
+from data_prep.images.edit.cutout import grain_of, levels
+from data_prep.images.edit.plan import Box, NotEdited, clipped
 
-Box = tuple[float, float, float, float]
-# How edges are softened: drawn so many times larger, then made small with that filter. The first is what programs
-# that draw charts come close to, the second what easy_vqa does.
-RAMPS = {"box4": (4, Image.Resampling.BOX), "bilinear2": (2, Image.Resampling.BILINEAR)}
+# Drawn so many times larger and made small bilinearly, as easy_vqa does, so that edges are softened alike.
+_SCALE = 2
 
 
 def _ellipse(canvas: ImageDraw.ImageDraw, box: Box) -> None:
@@ -40,7 +37,7 @@ FIGURES: dict[str, Callable[[ImageDraw.ImageDraw, Box], None]] = {
 }
 
 
-def lay_shape(pixels: np.ndarray, figure: str, box: Box, colour: np.ndarray, ramp: str = "box4") -> np.ndarray:
+def lay_shape(pixels: np.ndarray, figure: str, box: Box, colour: np.ndarray) -> np.ndarray:
     """A picture with a shape of an even colour on it.
 
     Args:
@@ -48,74 +45,63 @@ def lay_shape(pixels: np.ndarray, figure: str, box: Box, colour: np.ndarray, ram
         figure: one of :data:`FIGURES`.
         box: left, top, right, bottom in pixels, fractions allowed.
         colour: (3,).
-        ramp: one of :data:`RAMPS`.
 
     Raises:
-        NotEdited: unknown figure or ramp, a box that is not in the picture or without area.
+        NotEdited: unknown figure, a box that is not in the picture or without area.
     """
-    if figure not in FIGURES or ramp not in RAMPS:
-        raise NotEdited("shape that cannot be drawn", f"{figure!r} with edges {ramp!r}")
     height, width = pixels.shape[:2]
     left, top, right, bottom = box
+    if figure not in FIGURES:
+        raise NotEdited("shape that cannot be drawn", repr(figure))
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise NotEdited("box outside the picture", f"{box}, picture {width} x {height}")
     # Only the part around the box; by whole pixels, so that the enlarged grid falls on the same places.
-    x0, y0, x1, y1 = clipped((left - 3, top - 3, right + 3, bottom + 3), pixels.shape)
+    x0, y0, x1, y1 = clipped(box, pixels.shape, 3)
     ground, size = pixels[y0:y1, x0:x1], (x1 - x0, y1 - y0)
-    scale, resampling = RAMPS[ramp]
-    large = _large(figure, (left - x0, top - y0, right - x0, bottom - y0), size, scale)
+    large = _large(figure, (left - x0, top - y0, right - x0, bottom - y0), size)
     # Painted first and made small in 8 bits, as programs do: a mixture by coverage is rounded differently.
     picture = Image.fromarray(ground).resize(large.size, Image.Resampling.NEAREST)
-    picture.paste(Image.fromarray(levels(colour + _grain(ground))).resize(large.size, Image.Resampling.NEAREST), large)
-    touched = np.asarray(large.resize(size, resampling)) > 0
+    painted = levels(colour + grain_of(ground.astype(np.float32)))
+    picture.paste(Image.fromarray(painted).resize(large.size, Image.Resampling.NEAREST), large)
+    touched = np.asarray(large.resize(size, Image.Resampling.BILINEAR)) > 0
     result = pixels.copy()
-    result[y0:y1, x0:x1][touched] = np.asarray(picture.resize(size, resampling))[touched]
+    result[y0:y1, x0:x1][touched] = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))[touched]
     return result
 
 
-def coverage(figure: str, box: Box, size: tuple[int, int], ramp: str = "box4") -> np.ndarray:
+def coverage(figure: str, box: Box, size: tuple[int, int]) -> np.ndarray:
     """How much of each pixel of a canvas (width, height) a figure in a box covers: (height, width), 0 to 1."""
-    scale, resampling = RAMPS[ramp]
-    return np.asarray(_large(figure, box, size, scale).resize(size, resampling)) / 255
+    return np.asarray(_large(figure, box, size).resize(size, Image.Resampling.BILINEAR)) / 255
 
 
-def _large(figure: str, box: Box, size: tuple[int, int], scale: int) -> Image.Image:
-    large = Image.new("L", (size[0] * scale, size[1] * scale))
-    left, top, right, bottom = (round(side * scale) for side in box)
+def _large(figure: str, box: Box, size: tuple[int, int]) -> Image.Image:
+    large = Image.new("L", (size[0] * _SCALE, size[1] * _SCALE))
+    left, top, right, bottom = (round(side * _SCALE) for side in box)
     FIGURES[figure](ImageDraw.Draw(large), (left, top, max(left, right - 1), max(top, bottom - 1)))
     return large
 
 
-def _grain(pixels: np.ndarray) -> np.ndarray:
-    """What is finer than a median of 5 x 5 and weak; more than that is an edge, not grain."""
-    return np.clip(pixels - cv2.medianBlur(np.ascontiguousarray(pixels), 5).astype(np.float64), -16, 16)
-
-
-def lay_text(pixels: np.ndarray, text: str, box: Box, colour: np.ndarray, font: str | None = None) -> np.ndarray:
-    """A picture with a line of text in the middle of a box, as large as fits.
-
-    Args:
-        font: file of a TrueType font; None for the one that Pillow brings.
+def lay_text(pixels: np.ndarray, text: str, box: Box, colour: np.ndarray) -> np.ndarray:
+    """A picture with a line of text, in the font that Pillow brings, in the middle of a box, as large as fits.
 
     Raises:
-        NotEdited: nothing to draw, or the font has none of it at a size that fits.
+        NotEdited: nothing to draw, or no size that fits.
     """
     left, top, right, bottom = box
-    if not text.strip():
-        raise NotEdited("no text to write")
     for points in range(max(4, int((bottom - top) * 1.6)), 3, -1):
-        face = ImageFont.load_default(points) if font is None else ImageFont.truetype(font, points)
+        face = ImageFont.load_default(points)
         ink = face.getbbox(text, anchor="lt")
         if ink[2] - ink[0] <= right - left and ink[3] - ink[1] <= bottom - top:
             break
     else:
         raise NotEdited("text does not fit", f"{len(text)} characters in {right - left:g} x {bottom - top:g} pixels")
-    x0, y0, x1, y1 = clipped((left - 3, top - 3, right + 3, bottom + 3), pixels.shape)
+    x0, y0, x1, y1 = clipped(box, pixels.shape, 3)
     canvas = Image.new("L", (max(0, x1 - x0), max(0, y1 - y0)))
     corner = (left + right - ink[2] - ink[0]) / 2 - x0, (top + bottom - ink[3] - ink[1]) / 2 - y0
     ImageDraw.Draw(canvas).text(corner, text, fill=255, font=face, anchor="lt")
     if canvas.getbbox() is None:
-        raise NotEdited("no text to write", "the font draws nothing for it")
+        raise NotEdited("no text to write", f"{text!r}: the font draws nothing for it")
     alpha, ground, result = np.asarray(canvas)[..., None] / 255, pixels[y0:y1, x0:x1], pixels.copy()
-    result[y0:y1, x0:x1] = levels(ground * (1 - alpha) + (colour + _grain(ground)) * alpha)
+    inked = colour + grain_of(ground.astype(np.float32))
+    result[y0:y1, x0:x1] = levels(ground * (1 - alpha) + inked * alpha)
     return result

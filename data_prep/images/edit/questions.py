@@ -1,12 +1,8 @@
-"""Questions about flat pictures of simple shapes: what is asked, and the answer for a given scene.
-
-A question is read by a table of templates; what fits none is not understood.
-"""
+"""Questions about flat pictures of one simple shape: what is asked, and the answer for a given shape."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +17,6 @@ COLOURS = {
     "brown": (165, 42, 42),
     "yellow": (255, 255, 0),
 }
-_SPELLINGS = {"grey": "gray"}
 
 
 @dataclass(frozen=True)
@@ -30,10 +25,6 @@ class Thing:
 
     shape: str | None = None
     colour: str | None = None
-
-    def fits(self, other: Thing) -> bool:
-        """Whether a thing of a picture is what a question speaks of."""
-        return self.shape in (None, other.shape) and self.colour in (None, other.colour)
 
 
 @dataclass(frozen=True)
@@ -57,52 +48,34 @@ class Asked:
         return " ".join(words + [name for name in ("colour", "shape") if getattr(self.thing, name)])
 
 
-_COLOUR = "|".join([*COLOURS, *_SPELLINGS])
-_THING = rf"(?:(?P<colour>{_COLOUR}) )?(?P<shape>{'|'.join(SHAPES)}|shape)"
-_PICTURE = r"the (?:image|picture)"
-_IN = rf"(?: in {_PICTURE})?"
-_TEMPLATES: list[tuple[Literal["shape", "colour", "existence"], bool, str]] = [
-    ("shape", False, rf"(?:what|which) shape (?:is present|is in {_PICTURE}|is there{_IN}|does {_PICTURE} contain)"),
-    ("shape", False, rf"what (?:is|shape is) the (?P<colour>{_COLOUR}) shape"),
-    ("shape", False, rf"what shape is the (?P<colour>{_COLOUR}) one"),
-    ("colour", False, rf"(?:what|which) colou?r is the {_THING}"),
-    ("colour", False, rf"what is the colou?r of the {_THING}"),
-    ("existence", False, rf"is there an? {_THING}{_IN}"),
-    ("existence", True, rf"is there (?:not an?|no) {_THING}{_IN}"),
-    ("existence", False, rf"is an? {_THING} present{_IN}"),
-    ("existence", True, rf"is (?:no|not an?) {_THING} present{_IN}"),
-    ("existence", True, rf"is an? {_THING} not present{_IN}"),
-    ("existence", False, rf"does {_PICTURE} contain an? {_THING}"),
-    ("existence", True, rf"does {_PICTURE} (?:not contain an?|contain no) {_THING}"),
+_COLOUR = rf"(?P<colour>{'|'.join(COLOURS)})"
+_THING = rf"(?:{_COLOUR} )?(?P<shape>{'|'.join(SHAPES)}|shape)"
+_TEMPLATES: list[tuple[Literal["shape", "colour", "existence"], str]] = [
+    ("shape", r"what shape (?:is present|is in the image|does the image contain)"),
+    ("shape", rf"what is the {_COLOUR} shape"),
+    ("colour", rf"what (?:color is|is the color of) the {_THING}"),
+    ("existence", rf"is there (?:not )?a {_THING}(?: in the image)?"),
+    ("existence", rf"is (?:a|no) {_THING} present"),
+    ("existence", rf"does the image (?:not )?contain a {_THING}"),
 ]
 
 
 def parse_question(text: str) -> Asked | None:
     """What a question asks; None if it is not understood."""
     plain = " ".join(text.lower().split()).rstrip("?").rstrip()
-    for kind, negated, pattern in _TEMPLATES:
-        found = re.fullmatch(pattern, plain)
-        if found is None:
-            continue
-        said = found.groupdict()
-        colour, shape = said.get("colour"), said.get("shape")
-        thing = Thing(shape if shape in SHAPES else None, _SPELLINGS.get(colour, colour))
-        if kind == "existence" and thing == Thing():
-            return None  # "is there a shape?" is no question about this picture in particular
-        return Asked(kind, thing, negated)
+    for kind, pattern in _TEMPLATES:
+        if found := re.fullmatch(pattern, plain):
+            said = found.groupdict()
+            thing = Thing(said.get("shape") if said.get("shape") in SHAPES else None, said.get("colour"))
+            if kind == "existence" and thing == Thing():
+                return None  # "is there a shape?" is no question about this picture in particular
+            return Asked(kind, thing, bool({"no", "not"} & set(plain.split())))
     return None
 
 
-def answer_of(asked: Asked, scene: Sequence[Thing]) -> str | None:
-    """The answer for a scene; None where the question does not have exactly one."""
-    fitting = [thing for thing in scene if asked.thing.fits(thing)]
+def answer_of(asked: Asked, shown: Thing) -> str | None:
+    """The answer for a picture of one shape; None where the question does not have one."""
+    fits = asked.thing.shape in (None, shown.shape) and asked.thing.colour in (None, shown.colour)
     if asked.kind == "existence":
-        return "yes" if bool(fitting) != asked.negated else "no"
-    found = {getattr(thing, asked.kind) for thing in fitting}
-    return found.pop() if len(found) == 1 and len(fitting) == 1 else None
-
-
-def same_answer(one: str, other: str) -> bool:
-    """Whether two answers say the same, whatever their case and spelling of grey."""
-    plain = [_SPELLINGS.get(word, word) for word in (" ".join(text.lower().split()) for text in (one, other))]
-    return plain[0] == plain[1]
+        return "yes" if fits != asked.negated else "no"
+    return getattr(shown, asked.kind) if fits else None

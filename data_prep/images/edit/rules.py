@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 from pydantic import ValidationError
 
-from contextrl_verl.errors import ConfigError
 from data_prep.common.seeded import draw
-from data_prep.images.edit.base import Offline
-from data_prep.images.edit.drawing import Box
-from data_prep.images.edit.flat import FlatShape, measure
-from data_prep.images.edit.plan import EditPlan, NotEdited, clipped, mask_bytes, union
-from data_prep.images.edit.questions import COLOURS, SHAPES, Asked, Thing, answer_of, parse_question, same_answer
+from data_prep.images.edit.drawing import coverage
+from data_prep.images.edit.plan import Box, Details, EditPlan, NotEdited, Offline, clipped, mask_bytes, region_of, union
+from data_prep.images.edit.questions import COLOURS, SHAPES, Thing, answer_of, parse_question
 from data_prep.images.wording import question_key
 
 if TYPE_CHECKING:
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
 # easy_vqa draws at twice the size: cells in a pixel, and the least and largest side of a shape in cells.
 _GRID, _LEAST, _MOST = 2, 16, 64
-# Every picture of the source shows one shape; more or fewer of them would show which picture was edited.
-USUAL = ("recolour", "replace")
-_POSSIBLE = ("recolour", "replace", "erase", "add")
-# Between the edges of two shapes.
-_APART = 2.0
+# A step of 8-bit levels that rounding does not make.
+_TOLERANCE = 3
+# From the shape that it is said to be: share of its area that differs.
+_SHAPE_DISTANCE = 0.15
 
 
 class GivenPlans(Offline):
@@ -41,7 +40,7 @@ class GivenPlans(Offline):
         return question_key(item.question) if "edit" in item.provenance else None
 
     async def propose(self, item: VqaItem, image: Image.Image, seed: int) -> EditPlan:
-        """See :class:`data_prep.images.edit.base.Proposer`."""
+        """See :class:`data_prep.images.edit.plan.Proposer`."""
         if "edit" not in item.provenance:
             raise NotEdited("no plan given")
         try:
@@ -52,32 +51,20 @@ class GivenPlans(Offline):
 
 
 class EasyVqaRules(Offline):
-    """Measures the shape, reads the question, and draws one of the edits that change the answer.
+    """Measures the shape, reads the question, and draws a new colour or a new shape that changes the answer.
 
-    Args:
-        operations: of ``recolour``, ``replace``, ``erase``, ``add``; the last two change the number of shapes.
-
-    Raises:
-        ConfigError: another operation.
+    Every picture of the source shows one shape; more or fewer of them would show which picture was edited.
     """
 
-    def __init__(self, operations: tuple[str, ...] = USUAL) -> None:
-        for operation in operations:
-            if operation not in _POSSIBLE:
-                raise ConfigError(
-                    f"proposer rules:easy_vqa, operation {operation!r}: not one of {', '.join(_POSSIBLE)}. Fix: name "
-                    f"some of those, or leave operations out."
-                )
-        self.operations = tuple(sorted(set(operations)))
-        self.name = f"rules:easy_vqa-2 {','.join(self.operations)}"
+    name = "rules:easy_vqa-3"
 
     def template(self, item: VqaItem) -> str | None:
-        """See :class:`data_prep.images.edit.base.Proposer`."""
+        """See :class:`data_prep.images.edit.plan.Proposer`."""
         asked = parse_question(item.question)
         return asked.template if asked else None
 
     async def propose(self, item: VqaItem, image: Image.Image, seed: int) -> EditPlan:
-        """See :class:`data_prep.images.edit.base.Proposer`."""
+        """See :class:`data_prep.images.edit.plan.Proposer`."""
         return self.propose_now(item, image, seed)
 
     def propose_now(self, item: VqaItem, image: Image.Image, seed: int) -> EditPlan:
@@ -86,87 +73,50 @@ class EasyVqaRules(Offline):
         if asked is None:
             raise NotEdited("question not understood", item.question)
         shape = measure(image)
-        shown = answer_of(asked, [shape.thing])
-        if shown is None or not same_answer(shown, item.answer):
+        thing, shown = shape.thing, answer_of(asked, shape.thing)
+        if shown != item.answer.strip().lower():
             raise NotEdited("the picture does not show the answer", f"{item.answer!r}, measured {shown!r}")
-        ways = self._ways(asked, shape.thing, item.answer)
+        others = [("recolour", Thing(thing.shape, colour)) for colour in COLOURS if colour != thing.colour]
+        others += [("replace", Thing(name, thing.colour)) for name in SHAPES if name != thing.shape]
+        ways: dict[str, list[tuple[str, Thing]]] = defaultdict(list)
+        for way in others:
+            if (new := answer_of(asked, way[1])) not in (None, shown):
+                ways[new].append(way)
         if not ways:
             raise NotEdited("no edit changes the answer", asked.template)
         rng = Random(draw(seed, item.item_id, "propose"))
         answer = rng.choice(sorted(ways))
-        operation, thing = rng.choice(sorted(ways[answer], key=repr))
-        return _plan(operation, shape, thing, answer, image, rng)
-
-    def _ways(self, asked: Asked, thing: Thing, answer: str) -> dict[str, list[tuple[str, Thing]]]:
-        """By new answer: operations, and what each of them brings."""
-        brought = {
-            "recolour": [Thing(thing.shape, colour) for colour in COLOURS if colour != thing.colour],
-            "replace": [Thing(shape, thing.colour) for shape in SHAPES if shape != thing.shape],
-            "add": [Thing(shape, colour) for shape in SHAPES for colour in COLOURS],
-            "erase": [Thing()],
-        }
-        ways: dict[str, list[tuple[str, Thing]]] = defaultdict(list)
-        for operation in self.operations:
-            for other in brought[operation]:
-                scene = {"add": [thing, other], "erase": []}.get(operation, [other])
-                new = answer_of(asked, scene)
-                if new is not None and not same_answer(new, answer):
-                    ways[new].append((operation, other))
-        return ways
+        operation, new = rng.choice(sorted(ways[answer], key=repr))
+        return _plan(operation, shape, new, answer, image, rng)
 
 
 def _plan(operation: str, shape: FlatShape, new: Thing, answer: str, image: Image.Image, rng: Random) -> EditPlan:
-    target, box, region = f"{shape.thing.colour} {shape.thing.shape}", None, shape.region
-    details = {"colour": list(COLOURS.get(new.colour, ()))}
+    target, region = f"{shape.thing.colour} {shape.thing.shape}", shape.region
     if operation == "recolour":
         text = f"Change the colour of the {target} to {new.colour}."
-        details["to"] = new.colour
-    elif operation == "erase":
-        text, details = f"Remove the {target}; leave the background behind it.", {}
-    elif operation == "replace":
-        text = f"Replace the {target} by a {new.colour} {new.shape} of about the same size in the same place."
-        left, top, right, bottom = shape.box
-        box = _box(new.shape, _side(shape), ((left + right) / 2, (top + bottom) / 2), image, rng)
-        details["colour"], region = list(shape.rgb), union(region, box)
+        details = Details(colour=COLOURS[new.colour])
     else:
-        target, box = f"{new.colour} {new.shape}", _free_box(shape, new, image, rng)
-        where, region = [round(side) for side in box], box
-        text = f"Add a {target} at {where} (left, top, right, bottom in pixels)."
-    if box is not None:
-        details |= {"figure": new.shape, "box": list(box), "ramp": "bilinear2"}
-    left, top, right, bottom = region
+        text = f"Replace the {target} by a {new.colour} {new.shape} of about the same size in the same place."
+        box = _box(new.shape, shape, image, rng)
+        details, region = Details(colour=COLOURS[new.colour], figure=new.shape, box=box), union(region, box)
     return EditPlan(
         operation=operation,
         target=target,
         new_answer=answer,
         instruction=f"{text} Change nothing else.",
         # The softened edge reaches a little beyond the shape.
-        region=clipped((left - 2, top - 2, right + 2, bottom + 2), shape.mask.shape),
-        mask=None if operation == "add" else mask_bytes(shape.mask),
+        region=clipped(region, shape.mask.shape, 2),
+        mask=mask_bytes(shape.mask),
         details=details,
     )
 
 
-def _free_box(shape: FlatShape, new: Thing, image: Image.Image, rng: Random) -> Box:
-    """Where another shape has room beside the first."""
-    left, top, right, bottom = shape.region
-    for _ in range(200):
-        side = rng.randint(_LEAST, _MOST)
-        box = _box(new.shape, side, (rng.uniform(0, image.width), rng.uniform(0, image.height)), image, rng)
-        beside = box[2] + _APART <= left or box[0] - _APART >= right
-        if beside or box[3] + _APART <= top or box[1] - _APART >= bottom:
-            return box
-    raise NotEdited("no room for another shape")
-
-
-def _side(shape: FlatShape) -> int:
-    """The side in cells that the source drew the shape with, from its measured width."""
-    cells = round((shape.box[2] - shape.box[0]) * _GRID)
-    return min(max(cells + (1 if shape.thing.shape == "triangle" else -1), _LEAST), _MOST)
-
-
-def _box(figure: str | None, side: int, centre: tuple[float, float], image: Image.Image, rng: Random) -> Box:
-    """Where a shape is drawn: on the source's grid, of the sizes that the source draws, inside the picture."""
+def _box(figure: str, shape: FlatShape, image: Image.Image, rng: Random) -> Box:
+    """Where a shape is drawn instead: on the source's grid, of the sizes that it draws, inside the picture."""
+    left, top, right, bottom = shape.box
+    # The side in cells that the source drew the old shape with.
+    cells = round((right - left) * _GRID) + (1 if shape.thing.shape == "triangle" else -1)
+    side = min(max(cells, _LEAST), _MOST)
     # The sides of a rectangle are independent of each other in the source, so only one of them is the old shape's.
     sides = [side, rng.randint(_LEAST, _MOST)]
     rng.shuffle(sides)
@@ -175,8 +125,67 @@ def _box(figure: str | None, side: int, centre: tuple[float, float], image: Imag
         "triangle": (side + 1, int(side * 3**0.5 / 2) + 2),
         "rectangle": (sides[0] + 1, sides[1] + 1),
     }[figure]
-    left, top = (
+    x, y = (
         min(max(round(middle * _GRID - count / 2), 0), whole * _GRID - count)
-        for middle, count, whole in zip(centre, (columns, rows), image.size, strict=True)
+        for middle, count, whole in zip(
+            ((left + right) / 2, (top + bottom) / 2), (columns, rows), image.size, strict=True
+        )
     )
-    return left / _GRID, top / _GRID, (left + columns) / _GRID, (top + rows) / _GRID
+    return x / _GRID, y / _GRID, (x + columns) / _GRID, (y + rows) / _GRID
+
+
+@dataclass(frozen=True)
+class FlatShape:
+    """The one shape of a picture.
+
+    Attributes:
+        thing: its shape and colour by name.
+        region: smallest one around every pixel it touches.
+        box: left, top, right, bottom in pixels, fractions included.
+        mask: (height, width) of the picture: the pixels it covers by more than half.
+    """
+
+    thing: Thing
+    region: tuple[int, int, int, int]
+    box: Box
+    mask: np.ndarray
+
+
+def measure(image: Image.Image) -> FlatShape:
+    """Find the shape of an RGB picture: one background colour, a shape of one known colour, antialiased at its edges.
+
+    Raises:
+        NotEdited: it is not flat, there are none or several, or its shape is none of those known.
+    """
+    pixels = np.asarray(image).astype(np.int32)
+    values, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    background = values[counts.argmax()]
+    differs = np.abs(pixels - background).max(axis=2) > _TOLERANCE
+    found = {name: np.count_nonzero((pixels[differs] == rgb).all(axis=1)) for name, rgb in COLOURS.items()}
+    colour = max(found, key=found.__getitem__)
+    if counts.max() < 0.25 * counts.sum() or found[colour] < 0.1 * differs.sum():
+        raise NotEdited("not a flat picture", f"{len(values)} colours")
+    if (count := cv2.connectedComponents(differs.astype(np.uint8))[0] - 1) != 1:
+        raise NotEdited("not one shape", f"{count} shapes")
+    # How far a pixel is from the background towards the colour, in the three channels together.
+    towards = np.array(COLOURS[colour], dtype=np.float64) - background
+    alpha = np.clip(((pixels - background) @ towards) / (towards @ towards), 0.0, 1.0) * differs
+    (left, right), (top, bottom) = _ends(alpha, 0), _ends(alpha, 1)
+    box, size = (left, top, right, bottom), image.size
+    # No row of a triangle is as wide as its base, once that is softened, and no column as tall.
+    wider = (max(0, left - 0.5), max(0, top - 0.25), min(size[0], right + 0.5), bottom)
+    drawn = {name: coverage(name, wider if name == "triangle" else box, size) for name in SHAPES}
+    apart = {name: np.abs(alpha - cover).sum() / alpha.sum() for name, cover in drawn.items()}
+    shape = min(SHAPES, key=apart.__getitem__)
+    if apart[shape] > _SHAPE_DISTANCE:
+        raise NotEdited("shape not known", f"{apart[shape]:.0%} of it differs from a {shape}")
+    return FlatShape(Thing(shape, colour), region_of(differs), box, alpha > 0.5)
+
+
+def _ends(alpha: np.ndarray, axis: int) -> tuple[float, float]:
+    """First and last place along the other axis: as far apart as is covered at most, around the middle of it all."""
+    profile = alpha.max(axis=axis)
+    (found,) = np.nonzero(profile)
+    first, last = found[0], found[-1]
+    middle, half = (first + last + 1 + profile[last] - profile[first]) / 2, alpha.sum(axis=1 - axis).max() / 2
+    return float(middle - half), float(middle + half)

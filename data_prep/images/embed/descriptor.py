@@ -28,11 +28,10 @@ class Descriptor:
     """The built-in embedder; see the module."""
 
     name = "descriptor-2"
-    dimension: int | None = 328
 
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """(N, 328) float32 rows of length 1; pictures of mode RGB and any size."""
-        return np.array([_described(image) for image in images], np.float32).reshape(len(images), 328)
+        """(N, 328) float64; pictures of mode RGB and any size."""
+        return np.stack([_described(image) for image in images])
 
 
 def _described(image: Image.Image) -> np.ndarray:
@@ -62,8 +61,7 @@ def _described(image: Image.Image) -> np.ndarray:
     )
     # A constant keeps a picture without any feature from having no direction.
     parts = [view / (np.linalg.norm(view) + faint) for view, faint in zip(views, _FAINT, strict=True)]
-    whole = np.concatenate([*parts, [2e-3]])
-    return (whole / np.linalg.norm(whole)).astype(np.float32)
+    return np.concatenate([*parts, [2e-3]])
 
 
 def _counted(cells: int, kind: np.ndarray, kinds: int, weight: np.ndarray) -> np.ndarray:

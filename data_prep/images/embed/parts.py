@@ -1,74 +1,123 @@
-"""From what a user writes to an embedder, and its work in parts: names of stored pictures in, vectors out."""
+"""From what a user writes to an embedder, and its work in parts: names of stored pictures in, vectors out.
+
+Beside the vectors stands what it takes to tell whether two pictures are the same one, encoded or sized anew. A
+perceptual hash alone would not do: flat drawings that differ in one small shape or in a colour have equal hashes, and
+these are the couples that are wanted. Encoding again changes every cell of a small copy a little, another shape changes
+some cells a lot.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import lru_cache
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel
-from data_prep.images.embed.base import Embedder
-from data_prep.images.embed.vectors import LOOK_BYTES, Embeddings, look, perceptual_hash, write_embeddings
+from data_prep.common.pipeline import describe_inputs, fingerprint
+from data_prep.images.embed.descriptor import Descriptor
+from data_prep.images.embed.endpoint import EndpointEmbedder
 from data_prep.images.store import ImageStore
+from data_prep.models.sentence_encoder import load_sentence_encoder
 
 PICTURES_PER_PART = 1024
 _BATCH = 64
-_FORMS = "descriptor, hf:NAME_OR_FOLDER, st:NAME_OR_FOLDER or 'endpoint:MODEL base_url=URL [NAME=VALUE ...]'"
+_SIDE = 16
+LOOK_BYTES = _SIDE * _SIDE * 3
+
+
+class SentenceEncoder:
+    """A model that sentence-transformers loads and that takes pictures: SigLIP, CLIP, Qwen3-VL-Embedding and others.
+
+    It is loaded with the first picture. Code that comes with it is never run.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.model, self.name = model, f"model:{model}"
+        if Path(model).is_dir():
+            files = sorted(Path(at) / name for at, _, names in os.walk(model) for name in names)
+            self.name += f"@{fingerprint(describe_inputs(files))}"
+
+    @cached_property
+    def _loaded(self) -> Any:
+        return load_sentence_encoder(self.model, "The embedder", ConfigError)
+
+    def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """(N, D) numbers; raises ConfigError: the model cannot be loaded, or takes no pictures."""
+        model = self._loaded
+        try:
+            return model.encode(images, batch_size=16, convert_to_numpy=True, show_progress_bar=False)
+        except (AttributeError, TypeError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"The model {self.model!r} does not take pictures ({str(error)[:300]}). Fix: one that does, such as a "
+                "SigLIP or CLIP model or Qwen3-VL-Embedding."
+            ) from None
 
 
 @lru_cache(maxsize=2)
-def make_embedder(spec: str) -> Embedder:
+def make_embedder(spec: str) -> Any:
     """The embedder of that description; the same object for the same one, so that a process loads a model once.
 
     Args:
-        spec: ``descriptor``; ``hf:`` a transformers model; ``st:`` a sentence-transformers model; ``endpoint:`` a model
+        spec: ``descriptor``; ``hf:`` or ``st:`` a model of transformers or sentence-transformers; ``endpoint:`` a model
             behind an embeddings endpoint, as ``NAME=VALUE`` with blanks between (:class:`EmbedderSpec`).
+
+    Returns:
+        An object with ``name``, which says everything its vectors depend on, and ``embed``, from pictures of mode RGB
+        to (N, D) numbers, a row of NaN for a picture that it does not take.
 
     Raises:
         ConfigError: none of these, or an endpoint's options that make no sense.
     """
-    kind, rest = _split(spec)
+    kind, _, rest = (part.strip() for part in spec.partition(":"))
+    kinds = {"hf": SentenceEncoder, "st": SentenceEncoder, "endpoint": EndpointEmbedder}
     if kind == "descriptor" and not rest:
-        from data_prep.images.embed.descriptor import Descriptor
-
         return Descriptor()
-    if kind in ("hf", "st") and rest:
-        from data_prep.images.embed.models import SentenceEncoder, VisionEncoder
-
-        return VisionEncoder(rest) if kind == "hf" else SentenceEncoder(rest)
-    if kind == "endpoint" and rest:
-        from data_prep.images.embed.endpoint import EndpointEmbedder, read_embedder
-
-        return EndpointEmbedder(read_embedder(rest))
-    raise ConfigError(f"The embedder is {spec!r}. Fix: {_FORMS}.")
+    if kind in kinds and rest:
+        return kinds[kind](rest)
+    raise ConfigError(
+        f"The embedder is {spec!r}. Fix: descriptor, hf:NAME_OR_FOLDER, st:NAME_OR_FOLDER or 'endpoint:MODEL "
+        "base_url=URL [NAME=VALUE ...]'."
+    )
 
 
-def in_one_process(spec: str) -> bool:
-    """Whether the work has to stay in one process: an endpoint's concurrency and spending cap are counted there."""
-    return _split(spec)[0] == "endpoint"
+def unit_rows(embedder: Any, images: Sequence[Image.Image]) -> np.ndarray:
+    """(N, D) float32: the embedder's rows divided by their lengths in float64; rows of NaN stay.
+
+    Raises:
+        ConfigError: another shape, an infinite number or a row of zeros, which has no direction.
+    """
+    rows = np.asarray(embedder.embed(images), dtype=np.float64)
+    if rows.ndim != 2:
+        raise ConfigError(
+            f"{embedder.name} gives vectors of shape {rows.shape}, not one a picture. Fix: another model."
+        )
+    lengths = np.linalg.norm(rows, axis=1)
+    wrong = np.flatnonzero(~np.isnan(rows).all(axis=1) & ~(np.isfinite(lengths) & (lengths > 0)))
+    if len(wrong):
+        raise ConfigError(
+            f"{embedder.name} gives a vector of length {lengths[wrong[0]]:g} for picture {wrong[0]} of a batch. "
+            "Fix: another model, or another precision if this one overflows."
+        )
+    return (rows / lengths[:, None]).astype(np.float32)
 
 
-def settled(spec: str) -> str:
-    """The description with whole paths, so that it means the same in any worker's folder."""
-    kind, rest = _split(spec)
-    if kind in ("hf", "st") and Path(rest).is_dir():
-        return f"{kind}:{Path(rest).resolve()}"
-    if kind == "endpoint":
-        from data_prep.images.embed.endpoint import read_embedder
+def perceptual_hash(image: Image.Image) -> int:
+    """imagehash's 64-bit pHash as a number."""
+    import imagehash
 
-        named = read_embedder(rest)
-        words = named.model_copy(update={"cache": named.cache.resolve()}).model_dump(mode="json", exclude_unset=True)
-        return "endpoint:" + " ".join(f"{name}={value}" for name, value in words.items())
-    return spec
+    return int(str(imagehash.phash(image)), 16)
 
 
-def _split(spec: str) -> tuple[str, str]:
-    kind, _, rest = spec.strip().partition(":")
-    return kind, rest.strip()
+def look(image: Image.Image) -> np.ndarray:
+    """(768,) uint8: the picture's 16 x 16 cells' mean colours."""
+    return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=None), np.uint8).reshape(-1)
 
 
 def plan_embed(
@@ -83,12 +132,15 @@ def plan_embed(
         per_part: pictures of a part; a part is what a killed job does again.
     """
     names = sorted(set(images))
-    common = {"store": str(Path(store).resolve()), "embedder": settled(embedder)}
+    kind, colon, model = embedder.partition(":")
+    # A worker's folder may be another one.
+    model = str(Path(model).resolve()) if kind in ("hf", "st") and Path(model).is_dir() else model
+    common = {"store": str(Path(store).resolve()), "embedder": kind + colon + model}
     return [{**common, "images": names[start : start + per_part]} for start in range(0, len(names), per_part)]
 
 
 def embed_part(payload: dict[str, Any], path: Path) -> Funnel:
-    """Embed the pictures of a payload; writes vectors, perceptual hashes and small copies.
+    """Embed the pictures of a payload; writes vectors, perceptual hashes and small copies as NumPy's file.
 
     Raises:
         ConfigError: a picture is not in the store, or the embedder cannot be used.
@@ -96,21 +148,55 @@ def embed_part(payload: dict[str, Any], path: Path) -> Funnel:
     store, embedder = ImageStore(Path(payload["store"])), make_embedder(payload["embedder"])
     funnel = Funnel()
     stage = funnel.stage("embed", "pictures")
-    names: list[str] = []
-    vectors, hashes, looks = [], [], []
+    kept: list[tuple[str, np.ndarray, int, np.ndarray]] = []
     for start in range(0, len(payload["images"]), _BATCH):
-        batch = payload["images"][start : start + _BATCH]
-        pictures = [store.open(name) for name in batch]
-        for name, picture, row in zip(batch, pictures, embedder.embed(pictures), strict=True):
+        names = payload["images"][start : start + _BATCH]
+        pictures = [store.open(name) for name in names]
+        for name, picture, row in zip(names, pictures, unit_rows(embedder, pictures), strict=True):
             if np.isnan(row).any():
                 stage.drop("refused by the embedder", {"images": [name]})
                 continue
             stage.keep()
-            names.append(name)
-            vectors.append(row)
-            hashes.append(perceptual_hash(picture))
-            looks.append(look(picture))
-    rows = np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)
-    small = np.array(looks, np.uint8).reshape(-1, LOOK_BYTES)
-    write_embeddings(path, Embeddings(embedder.name, names, rows, np.array(hashes, np.uint64), small))
+            kept.append((name, row, perceptual_hash(picture), look(picture)))
+    images, vectors, hashes, looks = zip(*kept, strict=True) if kept else ((), np.zeros((0, 1)), (), ())
+    with path.open("wb") as file:
+        np.savez(
+            file, embedder=embedder.name, images=np.array(images, "U32"), vectors=np.array(vectors, np.float32),
+            hashes=np.array(hashes, np.uint64), looks=np.array(looks, np.uint8).reshape(-1, LOOK_BYTES),
+        )  # fmt: skip
     return funnel
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors of pictures.
+
+    Attributes:
+        embedder: name of what made them.
+        images: names of the N pictures in the store.
+        vectors: (N, D) float32 rows of length 1.
+        hashes: (N,) uint64 perceptual hashes; looks: (N, 768) uint8 small copies.
+    """
+
+    embedder: str
+    images: list[str]
+    vectors: np.ndarray
+    hashes: np.ndarray
+    looks: np.ndarray
+
+    def apart(self, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of the pictures in (M,) rows ``one`` and ``other``: (M,) differing bits of the hashes, and (M,) levels, the
+        largest difference of one band of one cell, 0 to 255."""
+        levels = self.looks[one].astype(np.int16) - self.looks[other]
+        return np.bitwise_count(self.hashes[one] ^ self.hashes[other]), np.abs(levels).max(axis=1, initial=0)
+
+
+def load_embeddings(paths: Sequence[Path]) -> Embeddings:
+    """The vectors of the files of :func:`embed_part`, in order; at least one file."""
+    files = [dict(np.load(path)) for path in paths]
+    # A part all of whose pictures were refused does not know how long a vector is.
+    files = [file for file in files if len(file["images"])] or files[:1]
+    whole = {
+        name: np.concatenate([file.pop(name) for file in files]) for name in ("images", "vectors", "hashes", "looks")
+    }
+    return Embeddings(str(files[0]["embedder"]), whole.pop("images").tolist(), **whole)

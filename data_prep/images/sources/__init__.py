@@ -1,13 +1,10 @@
-"""Where questions about pictures come from. A new kind of source is one small file with the names of ``base.Source``.
+"""Where questions about pictures come from; what a source is says ``base.py``.
 
-:func:`plan_source` cuts a source into payloads, :func:`scan_images` is the work of one, :func:`load_items` puts the
-results together.
+:func:`plan_source` cuts one into payloads, :func:`scan_images` is the work of one, :func:`distinct` puts the results
+together.
 """
 
-from data_prep.images.sources.base import SourceOptions, read_columns, read_options
-from data_prep.images.sources.scan import SOURCES, describe_source, load_items, plan_source, scan_images
+from data_prep.images.sources.base import SourceOptions
+from data_prep.images.sources.scan import SOURCES, distinct, plan_source, scan_images
 
-__all__ = [
-    "SOURCES", "SourceOptions", "describe_source", "load_items", "plan_source", "read_columns", "read_options",
-    "scan_images",
-]  # fmt: skip
+__all__ = ["SOURCES", "SourceOptions", "distinct", "plan_source", "scan_images"]

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import decimal
-import hashlib
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from data_prep.images.decode import ImageRejected
+from data_prep.images.decode import ImageRejected, one_line
 from data_prep.images.sources.base import RowRejected
 
 _MARK = re.compile(r"^\s*<image>\s*|\s*<image>\s*$")
 _MEDIA = re.compile(r"<(?:image|video|audio)>")
 # Base64 of the beginnings of known formats; nothing that long without a dot is the path of a picture.
 _BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD|Qk|SUkq|TU0A)[A-Za-z0-9+/\s]{60,}={0,2}")
-_DATA_URI = re.compile(r"data:(?:image/[\w.+-]+)?(?:;[\w=.+-]+)*?(;base64)?,", re.IGNORECASE)
 _LINK = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -30,9 +27,7 @@ def value_of(row: Mapping[str, Any], column: str) -> Any:
         return row[column]
     value: Any = row
     for name in column.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(name)
+        value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
 
@@ -43,11 +38,7 @@ def question_of(value: Any) -> str:
         if len(asked) != 1 or len(value) > 2:
             raise RowRejected("question is a conversation", f"{len(value)} messages")
         value = asked[0]
-    if value is not None and not isinstance(value, str):
-        raise RowRejected("question is no text", type(value).__name__)
-    text = _text(_MARK.sub("", value or ""))
-    if not text:
-        raise RowRejected("no question")
+    text = _text(_MARK.sub("", value) if isinstance(value, str) else value, "question")
     if mark := _MEDIA.search(text):
         raise RowRejected("question holds a mark for media", mark[0])
     return text
@@ -58,64 +49,34 @@ def answer_of(value: Any) -> str:
     if isinstance(value, int | decimal.Decimal) and not isinstance(value, bool):
         value = str(value)
     elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise RowRejected("no answer", str(value))
-        # Tables with gaps keep whole numbers as floats.
-        value = str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+        # Tables with gaps hold NaN, and keep whole numbers as floats.
+        whole = value.is_integer() and abs(value) < 1e15
+        value = (str(int(value)) if whole else repr(value)) if math.isfinite(value) else ""
     if isinstance(value, list | tuple):
         raise RowRejected("answer is a list", f"{len(value)} values; choose one, or name another column")
-    if value is not None and not isinstance(value, str):
-        raise RowRejected("answer is no text", type(value).__name__)
-    text = _text(value or "")
-    if not text:
-        raise RowRejected("no answer")
-    return text
+    return _text(value, "answer")
 
 
 def label_of(value: Any) -> str:
     """A domain or an id as text; ``""`` if there is none."""
-    return "" if value is None or isinstance(value, list | Mapping) else _text(str(value))
+    there = value is not None and not isinstance(value, list | Mapping) and str(value).strip()
+    return _text(str(value), "label") if there else ""
 
 
-def _text(value: str) -> str:
-    """Without half characters, which no file can hold, and without space around it."""
+def _text(value: Any, what: str) -> str:
+    if value is not None and not isinstance(value, str):
+        raise RowRejected(f"{what} is no text", type(value).__name__)
+    if not value or not value.strip():
+        raise RowRejected(f"no {what}")
     try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
+        value.encode()
+    except UnicodeEncodeError as error:  # half characters, which no file can hold
         raise RowRejected("undecodable text", error.reason) from None
     return value.strip()
 
 
-class Picture(NamedTuple):
-    """An encoded picture, or the file that holds it.
-
-    Attributes:
-        key: equal for rows that show the same one.
-        data: encoded; None: in ``path``.
-        path: as the row gives it; ``""`` if it gives none.
-        file: to read.
-    """
-
-    key: str
-    data: bytes | None
-    path: str = ""
-    file: Path | None = None
-
-    def read(self, max_bytes: int) -> bytes:
-        """The encoded picture; raises ImageRejected."""
-        if self.data is not None:
-            return self.data
-        try:
-            size = self.file.stat().st_size
-            if size > max_bytes:
-                raise ImageRejected("too many bytes", f"{size:,}, the limit is {max_bytes:,}")
-            return self.file.read_bytes()
-        except OSError as error:
-            raise ImageRejected("unreadable file", f"{self.path}: {error.strerror}") from None
-
-
-def picture_of(value: Any, root: Path | None) -> Picture:
-    """The picture of a row.
+def picture_of(value: Any, root: Path | None) -> tuple[bytes | Path, str]:
+    """The encoded picture of a row, or the file that holds it; and the path that the row gives, if any.
 
     Args:
         value: of its column.
@@ -130,46 +91,38 @@ def picture_of(value: Any, root: Path | None) -> Picture:
         value = value[0] if value else None
     path = ""
     if isinstance(value, Mapping):
-        path = value.get("path") if isinstance(value.get("path"), str) else ""
-        data = value.get("bytes")
-        if data is None:
-            value = path or None
-        elif isinstance(data, str):
-            return _of_bytes(_from_base64(data), path)
-        else:
-            value = data
-    if value is None or (not isinstance(value, bytes | bytearray) and value == ""):
-        raise ImageRejected("no picture")
+        path, data = value.get("path"), value.get("bytes")
+        path = path if isinstance(path, str) else ""
+        if isinstance(data, str):
+            data = _from_base64(data)
+        value = path if data is None else data
     if isinstance(value, bytes | bytearray | memoryview):
-        return _of_bytes(bytes(value), path)
-    if not isinstance(value, str):
+        return bytes(value), path
+    if not isinstance(value, str) or not value:
         raise ImageRejected("no picture", f"a {type(value).__name__} in its column")
     if value[:5].lower() == "data:":
-        return _of_bytes(_from_uri(value), "")
+        return _from_uri(value), ""
     if _BASE64.fullmatch(value.rstrip()):
-        return _of_bytes(_from_base64(value), "")
-    return _of_path(value, root)
-
-
-def _of_bytes(data: bytes, path: str) -> Picture:
-    return Picture(hashlib.blake2b(data, digest_size=16).hexdigest(), data, path)
+        return _from_base64(value), ""
+    return _from_path(value, root)
 
 
 def _from_base64(text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise ImageRejected("damaged base64", str(error)) from None
 
 
 def _from_uri(text: str) -> bytes:
-    head = _DATA_URI.match(text)
-    if head is None:
+    head, comma, data = text.partition(",")
+    kind = head[5:].lower()
+    if not comma or not (kind == "" or kind.startswith((";", "image/"))):
         raise ImageRejected("no picture", "a data URI of something else")
-    return _from_base64(text[head.end() :]) if head[1] else unquote_to_bytes(text[head.end() :])
+    return _from_base64(data) if kind.endswith(";base64") else unquote_to_bytes(data)
 
 
-def _of_path(path: str, root: Path | None) -> Picture:
+def _from_path(path: str, root: Path | None) -> tuple[Path, str]:
     if _LINK.match(path):
         raise ImageRejected("picture is a link", "nothing is downloaded; store the picture or a path")
     if root is None:
@@ -177,12 +130,11 @@ def _of_path(path: str, root: Path | None) -> Picture:
     try:
         path.encode()  # half characters stand in no file
         file = (root / path).resolve()
-        inside = file.is_relative_to(root) and not Path(path).is_absolute()
-        there = inside and file.is_file()
+        there = file.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # a byte 0, a name too long, a circle of links
-        raise ImageRejected("no such file", f"{path[:100]!r}: {error}") from None
-    if not inside:
-        raise ImageRejected("path leaves the folder", f"{path[:150]}; pictures stay inside it (option root)")
+        raise ImageRejected("no such file", f"{path[:100]!r}: {one_line(error)}") from None
+    if not file.is_relative_to(root):
+        raise ImageRejected("path leaves the folder", f"{path[:150]}; pictures stay inside it (source.root)")
     if not there:
         raise ImageRejected("no such file", path[:200])
-    return Picture(f"file:{file.relative_to(root).as_posix()}", None, path, file)
+    return file, file.relative_to(root).as_posix()

@@ -1,4 +1,4 @@
-"""The formats of runs, each a way to know a record and to say where things stand in it.
+"""The formats of runs: how to know a record, and how to bring it into the form that all of them share.
 
 mini-swe-agent, versions 1 and 2: plain chat turns, then tool calls, answers of the Responses API and a last turn of the
 role ``exit``. ATIF, the Agent Trajectory Interchange Format: turns are ``steps``; it has no place for task and patch,
@@ -9,16 +9,25 @@ of SWE-bench/SWE-smith-trajectories and other tables of its columns. Kwai-Klear'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from data_prep.trajectories.readers.json_text import loads
-from data_prep.trajectories.readers.names import find_instance
-from data_prep.trajectories.readers.turns import as_object, issue_of, plain_turns
-from data_prep.trajectories.readers.types import UnusableError
+from data_prep.trajectories.readers.records import UnusableError, expect, loads
+from data_prep.trajectories.readers.turns import issue_of, plain_turns
 from data_prep.trajectories.run import AgentRun
 
 Record = dict[str, Any]
+# Neither part holds two underscores in a row, so that names of folders with settings in them are not taken for ids.
+_INSTANCE = re.compile(
+    r"(?:instance_)?(?P<owner>[A-Za-z0-9][A-Za-z0-9-]*)__(?P<name>(?:[A-Za-z0-9.-]|_(?!_))+?)(?:"
+    r"\.(?P<commit>[0-9a-f]{7,40})\..+"  # SWE-smith: owner__name.commit8.kind__hash
+    r"|-(?P<long>[0-9a-f]{40})(?:-v[\w.]*)?"  # SWE-bench Pro: instance_owner__name-commit40, with a version behind
+    r"|-i?\d+)"  # SWE-bench, SWE-Gym, SWE-rebench: owner__name-number; SWE-agent's own issues: -i and a number
+)
+# Trial folders of evaluation harnesses put a random word behind the task's name.
+_TRIAL = re.compile(r"__[A-Za-z0-9]{6,8}$")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DEMONSTRATION = "Here is a demonstration of how to correctly accomplish this task."
 
 
@@ -27,134 +36,123 @@ class Format(NamedTuple):
 
     Attributes:
         sniff: whether a record is of it, by a mark of its own.
-        parse: the run of a record and the names of its file (see ``RawRecord``); raises UnusableError.
+        common: the record in the common form, see :func:`make_run`; raises UnusableError.
     """
 
     sniff: Callable[[Record], bool]
-    parse: Callable[[Record, tuple[str, ...]], AgentRun]
+    common: Callable[[Record], Record]
 
 
-def make_run(
-    record: Record,
-    names: tuple[str, ...],
-    source: object,
-    messages: object,
-    *,
-    ids: Iterable[object] = (),
-    patch: object = None,
-    resolved: object = None,
-) -> AgentRun:
-    """The run in the common form; raises UnusableError.
+def make_run(record: Record, format: str, names: tuple[str, ...]) -> AgentRun:
+    """The run of a record in the common form; raises UnusableError.
 
     Args:
-        record: may say ``instance_id``, ``repo``, ``base_commit`` and ``problem_statement``.
-        messages: list of chat messages.
-        ids: what else may be the instance's id, best first.
-        patch: text or nothing.
-        resolved: counts only if it is a bool.
+        record: ``messages`` (list of chat messages) and what is known of ``patch`` (text), ``resolved`` (counts only if
+            it is a bool), ``trajectory_format``, and the task: ``instance_id``, ``repo``, ``base_commit``,
+            ``problem_statement`` or one of their other names.
+        format: name of the format.
+        names: the file's name without endings, then its folders, the nearest first; an instance id may be there.
     """
-    stated = (record.get("instance_id"), *ids)
-    instance = find_instance(stated, names, record.get("repo"), record.get("base_commit"))
-    turns = plain_turns(messages)
-    if patch is not None and not isinstance(patch, str):
-        raise UnusableError("wrong types", f"the patch is {type(patch).__name__}, not text")
+
+    def first(*keys: str) -> Any:
+        return next((record[key] for key in keys if record.get(key) is not None), None)
+
+    ids = (record.get(key) for key in ("instance_id", "task_id", "task_name", "trajectory_id", "session_id"))
+    instance = find_instance(ids, names, first("repo", "repository"), first("base_commit", "commit"))
+    turns = plain_turns(record.get("messages"))
+    patch, resolved = expect(record.get("patch") or "", str, "the patch"), record.get("resolved")
     return AgentRun(
-        **instance._asdict(),
-        issue=issue_of(turns, record.get("problem_statement")),
+        **instance,
+        issue=issue_of(turns, first("problem_statement", "issue")),
         messages=turns,
-        patch=patch or "",
+        patch=patch,
         outcome="unknown" if not isinstance(resolved, bool) else "resolved" if resolved else "unresolved",
-        source=str(source),
-        patch_origin="submitted" if patch and patch.strip() else "none",
+        source=str(record.get("trajectory_format") or format),
+        patch_origin="submitted" if patch.strip() else "none",
     )
 
 
+def find_instance(stated: Iterable[object], names: Iterable[str], repository: object, commit: object) -> dict[str, str]:
+    """``instance_id``, ``repository`` and ``commit`` of a record; raises UnusableError.
+
+    The id is the first text of ``stated``, then of the names of file and folders, in a known spelling. A stated commit
+    wins over the id's; a stated repository serves where no id is in a known spelling.
+    """
+    said = [text.strip() for text in stated if isinstance(text, str) and text.strip()]
+    base = commit if isinstance(commit, str) else ""
+    for text in (*said, *names):
+        for spelling in (text, _TRIAL.sub("", text)):
+            if found := _INSTANCE.fullmatch(spelling):
+                base = base or found["commit"] or found["long"] or ""
+                return {"instance_id": spelling, "repository": f"{found['owner']}/{found['name']}", "commit": base}
+    if not said:
+        raise UnusableError("no instance id", "neither the record nor its file says its task; add a field instance_id")
+    if isinstance(repository, str) and _REPOSITORY.fullmatch(repository):
+        return {"instance_id": said[0], "repository": repository, "commit": base}
+    raise UnusableError(
+        "no repository",
+        f"instance id {said[0][:80]!r}; spell it owner__name-number or owner__name.commit.rest, or add a field repo",
+    )
+
+
+def _with(record: Record, key: str) -> Record:
+    """What the object under ``key`` says, and over it what the record itself does."""
+    return {**expect(record.get(key) or {}, dict, key), **{k: v for k, v in record.items() if v is not None}}
+
+
 def _is_mini(record: Record) -> bool:
-    stated = record.get("trajectory_format")
+    info, stated = record.get("info"), record.get("trajectory_format")
     if isinstance(stated, str):
         return stated.startswith("mini-swe-agent")
-    info = record.get("info")
     return isinstance(info, dict) and "mini_version" in info and "messages" in record
 
 
-def _mini(record: Record, names: tuple[str, ...]) -> AgentRun:
-    info = as_object(record.get("info") or {}, "info")
-    patch = info.get("submission")
-    if isinstance(patch, str) and str(info.get("exit_status", "")).lower() != "submitted":
-        if "diff --git" not in patch and "--- " not in patch:
-            patch = ""  # a run that ended by an error keeps the error's text here
-    return make_run(
-        record, names, record.get("trajectory_format") or "mini-swe-agent", record.get("messages"),
-        ids=[info.get("instance_id")], patch=patch, resolved=record.get("resolved", info.get("resolved")),
-    )  # fmt: skip
+def _mini(record: Record) -> Record:
+    known = _with(record, "info")
+    patch = known.get("submission")
+    failed = str(known.get("exit_status", "")).lower() != "submitted"
+    if failed and isinstance(patch, str) and "diff --git" not in patch and "--- " not in patch:
+        patch = None  # a run that ended by an error keeps the error's text here
+    return {**known, "patch": patch}
 
 
 def _is_atif(record: Record) -> bool:
-    version = record.get("schema_version")
-    return isinstance(version, str) and version.upper().startswith("ATIF")
+    return str(record.get("schema_version")).upper().startswith("ATIF")
 
 
-def _atif(record: Record, names: tuple[str, ...]) -> AgentRun:
-    extra = as_object(record.get("extra") or {}, "extra")
-    known = {**extra, **{name: value for name, value in record.items() if value is not None}}
-
-    def first(*keys: str) -> object:
-        return next((known[key] for key in keys if known.get(key) is not None), None)
-
-    said = {
-        "instance_id": known.get("instance_id"),
-        "repo": first("repo", "repository"),
-        "base_commit": first("base_commit", "commit"),
-        "problem_statement": first("problem_statement", "issue"),
+def _atif(record: Record) -> Record:
+    known = _with(record, "extra")
+    steps = enumerate(expect(known.get("steps") or [], list, "steps"), 1)
+    return {
+        **known,
+        "messages": [turn for index, step in steps for turn in _atif_turns(step, f"step {index}")],
+        "patch": next(filter(None, map(known.get, ("patch", "submission", "model_patch", "final_diff"))), None),
+        "trajectory_format": known.get("schema_version"),
     }
-    messages = known.get("steps")
-    if isinstance(messages, list):
-        messages = [turn for index, step in enumerate(messages, 1) for turn in _atif_turns(step, f"step {index}")]
-    return make_run(
-        said, names, record.get("schema_version") or "atif", messages,
-        ids=[known.get(key) for key in ("task_id", "task_name", "trajectory_id", "session_id")],
-        patch=first("patch", "submission", "model_patch", "final_diff"), resolved=known.get("resolved"),
-    )  # fmt: skip
 
 
 def _atif_turns(step: object, where: str) -> list[Record]:
     """What the step says, with its tool calls, and what they returned."""
-    step = as_object(step, where)
-    calls = [
-        {"name": c.get("function_name"), "arguments": c.get("arguments")} for c in _objects(step, "tool_calls", where)
-    ]
-    said = {"role": step.get("source"), "content": step.get("message"), "tool_calls": calls}
-    turns = [{**said, "reasoning_content": step.get("reasoning_content")}]
-    seen = as_object(step.get("observation") or {}, f"{where}: observation")
-    return turns + [{"role": "tool", "content": result.get("content")} for result in _objects(seen, "results", where)]
-
-
-def _objects(record: Record, key: str, where: str) -> list[Record]:
-    value = record.get(key)
-    if value is not None and (not isinstance(value, list) or not all(isinstance(item, dict) for item in value)):
-        raise UnusableError("wrong types", f"{where}: {key} is not a list of objects")
-    return value or []
+    step = expect(step, dict, where)
+    seen = expect(step.get("observation") or {}, dict, f"{where}: observation")
+    results = expect(seen.get("results") or [], list, f"{where}: results")
+    returned = [{"role": "tool", "content": expect(result, dict, where).get("content")} for result in results]
+    return [{**step, "role": step.get("source"), "content": step.get("message")}, *returned]
 
 
 def _is_swe_agent(record: Record) -> bool:
     return "trajectory" in record and ("history" in record or "info" in record)
 
 
-def _swe_agent(record: Record, names: tuple[str, ...]) -> AgentRun:
-    info = as_object(record.get("info") or {}, "info")
+def _swe_agent(record: Record) -> Record:
+    known = _with(record, "info")
     history = record.get("history") or _from_steps(record.get("trajectory"))
-    if isinstance(history, list):
-        history = [turn for turn in history if not (isinstance(turn, dict) and _is_demonstration(turn))]
-    return make_run(
-        record, names, "swe-agent", history,
-        ids=[info.get("instance_id")], patch=info.get("submission"),
-        resolved=record.get("resolved", info.get("resolved")),
-    )  # fmt: skip
+    messages = [turn for turn in expect(history, list, "history") if not _is_demonstration(turn)]
+    return {**known, "messages": messages, "patch": known.get("submission")}
 
 
-def _is_demonstration(turn: Record) -> bool:
-    content = turn.get("content")
-    return bool(turn.get("is_demo")) or (isinstance(content, str) and content.startswith(_DEMONSTRATION))
+def _is_demonstration(turn: object) -> bool:
+    return isinstance(turn, dict) and (bool(turn.get("is_demo")) or str(turn.get("content")).startswith(_DEMONSTRATION))
 
 
 def _from_steps(steps: object) -> list[Any]:
@@ -163,7 +161,7 @@ def _from_steps(steps: object) -> list[Any]:
         raise UnusableError("no messages", "neither history nor trajectory is a list")
     turns: list[Any] = []
     for step in steps:
-        step = as_object(step, "a step")
+        step = expect(step, dict, "a step")
         asked = step.get("query")
         if not turns and isinstance(asked, list):
             turns.extend(asked)
@@ -176,24 +174,9 @@ def _is_table(record: Record) -> bool:
     return "instance_id" in record and "messages" in record
 
 
-def _is_swe_smith(record: Record) -> bool:
-    return _is_table(record) and ("patch" in record or "resolved" in record)
-
-
-def _swe_smith(record: Record, names: tuple[str, ...]) -> AgentRun:
+def _swe_smith(record: Record) -> Record:
     messages = record.get("messages")
-    if isinstance(messages, str):
-        messages = loads(messages.encode("utf-8", "replace"))
-    patch, resolved = record.get("patch"), record.get("resolved")
-    return make_run(record, names, "swe-smith", messages, patch=patch, resolved=resolved)
-
-
-def _is_klear(record: Record) -> bool:
-    return _is_table(record) and not any(key in record for key in ("info", "trajectory", "history", "steps"))
-
-
-def _klear(record: Record, names: tuple[str, ...]) -> AgentRun:
-    return make_run(record, names, "klear", record.get("messages"))
+    return {**record, "messages": loads(messages.encode("utf-8", "replace")) if isinstance(messages, str) else messages}
 
 
 # In the order in which `auto` asks them: marks of their own first, tables known by their columns last.
@@ -201,6 +184,9 @@ FORMATS: dict[str, Format] = {
     "mini-swe-agent": Format(_is_mini, _mini),
     "atif": Format(_is_atif, _atif),
     "swe-agent": Format(_is_swe_agent, _swe_agent),
-    "swe-smith": Format(_is_swe_smith, _swe_smith),
-    "klear": Format(_is_klear, _klear),
+    "swe-smith": Format(lambda record: _is_table(record) and ("patch" in record or "resolved" in record), _swe_smith),
+    "klear": Format(
+        lambda record: _is_table(record) and not {"info", "trajectory", "history", "steps"} & record.keys(),
+        lambda record: {**record, "patch": None},
+    ),
 }

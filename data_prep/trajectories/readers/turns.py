@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from data_prep.trajectories.readers.json_text import without_surrogates
-from data_prep.trajectories.readers.types import UnusableError
+from data_prep.trajectories.readers.records import UnusableError, expect, loads
 from data_prep.trajectories.run import Message
 
 _ROLES = {
@@ -39,49 +38,41 @@ def plain_turns(messages: object) -> tuple[Message, ...]:
     """The turns of a list of chat messages; raises UnusableError where it is no such list or no agent speaks in it."""
     if messages is None or messages == []:
         raise UnusableError("no messages", "the list of messages is missing or empty")
-    turns = tuple(_turn(message, f"message {index}") for index, message in enumerate(_list(messages, "messages")))
+    turns = tuple(
+        _turn(message, f"message {index}") for index, message in enumerate(expect(messages, list, "messages"))
+    )
     if not any(turn.role == "assistant" and turn.content.strip() for turn in turns):
         raise UnusableError("no messages", f"none of the {len(turns)} turns is an agent's")
     return turns
 
 
-def as_object(value: object, where: str) -> dict[str, Any]:
-    """The value as a JSON object; raises UnusableError."""
-    if not isinstance(value, dict):
-        raise UnusableError("wrong types", f"{where} is {type(value).__name__}, not an object")
-    return value
-
-
-def _list(value: object, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise UnusableError("wrong types", f"{where} is {type(value).__name__}, not a list")
-    return value
-
-
 def _turn(message: object, where: str) -> Message:
-    message = as_object(message, where)
-    if message.get("object") == "response":  # one answer of OpenAI's Responses API, as mini-swe-agent stores it
-        return Message(role="assistant", content=_response_text(message.get("output"), where))
-    if message.get("type") == "function_call_output":
-        return Message(role="user", content=_text_of(message.get("output"), where))
-    role = message.get("role")
-    plain = _ROLES.get(role) if isinstance(role, str) else None
-    if plain is None:
-        raise UnusableError("wrong types", f"{where}: role is {str(role)[:40]!r}")
+    message = expect(message, dict, where)
+    if message.get("object") == "response":
+        message = _from_response(message.get("output"), where)
+    elif message.get("type") == "function_call_output":
+        message = {"role": "tool", "content": message.get("output")}
+    role = _ROLES.get(str(message.get("role")))
+    if role is None:
+        raise UnusableError("wrong types", f"{where}: role is {str(message.get('role'))[:40]!r}")
     content = _text_of(message.get("content"), where)
-    if plain == "assistant":
-        if not content.strip():
-            thought = message.get("reasoning_content") or message.get("thought")
-            content = thought if isinstance(thought, str) else content
-        if calls := message.get("tool_calls"):
+    if role == "assistant":
+        thought = message.get("reasoning_content") or message.get("thought")
+        if not content.strip() and isinstance(thought, str):
+            content = thought
+        if calls := expect(message.get("tool_calls") or [], list, f"{where}: tool_calls"):
             parts = [content] if content.strip() else []
-            for call in _list(calls, f"{where}: tool_calls"):
-                call = as_object(call, f"{where}: a tool call")
-                inner = call.get("function")
-                inner = inner if isinstance(inner, dict) else call
-                parts.append(_call_text(inner.get("name"), inner.get("arguments")))
-            content = "\n\n".join(parts)
-    return Message(role=plain, content=content)
+            content = "\n\n".join([*parts, *(_call_text(call, where) for call in calls)])
+    return Message(role=role, content=content)
+
+
+def _from_response(output: object, where: str) -> dict[str, Any]:
+    """One answer of OpenAI's Responses API, as mini-swe-agent stores it, as a chat message."""
+    items = [expect(item, dict, f"{where}: an output item") for item in expect(output, list, f"{where}: output")]
+    said = [item for item in items if item.get("type") in ("message", "reasoning")]
+    texts = [_text_of(item.get("content") or item.get("summary"), where) for item in said]
+    calls = [item for item in items if item.get("type") == "function_call"]
+    return {"role": "assistant", "content": "\n\n".join(filter(str.strip, texts)), "tool_calls": calls}
 
 
 def _text_of(content: object, where: str) -> str:
@@ -89,48 +80,36 @@ def _text_of(content: object, where: str) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     texts = []
-    for part in _list(content, f"{where}: content"):
-        if isinstance(part, str):
-            texts.append(part)
-        elif isinstance(part, dict) and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        elif isinstance(part, dict) and isinstance(part.get("type"), str):
-            texts.append(f"[{part['type'][:20]}]")
-        else:
-            raise UnusableError("wrong types", f"{where}: a part of its content is {type(part).__name__}")
+    for part in expect(content, list, f"{where}: content"):
+        if not isinstance(part, str):
+            part = expect(part, dict, f"{where}: a part of its content")
+            text = part.get("text")
+            part = text if isinstance(text, str) else f"[{expect(part.get('type'), str, f'{where}: a type')[:20]}]"
+        texts.append(part)
     return "\n".join(texts)
 
 
-def _call_text(name: object, arguments: object) -> str:
+def _call_text(call: object, where: str) -> str:
+    call = expect(call, dict, f"{where}: a tool call")
+    call = call["function"] if isinstance(call.get("function"), dict) else call
+    name, arguments = call.get("name") or call.get("function_name"), call.get("arguments")
     if isinstance(arguments, str):
         try:
-            arguments = without_surrogates(json.loads(arguments, strict=False))
-        except (ValueError, RecursionError):
+            arguments = loads(arguments.encode())
+        except UnusableError:
             return f"<function={name}>\n{arguments}\n</function>"  # no JSON, as models write
     if not isinstance(arguments, dict):
         arguments = {} if arguments is None else {"value": arguments}
-    if isinstance(name, str) and name.lower() in _SHELL_TOOLS:
+    if str(name).lower() in _SHELL_TOOLS:
         for key in _COMMAND_NAMES:
             if isinstance(arguments.get(key), str):
                 return f"```bash\n{arguments[key]}\n```"
     lines = [f"<function={name}>"]
     for key, value in arguments.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        lines.append(
-            f"<parameter={key}>\n{text}\n</parameter>" if key in _MULTILINE else f"<parameter={key}>{text}</parameter>"
-        )
+        text = f"\n{text}\n" if key in _MULTILINE else text
+        lines.append(f"<parameter={key}>{text}</parameter>")
     return "\n".join([*lines, "</function>"])
-
-
-def _response_text(output: object, where: str) -> str:
-    parts: list[str] = []
-    for item in _list(output, f"{where}: output"):
-        item = as_object(item, f"{where}: an output item")
-        if item.get("type") == "function_call":
-            parts.append(_call_text(item.get("name"), item.get("arguments")))
-        elif item.get("type") in ("message", "reasoning"):
-            parts.append(_text_of(item.get("content") or item.get("summary"), where))
-    return "\n\n".join(part for part in parts if part.strip())
 
 
 def issue_of(turns: tuple[Message, ...], stated: object = None) -> str:

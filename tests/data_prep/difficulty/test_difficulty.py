@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -14,10 +15,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
-from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import PairFile, write_pairs
-from data_prep.difficulty.attempts import attempts_of
+from contextrl_verl.pairs.prompting import PromptConfig
+from data_prep.probe.questions import Questions
 from data_prep.verify.write import UNJUDGED
 
 
@@ -145,7 +146,7 @@ def test_a_dry_run_and_mistakes(run, server, tmp_path):
     assert "Give either --solver or --local" in neither.output
 
 
-def test_images_travel_as_shown(server):
+def test_images_travel_as_shown():
     def png(colour):
         buffer = io.BytesIO()
         Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
@@ -154,13 +155,12 @@ def test_images_travel_as_shown(server):
     pair = ContrastivePair(
         pair_id="p", domain="image", query="colour?", answer="red", supporting=png("red"), confounders=[png("blue")]
     )
-    shown = list(attempts_of([pair], 4))
-    for attempt in shown:
-        colours = [p["image"].getpixel((0, 0)) for p in attempt.messages[0]["content"] if p["type"] == "image"]
-        assert colours["AB".index(attempt.right)] == (255, 0, 0)
-    assert Counter(attempt.right for attempt in shown) == {"A": 2, "B": 2}
-    with pytest.raises(ConfigError, match="multiple of 2"):
-        list(attempts_of([pair], 3))
+    shown = list(Questions(PromptConfig()).of(pair, 0))
+    assert {question.right for question in shown} == {0, 1}
+    for question in shown:
+        urls = [part["image_url"]["url"] for part in question.sent()[0]["content"] if part["type"] == "image_url"]
+        images = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
+        assert [image.getpixel((0, 0)) == (255, 0, 0) for image in images].index(True) == question.right
 
 
 # tests/probe/test_probe_vllm.py asks the same model.
@@ -177,10 +177,10 @@ def test_a_model_in_vllm_is_tried_and_its_replies_are_kept(tmp_path):
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
-    assert summary["solver"] == {"generated": 32, "cached": 0}
+    assert summary["solver"] == {"backend": "vllm", "replies_written": 32, "questions_known_before": 0}
     assert summary["replies"] == 32
     first = (tmp_path / "kept.parquet").read_bytes()
     assert CliRunner().invoke(app, command).exit_code == 0
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
-    assert summary["solver"] == {"generated": 0, "cached": 32}
+    assert summary["solver"] == {"backend": "vllm", "replies_written": 0, "questions_known_before": 8}
     assert (tmp_path / "kept.parquet").read_bytes() == first

@@ -5,8 +5,9 @@ import difflib
 
 import pytest
 
-from data_prep.forge.library import ForgeError, find_library
+from data_prep.forge.forge import find_library
 from data_prep.forge.mutate import apply, functions
+from data_prep.forge.sandbox import ForgeError
 
 SAMPLE = '''\
 """Módule."""
@@ -99,8 +100,7 @@ def test_several_at_once_are_all_there(found):
 def test_every_mutation_of_a_library_compiles_or_is_told_apart():
     library = find_library("mdurl")
     good = bad = 0
-    for path in library.modules:
-        text = (library.root / path).read_bytes().decode()
+    for path, text in library.texts().items():
         for _, mutations in functions(path, text):
             for mutation in mutations:
                 try:

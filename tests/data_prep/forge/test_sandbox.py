@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.forge.mutate import functions
-from data_prep.forge.probe import Call, Outcome, Probe, observe
-from data_prep.forge.sandbox import Limits, Sandbox
+from data_prep.forge.mutate import apply, functions
+from data_prep.forge.sandbox import Call, Outcome, Sandbox
 
 
 @pytest.fixture
 def sandbox(tmp_path):
-    return Sandbox(tmp_path / "scratch", Limits(seconds=3, memory=400 << 20, file_bytes=1 << 20))
+    return Sandbox(tmp_path / "scratch", seconds=3, memory=400 << 20, file_bytes=1 << 20)
 
 
 def python(sandbox, code):
@@ -115,8 +114,8 @@ def test_an_edit_within_the_second_is_seen(sandbox):
     """Byte code is checked by content: size and time of change may be the same."""
     module = sandbox.work / "thing.py"
     module.write_text("def f():\n    return 1 < 2\n")
+    sandbox.write({"thing.py": module.read_text()})
     stamp = module.stat()
-    sandbox.compile(["thing.py"])
     module.write_text("def f():\n    return 1 > 2\n")
     os.utime(module, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert python(sandbox, "import thing; print(thing.f())").output == "False\n"
@@ -156,57 +155,60 @@ class Box:
 
 @pytest.fixture
 def library(sandbox):
-    (sandbox.work / "thing.py").write_text(MODULE)
-    return {function.qualname: (function, mutations) for function, mutations in functions("thing.py", MODULE)}
+    sandbox.write({"thing.py": MODULE})
+    return {function.qualname: mutations for function, mutations in functions("thing.py", MODULE)}
 
 
 def call(text, *imports):
     return Call(imports or ("import thing",), text)
 
 
-def test_observed_calls_are_ended_one_by_one(sandbox, library):
-    calls = [call("thing.spin(0)"), call("thing.spin(1)"), call("thing.fill(1 << 40)"), call("thing.label('a')")]
-    outcomes = observe(sandbox, calls)
-    assert outcomes[0] == Outcome("value", "'done'")
-    assert outcomes[1] == Outcome("bad", "timeout")
-    assert outcomes[2].text.startswith("MemoryError")
-    assert outcomes[3] == Outcome("value", "'a.'")
+def observed(sandbox, *calls, changed=None):
+    (found,) = sandbox.observe("thing", [(changed or {}, [call(text) for text in calls])])
+    return found
 
 
-def test_calls_that_hang_often_are_not_all_waited_for(sandbox, library):
-    outcomes = observe(sandbox, [call("thing.spin(1)")] * 200 + [call("thing.spin(0)")])
-    assert {outcome.text for outcome in outcomes} == {"timeout"}
-    assert len(outcomes) == 201
+def test_calls_are_ended_one_by_one(sandbox, library):
+    found = observed(sandbox, "thing.spin(0)", "thing.spin(1)", "thing.fill(1 << 40)", "thing.label('a')")
+    assert found[0] == Outcome("value", "'done'")
+    assert found[1] == Outcome("bad", "timeout")
+    assert found[2].text.startswith("MemoryError")
+    assert found[3] == Outcome("value", "'a.'")
+    # Calls that hang often are not all waited for.
+    found = observed(sandbox, *["thing.spin(1)"] * 200, "thing.spin(0)")
+    assert found == [Outcome("bad", "timeout")] * 201
 
 
-def test_a_probe_gives_what_the_mutated_file_gives(sandbox, library):
-    calls = [
-        call("thing.label('a')"),
-        call("thing.label('abcd')"),
-        call("thing.Box().area"),
-        call("thing.Box().grown()"),
-    ]
-    checked = 0
-    for name in ("label", "Box.area", "Box.grown"):
-        function, mutations = library[name]
-        with Probe(sandbox, function, MODULE) as probe:
-            plain = probe.observe(calls, [])
-            for mutation in mutations:
-                swapped = probe.observe(calls, [mutation])
-                text = MODULE[: mutation.start] + mutation.new + MODULE[mutation.start + len(mutation.old) :]
-                (sandbox.work / "thing.py").write_text(text)
-                assert swapped == observe(sandbox, calls)
-                (sandbox.work / "thing.py").write_text(MODULE)
-                checked += 1
-            assert probe.observe(calls, []) == plain == observe(sandbox, calls)
-    assert checked >= 12
+def test_a_changed_text_gives_what_the_changed_file_gives(sandbox, library):
+    calls = "thing.label('a')", "thing.label('abcd')", "thing.Box().area", "thing.Box().grown()"
+    plain = observed(sandbox, *calls)
+    texts = [apply(MODULE, [mutation]) for name in ("label", "Box.area", "Box.grown") for mutation in library[name]]
+    assert len(texts) >= 12
+    asked = [({"thing.py": text}, [call(item) for item in calls]) for text in texts]
+    swapped = sandbox.observe("thing", [*asked, ({}, asked[0][1])])
+    # Nothing of one question is seen by the next.
+    assert swapped.pop() == plain == observed(sandbox, *calls)
+    assert any(found != plain for found in swapped)
+    for text, found in zip(texts, swapped, strict=True):
+        sandbox.write({"thing.py": text})
+        assert observed(sandbox, *calls) == found
 
 
-def test_a_probe_survives_what_it_asks(sandbox, library):
-    function, _ = library["fill"]
-    with Probe(sandbox, function, MODULE) as probe:
-        assert probe.observe([call("__import__('os')._exit(3)")], []) is None
-        assert probe.observe([call("thing.label('abc')")], []) == [Outcome("value", "'abc.'")]
-        invented = probe.invent("1", 200, 20)
-    assert invented
-    assert all(outcome.usable and item.text.startswith("fill(") for item, outcome in invented)
+def test_a_question_that_ends_its_process_has_no_answer(sandbox, library):
+    asked = ["__import__('os')._exit(3)", "thing.label('abc')", "__import__('time').sleep(60)"]
+    found = sandbox.observe("thing", [*(({}, [call(text)]) for text in asked), ({"thing.py": "def ("}, [])])
+    assert found == [None, [Outcome("value", "'abc.'")], [Outcome("bad", "timeout")], None]
+    # A module of that name that is not of this folder.
+    assert sandbox.observe("json", [({}, [call("1")])]) == [None]
+
+
+def test_invented_calls_say_something(sandbox, library):
+    invented = sandbox.invent("thing", "label", ("abc", 4), "1")
+    (found,) = sandbox.observe("thing", [({}, invented)])
+    assert len(found) > 10
+    assert all(outcome.usable for outcome in found)
+    assert all(item.text.startswith("label(") and item.imports == ("from thing import label",) for item in invented)
+    assert sandbox.invent("thing", "spin", (), "1") == sandbox.invent("thing", "nowhere", (), "1") == []
+    methods = sandbox.invent("thing", "Box.grown", (), "1")
+    assert len(methods) > 3
+    assert all(item.text.startswith("Box().grown(") for item in methods)

@@ -7,7 +7,7 @@ from pathlib import Path
 from made_pictures import noisy
 
 from data_prep.common.pipeline import Done, run_parts
-from data_prep.images.embed import embed_part, plan_embed
+from data_prep.images.embed.parts import embed_part, plan_embed
 from data_prep.images.store import ImageStore
 
 COUNT = 36

@@ -13,12 +13,8 @@ from PIL import Image
 
 
 def picture_of(body: dict[str, Any]) -> Image.Image:
-    """The picture in a request of any of the three forms."""
-    if "messages" in body:
-        uri = body["messages"][0]["content"][0]["image_url"]["url"]
-    else:
-        (uri,) = body["input"]
-        uri = uri["image"] if isinstance(uri, dict) else uri
+    """The picture in a request."""
+    uri = body["messages"][0]["content"][0]["image_url"]["url"]
     head, _, data = uri.partition(",")
     assert head == "data:image/png;base64"
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")

@@ -11,13 +11,13 @@ from made_pictures import encoded, noisy
 from data_prep.common.funnel import Funnel
 from data_prep.common.pipeline import Done, run_parts, total
 from data_prep.images.item import VqaItem, read_items
-from data_prep.images.sources import plan_source, scan_images
+from data_prep.images.sources import SourceOptions, plan_source, scan_images
 from data_prep.images.store import ImageStore
 
 
 def scan(source: Path | str, folder: Path, workers: int = 1, **options: Any) -> list[Done]:
     """The parts of the source, done in ``folder``."""
-    payloads = plan_source(str(source), {"store": str(folder / "store"), **options})
+    payloads = [{**part, "store": str(folder / "store")} for part in plan_source(str(source), SourceOptions(**options))]
     how = {"title": "t", "suffix": ".jsonl", "workers": workers, "progress": False}
     return run_parts(folder / "scan", payloads, scan_images, **how)
 

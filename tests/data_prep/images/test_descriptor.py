@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from data_prep.images.embed import make_embedder
-from data_prep.images.embed.vectors import LOOK_BYTES, hash_distance, look, look_distance, perceptual_hash
+from data_prep.images.embed.parts import Embeddings, look, make_embedder, perceptual_hash, unit_rows
 from data_prep.images.retrieve import RetrieveSettings
 
 
@@ -34,27 +33,21 @@ def encoded_again(image: Image.Image, form: str, **how) -> Image.Image:
 
 
 def cosine(one: Image.Image, other: Image.Image) -> float:
-    a, b = make_embedder("descriptor").embed([one, other]).astype(np.float64)
+    a, b = unit_rows(make_embedder("descriptor"), [one, other]).astype(np.float64)
     return float(a @ b)
 
 
-def test_rows_are_unit_float32_and_do_not_depend_on_the_batch():
+def test_rows_do_not_depend_on_the_batch_and_any_picture_has_one():
     embedder = make_embedder("descriptor")
-    pictures = [landscape(seed) for seed in range(5)] + [
-        Image.new("RGB", (3, 900), colour) for colour in ("white", "red")
-    ]
-    pictures += [Image.new("RGB", (1, 1)), Image.new("RGB", (500, 500), (128, 128, 128))]
-    together = embedder.embed(pictures)
-    assert together.dtype == np.float32
-    assert together.shape == (9, embedder.dimension)
+    pictures = [landscape(0), Image.new("RGB", (3, 900), "white"), Image.new("RGB", (1, 1)), Image.new("RGB", (500, 9))]
+    together = unit_rows(embedder, pictures)
+    assert (together.dtype, together.shape) == (np.float32, (4, 328))
     np.testing.assert_allclose(np.linalg.norm(together.astype(np.float64), axis=1), 1, atol=1e-6)
-    alone = np.concatenate([embedder.embed([picture]) for picture in pictures])
-    np.testing.assert_array_equal(together, alone)
-    assert embedder.embed([]).shape == (0, embedder.dimension)
+    np.testing.assert_array_equal(together, np.concatenate([unit_rows(embedder, [picture]) for picture in pictures]))
 
 
 def test_vectors_are_the_same_on_every_machine():
-    vector = make_embedder("descriptor").embed([shape("ellipse", "#a52a2a")])[0].astype(np.float64)
+    vector = unit_rows(make_embedder("descriptor"), [shape("ellipse", "#a52a2a")])[0].astype(np.float64)
     assert np.round(vector @ np.cos(np.arange(len(vector))), 5) == pytest.approx(PINNED, abs=2e-5)
 
 
@@ -78,11 +71,17 @@ def test_a_shape_as_bright_as_its_ground_is_seen():
     assert cosine(grey, red) < 0.7
 
 
+def apart(*pictures: Image.Image) -> tuple[int, int]:
+    """Bits and levels between two pictures."""
+    hashes = np.array([perceptual_hash(image) for image in pictures], np.uint64)
+    found = Embeddings("e", ["a", "b"], np.zeros((2, 1)), hashes, np.stack([look(image) for image in pictures]))
+    bits, levels = found.apart(np.array([0]), np.array([1]))
+    return int(bits[0]), int(levels[0])
+
+
 def same(one: Image.Image, other: Image.Image) -> bool:
-    rule = RetrieveSettings()
-    hashes = [np.array([perceptual_hash(image)], np.uint64) for image in (one, other)]
-    looks = [look(image)[None] for image in (one, other)]
-    return bool(hash_distance(*hashes)[0] <= rule.same_hash and look_distance(*looks)[0] <= rule.same_look)
+    bits, levels = apart(one, other)
+    return bits <= RetrieveSettings.same_hash and levels <= RetrieveSettings.same_look
 
 
 @pytest.mark.parametrize("how", [("JPEG", 90), ("JPEG", 60), ("WEBP", 70), ("PNG", None)])
@@ -101,13 +100,13 @@ def test_flat_drawings_that_differ_in_a_colour_or_a_shape_are_other_pictures():
     assert not same(circle, shape("ellipse", "#a52a2a", (20, 20, 46, 46)))
     assert same(circle, circle.copy())
     # The hash by itself would call two of them the same picture.
-    assert abs(int(perceptual_hash(circle) ^ perceptual_hash(shape("ellipse", "#808080"))).bit_count()) <= 4
+    assert apart(circle, shape("ellipse", "#808080"))[0] <= 4
 
 
 def test_distances_are_counted_in_bits_and_levels():
-    bits = hash_distance(np.array([0, 2**64 - 1, 5], np.uint64), np.array([0, 0, 4], np.uint64))
-    assert bits.tolist() == [0, 64, 1]
-    one, other = np.zeros((2, LOOK_BYTES), np.uint8), np.zeros((2, LOOK_BYTES), np.uint8)
-    one[0, 5], other[1, 7] = 200, 255
-    assert look_distance(one, other).tolist() == [200, 255]
-    assert look_distance(one[:0], other[:0]).tolist() == []
+    looks = np.zeros((3, 768), np.uint8)
+    looks[0, 5], looks[1, 7] = 200, 255
+    found = Embeddings("e", ["a", "b", "c"], np.zeros((3, 1)), np.array([0, 2**64 - 1, 1], np.uint64), looks)
+    bits, levels = found.apart(np.array([0, 0, 1]), np.array([1, 2, 2]))
+    assert (bits.tolist(), levels.tolist()) == ([64, 1, 63], [255, 200, 255])
+    assert [part.tolist() for part in found.apart(*np.zeros((2, 0), np.int64))] == [[], []]

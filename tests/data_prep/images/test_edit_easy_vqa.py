@@ -9,7 +9,6 @@ import pytest
 from easy_pictures import drawn
 from measure_shape import right_answer, shapes_in
 
-from contextrl_verl.errors import ConfigError
 from data_prep.images.edit.check import check_edit
 from data_prep.images.edit.plan import NotEdited
 from data_prep.images.edit.procedural import ProceduralEditor
@@ -22,19 +21,19 @@ from data_prep.images.item import VqaItem
 def edits():
     rules, editor = EasyVqaRules(), ProceduralEditor()
     found = []
-    for item, image in drawn(330):
+    for item, image in drawn(260):
         plan = rules.propose_now(item, image, 1)
         found.append((item, image, plan, editor.edit_now(image, plan)))
     return found
 
 
 def test_the_second_measurement_agrees_with_the_source():
-    for item, image in drawn(200, seed=5):
+    for item, image in drawn(100, seed=5):
         assert right_answer(item.question, shapes_in(image)) == item.answer, item
 
 
 def test_every_new_answer_is_right_and_every_old_one_wrong(edits):
-    assert len(edits) >= 300
+    assert len(edits) == 260
     for item, image, plan, edited in edits:
         shapes = shapes_in(edited)
         assert len(shapes) == 1, item
@@ -51,9 +50,9 @@ def test_all_kinds_of_questions_are_among_them(edits):
         kinds[plan.operation] += 1
     assert min(kinds[first, negated, answer] for first in ("is", "does") for negated in (True, False)
                for answer in ("yes", "no")) >= 1  # fmt: skip
-    assert kinds["what", False, "other"] >= 60
+    assert kinds["what", False, "other"] >= 45
     assert set(kinds) >= {"recolour", "replace"}
-    assert min(kinds["recolour"], kinds["replace"]) >= 60
+    assert min(kinds["recolour"], kinds["replace"]) >= 45
 
 
 def test_every_edit_passes_the_check_and_stays_in_its_region(edits):
@@ -76,24 +75,6 @@ def test_no_trace_of_the_old_colour_is_left(edits):
         share = ((pixels - ground) @ towards) / (towards @ towards)
         beside = np.abs(pixels - ground - share[:, None] * towards).max()
         assert beside <= 2.0, item
-
-
-@pytest.mark.parametrize("operation", ["erase", "add"])
-def test_erasing_and_adding_change_yes_and_no(operation):
-    rules, editor, count = EasyVqaRules((operation,)), ProceduralEditor(), Counter()
-    for item, image in drawn(100, seed=2):
-        try:
-            plan = rules.propose_now(item, image, 3)
-        except NotEdited as error:
-            count[error.reason] += 1
-            continue
-        edited = editor.edit_now(image, plan)
-        shapes = shapes_in(edited)
-        assert len(shapes) == (0 if operation == "erase" else 2)
-        assert right_answer(item.question, shapes) == plan.new_answer != item.answer
-        assert check_edit(image, edited, plan.region).reason is None
-        count[item.answer] += 1
-    assert min(count["yes"], count["no"], count["no edit changes the answer"]) >= 4
 
 
 def test_the_draw_depends_on_the_seed_and_nothing_else():
@@ -123,11 +104,6 @@ def test_a_photo_is_no_flat_picture():
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     with pytest.raises(NotEdited, match="not a flat picture"):
         EasyVqaRules().propose_now(VqaItem("1", "1", "is there a circle?", "no", "x", "x"), noise, 1)
-
-
-def test_an_operation_that_rules_do_not_know():
-    with pytest.raises(ConfigError, match=r"'move'.*Fix:"):
-        EasyVqaRules(("move",))
 
 
 def test_an_edited_picture_cannot_be_told_by_forensic_numbers(edits):

@@ -13,8 +13,15 @@ from made_pictures import noisy
 
 from contextrl_verl.errors import ConfigError
 from data_prep.common.pipeline import PipelineError, run_parts, total
-from data_prep.images.embed import embed_part, load_embeddings, make_embedder, plan_embed
-from data_prep.images.embed.vectors import look, perceptual_hash
+from data_prep.images.embed.parts import (
+    embed_part,
+    load_embeddings,
+    look,
+    make_embedder,
+    perceptual_hash,
+    plan_embed,
+    unit_rows,
+)
 from data_prep.images.store import ImageStore
 
 
@@ -45,10 +52,9 @@ def test_each_picture_has_its_row_in_the_order_of_names(store, tmp_path):
     assert found.images == sorted(names)
     assert found.embedder == make_embedder("descriptor").name
     pictures = [ImageStore(store).open(name) for name in found.images]
-    np.testing.assert_array_equal(found.vectors, make_embedder("descriptor").embed(pictures))
+    np.testing.assert_array_equal(found.vectors, unit_rows(make_embedder("descriptor"), pictures))
     assert found.hashes.tolist() == [perceptual_hash(picture) for picture in pictures]
     np.testing.assert_array_equal(found.looks, np.stack([look(picture) for picture in pictures]))
-    assert found.rows()[found.images[7]] == 7
 
 
 # tests/data_prep/test_pipeline.py runs parts on Ray, and kills them.
@@ -91,21 +97,6 @@ def test_a_picture_that_is_not_in_the_store_stops_the_part(tmp_path):
     (payload,) = plan_embed(["0" * 32], tmp_path)
     with pytest.raises(ConfigError, match=r"cannot be read .*Fix:"):
         embed_part(payload, tmp_path / "out")
-
-
-def test_vectors_of_two_embedders_are_not_mixed_and_none_are_fine(store, tmp_path):
-    names = [path.stem for path in store.rglob("*.png")][:2]
-    parts = plan_embed(names, store, per_part=1)
-    paths = [tmp_path / "a", tmp_path / "b"]
-    embed_part(parts[0], paths[0])
-    monkey = make_embedder("descriptor")
-    monkey.name = "descriptor-3"
-    embed_part(parts[1], paths[1])
-    del monkey.name
-    with pytest.raises(ConfigError, match=r"several kinds: .*descriptor-2.*descriptor-3.*Fix:"):
-        load_embeddings(paths)
-    empty = load_embeddings([])
-    assert (empty.images, empty.vectors.shape[0]) == ([], 0)
 
 
 def test_with_gpus_the_local_engine_keeps_one_process_for_all_parts(store, whole, tmp_path):

@@ -8,7 +8,7 @@ from made_pictures import encoded, noise, noisy
 from scanned import read
 
 from contextrl_verl.errors import ConfigError
-from data_prep.images.sources import describe_source, plan_source
+from data_prep.images.sources import SourceOptions, plan_source
 
 datasets = pytest.importorskip("datasets")
 
@@ -61,7 +61,6 @@ def test_saved_on_disk(tmp_path, prefix):
     items, dropped, store = read(source, tmp_path / "b", limit=10, part_rows=7)
     assert dropped["left out by the limit"] == 20
     check(items, store)
-    assert describe_source(source, {}) == describe_source(source, {"store": "x"})
 
 
 def test_lists_of_one_picture(tmp_path):
@@ -74,10 +73,9 @@ def test_lists_of_one_picture(tmp_path):
 def test_splits(tmp_path):
     both = datasets.DatasetDict({"test": made(3), "dev": made(4)})
     both.save_to_disk(tmp_path / "saved")
-    with pytest.raises(ConfigError, match=r"which split\? There are \['dev', 'test'\]. Fix:"):
-        plan_source(str(tmp_path / "saved"), {})
-    with pytest.raises(ConfigError, match="no split 'train'"):
-        plan_source(str(tmp_path / "saved"), {"split": "train"})
+    for options in (SourceOptions(), SourceOptions(split="train")):
+        with pytest.raises(ConfigError, match=r"no split 'train'. Fix: one of \['dev', 'test'\]"):
+            plan_source(str(tmp_path / "saved"), options)
     assert len(read(tmp_path / "saved", tmp_path, split="dev")[0]) == 4
 
 
@@ -89,7 +87,7 @@ def test_streamed_file_by_file(tmp_path):
         part = whole.shard(3, shard, contiguous=True)
         part.to_parquet(folder / "data" / f"train-{shard:05d}-of-00003.parquet")
     source = f"hf:{folder}"
-    assert len(plan_source(source, {})) == 3
+    assert len(plan_source(source, SourceOptions())) == 3
     items, dropped, store = read(source, tmp_path / "a")
     assert dropped == {"damaged picture": 1}
     assert [item.question for item in items] == [f"q{n}?" for n in range(30) if n != 5]
@@ -129,13 +127,15 @@ def test_what_the_user_can_mend(tmp_path, monkeypatch):
     two = made(3).add_column("other", [{"bytes": encoded(noisy(1)), "path": None}] * 3)
     two = two.cast_column("other", datasets.Image())
     two.save_to_disk(tmp_path / "two")
-    with pytest.raises(ConfigError, match=r"several columns hold pictures: \['other', 'view'\]. Fix: .*image=COL"):
-        plan_source(str(tmp_path / "two"), {})
+    with pytest.raises(
+        ConfigError, match=r"no column of its own for the image; columns are .*'other', .*'view'\]. Fix: .*image=COL"
+    ):
+        plan_source(str(tmp_path / "two"), SourceOptions())
     assert len(read(tmp_path / "two", tmp_path, columns={"image": "other"})[0]) == 3
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"hf:.*nowhere: cannot be loaded .*Fix:"):
-        plan_source(f"hf:{tmp_path}/nowhere", {})
+        plan_source(f"hf:{tmp_path}/nowhere", SourceOptions())
     (tmp_path / "script").mkdir()
     (tmp_path / "script" / "script.py").write_text("raise SystemExit('executed')\n")
     with pytest.raises(ConfigError, match=r"cannot be loaded .*Fix:"):
-        plan_source(f"hf:{tmp_path}/script", {})
+        plan_source(f"hf:{tmp_path}/script", SourceOptions())

@@ -139,10 +139,6 @@ def test_exif_turns_the_picture(form, orientation):
     assert np.abs(found - expected).max() <= (12 if form == "JPEG" else 0)
 
 
-def test_metadata_that_cannot_be_read_is_said():
-    assert reason(encoded(noisy(1), "WEBP", exif=b"Exif\0\0what is this")) == "damaged metadata"
-
-
 def test_several_frames():
     more = {"save_all": True, "append_images": [noisy(2)]}
     for form in ("GIF", "PNG", "WEBP", "TIFF"):
@@ -156,9 +152,8 @@ def test_what_is_not_taken():
     for form in ("PPM", "ICO", "TGA", "PCX", "JPEG2000"):
         assert reason(encoded(picture, form)) == "unknown format"
     assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n") == "unknown format"
-    assert reason(b"") == "empty picture"
-    assert reason(None) == "no bytes"
-    assert reason("text") == "no bytes"
+    assert reason(b"") == "unknown format"
+    assert reason(encoded(picture, "WEBP", exif=b"Exif\0\0what is this")) == "damaged picture"
     assert reason(encoded(picture), max_bytes=20) == "too many bytes"
     assert reason(encoded(picture), max_pixels=16 * 12 - 1) == "too many pixels"
     assert reason(encoded(noisy(1, 7, 30))) == "too small"
@@ -188,8 +183,6 @@ def test_the_switches_of_pil_are_nobodys_business(monkeypatch):
     assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == (True, 10)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_thousand_broken_pictures():
     found: Counter[str] = Counter()
     for data in broken_ones(1000):
@@ -204,8 +197,6 @@ def test_a_thousand_broken_pictures():
 
 @settings(max_examples=150)
 @given(st.binary(max_size=300), st.sampled_from(good_ones()), st.integers(0, 40))
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_any_bytes_are_a_picture_or_a_reason(tail, start, kept):
     error = trouble(start[:kept] + tail)
     assert error is None or error.reason

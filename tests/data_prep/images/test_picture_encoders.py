@@ -1,15 +1,16 @@
-"""Encoders of transformers and sentence-transformers: tiny random models, made here and saved as users have them."""
+"""Models that sentence-transformers loads: tiny random ones, made here and saved as users have them."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from made_pictures import noisy
-from PIL import Image
 
 from contextrl_verl.errors import ConfigError
-from data_prep.images.embed import Embedder, make_embedder, settled, unit_rows
+from data_prep.images.embed.parts import make_embedder, plan_embed, unit_rows
 
 TEXT = dict(
     vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
@@ -19,17 +20,6 @@ VISION = dict(
     hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8
 )
 PICTURES = [noisy(seed, 40 + seed, 30) for seed in range(5)]
-
-
-@pytest.fixture(scope="module")
-def siglip(tmp_path_factory):
-    from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
-
-    folder = tmp_path_factory.mktemp("siglip")
-    torch.manual_seed(0)
-    SiglipModel(SiglipConfig(text_config=TEXT, vision_config=VISION)).save_pretrained(folder)
-    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -50,75 +40,26 @@ def clip(tmp_path_factory):
     return folder
 
 
-def by_hand(model, processor, pictures):
-    """Features of each picture alone, straight from the library."""
-    rows = []
-    with torch.inference_mode():
-        for picture in pictures:
-            found = model.get_image_features(**processor(images=[picture], return_tensors="pt"))
-            rows.append(getattr(found, "pooler_output", found)[0].double().numpy())
-    return unit_rows(np.stack(rows), "by hand")
-
-
-@pytest.mark.parametrize("family", ["siglip", "clip"])
-def test_a_vision_encoder_gives_the_library_s_features(family, request):
-    import transformers
-
-    folder = request.getfixturevalue(family)
-    embedder = make_embedder(f"hf:{folder}")
-    assert isinstance(embedder, Embedder)
-    assert embedder.dimension is None
-    rows = embedder.embed(PICTURES)
-    model = {"siglip": transformers.SiglipModel, "clip": transformers.CLIPModel}[family].from_pretrained(folder).eval()
-    kind = {"siglip": transformers.SiglipImageProcessorPil, "clip": transformers.CLIPImageProcessorPil}[family]
-    np.testing.assert_allclose(rows, by_hand(model, kind.from_pretrained(folder), PICTURES), atol=1e-5)
-    assert rows.dtype == np.float32
-    assert embedder.dimension == rows.shape[1] == {"siglip": 16, "clip": 12}[family]
-    assert embedder.embed([]).shape == (0, embedder.dimension)
-
-
-def test_pictures_go_in_batches_and_any_mode_of_work_gives_the_same(siglip):
-    from data_prep.images.embed.models import VisionEncoder
-
-    together = VisionEncoder(str(siglip)).embed(PICTURES)
-    np.testing.assert_allclose(VisionEncoder(str(siglip), batch=2).embed(PICTURES), together, atol=1e-6)
-
-
-def test_a_model_without_image_features_gives_its_pooled_output(tmp_path):
-    from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
-
-    torch.manual_seed(0)
-    ViTModel(ViTConfig(**VISION)).save_pretrained(tmp_path)
-    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    assert make_embedder(f"hf:{tmp_path}").embed(PICTURES).shape == (5, 16)
-
-
-def test_a_model_without_a_pooled_vector_is_refused(tmp_path):
-    from transformers import SegformerConfig, SegformerModel, ViTImageProcessorPil
-
-    sizes = dict(depths=[1, 1], hidden_sizes=[8, 16], num_attention_heads=[1, 2], decoder_hidden_size=8)
-    layers = dict(num_encoder_blocks=2, sr_ratios=[2, 1], patch_sizes=[7, 3], strides=[4, 2], mlp_ratios=[1, 1])
-    SegformerModel(SegformerConfig(**sizes, **layers)).save_pretrained(tmp_path)
-    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"gives no pooled vector for a picture. Fix:"):
-        make_embedder(f"hf:{tmp_path}").embed(PICTURES)
-
-
-def test_a_sentence_transformers_model_gives_the_same_features(clip, tmp_path):
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_model_gives_the_library_s_features(clip, tmp_path, saved):
     import transformers
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import CLIPModel
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    SentenceTransformer(modules=[CLIPModel(str(clip))], device="cpu").save(str(tmp_path / "model"))
-    embedder = make_embedder(f"st:{tmp_path / 'model'}")
-    rows = embedder.embed(PICTURES)
-    assert embedder.dimension == 12
+    folder = clip
+    if saved:
+        folder = tmp_path / "model"
+        SentenceTransformer(modules=[CLIPModel(str(clip))], device="cpu").save(str(folder))
+    rows = unit_rows(make_embedder(f"{'st' if saved else 'hf'}:{folder}"), PICTURES)
     model = transformers.CLIPModel.from_pretrained(clip).eval()
-    # sentence-transformers takes the library's choice of a processor, with torchvision where it is installed.
-    expected = by_hand(model, AutoImageProcessor.from_pretrained(clip), PICTURES)
-    np.testing.assert_allclose(rows, expected, atol=1e-5)
-    assert embedder.embed([]).shape == (0, 12)
+    # The library's choice of a processor, with torchvision where it is installed.
+    processor = AutoImageProcessor.from_pretrained(clip)
+    with torch.inference_mode():
+        found = model.get_image_features(**processor(images=PICTURES, return_tensors="pt"))
+    expected = getattr(found, "pooler_output", found).double().numpy()
+    np.testing.assert_allclose(rows, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
+    assert (rows.dtype, rows.shape) == (np.float32, (5, 12))
 
 
 def test_a_text_model_is_told_from_one_for_pictures(tmp_path):
@@ -139,11 +80,11 @@ def test_a_model_that_is_not_there_is_named(kind, tmp_path, monkeypatch):
         make_embedder(f"{kind}:{tmp_path / 'nothing'}").embed(PICTURES)
 
 
-def test_code_that_comes_with_a_model_is_not_run(siglip, tmp_path):
+def test_code_that_comes_with_a_model_is_not_run(clip, tmp_path):
     import json
     import shutil
 
-    shutil.copytree(siglip, tmp_path / "model")
+    shutil.copytree(clip, tmp_path / "model")
     config = json.loads((tmp_path / "model/config.json").read_text())
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}}
     (tmp_path / "model/config.json").write_text(json.dumps(config))
@@ -153,11 +94,11 @@ def test_code_that_comes_with_a_model_is_not_run(siglip, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_process_loads_a_model_once_and_a_changed_folder_has_another_name(siglip, tmp_path):
+def test_a_process_loads_a_model_once_and_a_changed_folder_has_another_name(clip, tmp_path):
     import shutil
 
     folder = tmp_path / "model"
-    shutil.copytree(siglip, folder)
+    shutil.copytree(clip, folder)
     embedder = make_embedder(f"hf:{folder}")
     assert make_embedder(f"hf:{folder}") is embedder
     make_embedder.cache_clear()
@@ -165,7 +106,7 @@ def test_a_process_loads_a_model_once_and_a_changed_folder_has_another_name(sigl
     (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
     make_embedder.cache_clear()
     assert make_embedder(f"hf:{folder}").name != embedder.name
-    assert make_embedder("hf:google/siglip2-base-patch16-224").name == "hf:google/siglip2-base-patch16-224"
+    assert make_embedder("hf:google/siglip2-base-patch16-224").name == "model:google/siglip2-base-patch16-224"
 
 
 @pytest.mark.parametrize("spec", ["", "hf:", "st: ", "descriptor:2", "magic", "endpoint:"])
@@ -177,27 +118,22 @@ def test_a_description_of_no_embedder_is_named(spec):
 def test_paths_in_a_description_are_made_whole(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    assert settled("hf:model") == f"hf:{tmp_path / 'model'}"
-    assert settled("hf:google/siglip2") == "hf:google/siglip2"
-    assert settled("descriptor") == "descriptor"
-    named = "endpoint:model=m base_url=http://h/v1"
-    assert settled("endpoint:m base_url=http://h/v1") == f"{named} cache={tmp_path}/outputs/embedding_cache"
-    found = settled("endpoint:m base_url=http://h/v1 cache=c form=input")
-    assert found == f"{named} cache={tmp_path}/c form=input"
-    assert settled(found) == found
+    named = {"hf:model": f"hf:{tmp_path / 'model'}"}
+    for spec in ("hf:model", "hf:google/siglip2", "descriptor", "endpoint:m base_url=http://h/v1"):
+        (payload,) = plan_embed(["0" * 32], tmp_path, spec)
+        assert payload["embedder"] == named.get(spec, spec)
+
+
+def rows_of(vectors) -> np.ndarray:
+    return unit_rows(SimpleNamespace(name="m", embed=lambda images: vectors), PICTURES)
 
 
 def test_vectors_without_direction_are_an_error_and_absent_ones_stay():
-    rows = unit_rows([[3, 4], [np.nan, np.nan]], "m")
+    rows = rows_of([[3, 4], [np.nan, np.nan]])
     np.testing.assert_allclose(rows[0], [0.6, 0.8])
     assert np.isnan(rows[1]).all()
     for bad in ([[1, 0], [0, 0]], [[np.inf, 1]], [[np.nan, 1]]):
         with pytest.raises(ConfigError, match=r"m gives a vector of length .*Fix:"):
-            unit_rows(bad, "m")
+            rows_of(bad)
     with pytest.raises(ConfigError, match=r"vectors of shape \(2,\)"):
-        unit_rows([1, 2], "m")
-
-
-def test_a_gray_or_tiny_picture_is_no_trouble(siglip):
-    rows = make_embedder(f"hf:{siglip}").embed([Image.new("RGB", (1, 1)), Image.new("RGB", (2, 300), "white")])
-    assert np.isfinite(rows).all()
+        rows_of([1, 2])

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from contextrl_verl.cli import app
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.files import PairFile
-from data_prep.audit import audit
+from data_prep.audit.run import audit
 from data_prep.common.pipeline import PipelineError
 from data_prep.images.edit.run import EditSettings
 from data_prep.images.prepare import ImageSettings, prepare_images
@@ -128,7 +128,7 @@ def test_counts_add_up_and_the_page_shows_pictures(made):
     assert {"questions_read", "stages", "pairs", "methods", "seconds", "contextrl_verl_version"} <= set(written)
     page = (folder / "report" / "index.html").read_text()
     assert page.count("where they differ") >= 10
-    assert "look alike: cosine below 0.7" in page
+    assert "different answers: same answer" in page
     assert not list(folder.glob(".p.parquet*"))
 
 
@@ -216,7 +216,7 @@ def test_nothing_left_and_mistakes_are_one_paragraph_and_no_file(tmp_path):
     with pytest.raises(ConfigError, match="is no known source or path"):
         prepare_images("nowhere", out, SMALL)
     for arguments, said in [
-        (["--method", "paint"], "--method is 'paint'. Fix: retrieve, edit, or retrieve,edit."),
+        (["--method", "paint"], "methods.0 is 'paint'. Fix: input should be 'retrieve' or 'edit'."),
         (["--out", "p.csv"], "--out is p.csv"),
         (["--set", "splits=train=2"], "--splits is 'train=2'. Fix:"),
         (["--editor", "photoshop"], "editor 'photoshop' is none"),

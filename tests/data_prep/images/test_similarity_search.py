@@ -73,7 +73,7 @@ def test_memory_is_bounded_however_much_there_is_to_find(monkeypatch):
 
 @pytest.mark.parametrize("engine", ["faiss-hnsw", "faiss-ivf"])
 def test_an_approximate_index_gives_only_true_pairs_and_most_of_them(engine):
-    vectors = clustered(8, 2000, 24)
+    vectors = clustered(8, 1000, 24)
     exact, roughly = set(found(vectors, 0.9)), found(vectors, 0.9, engine=engine)
     assert len(roughly) == len(set(roughly))
     assert set(roughly) <= exact

@@ -186,7 +186,7 @@ def test_malformed_content_is_asked_again_then_uncertain(server, make_judge, con
 def test_a_body_that_is_no_completion_is_malformed(server, make_judge, body):
     server.reply = lambda number, _: web.Response(body=body, content_type="application/json")
     judgement, usage = only(server, make_judge(malformed_tries=2))
-    assert (judgement.how, usage["without_token_counts"]) == ("malformed", 2)
+    assert (judgement.how, usage["malformed_replies"], usage["input_tokens"]) == ("malformed", 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -222,9 +222,9 @@ def test_a_refused_response_format_falls_back_once_and_says_so(server, make_judg
     judge = make_judge(concurrency=1)
     with caplog.at_level(logging.WARNING):
         assert [j.label for j in ask(judge, couples(3))] == ["VALID"] * 6
-    assert len(judge.summary()["fallbacks"]) == 2
-    assert len(server.requests) == 8
-    assert len([record for record in caplog.records if "refuses json_schema" in record.message]) == 1
+    assert len(judge.summary()["fallbacks"]) == 1
+    assert len(server.requests) == 7
+    assert len([record for record in caplog.records if "refuses response_format" in record.message]) == 1
 
 
 def test_older_names_of_parameters(server, make_judge):

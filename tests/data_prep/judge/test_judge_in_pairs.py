@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from chat_server import KEY, failure, verdict
@@ -22,16 +23,8 @@ def run(server, tmp_path):
 
     def call(*arguments, judge=True):
         command = ["pairs", "trajectories", "--input", str(source), "--out", str(tmp_path / "p.parquet")]
-        command += [
-            "--set",
-            "cascade.commit=any",
-            "--set",
-            "cascade.related=[0, 1]",
-            "--workers",
-            "1",
-            "--report",
-            str(tmp_path / "report"),
-        ]
+        command += ["--set", "cascade.commit=any", "--set", "cascade.related=[0, 1]", "--workers", "1"]
+        command += ["--report", str(tmp_path / "report")]
         if judge:
             for item in (f"base_url={server.url}", "key_variable=CONTEXTRL_TEST_KEY", f"cache={tmp_path / 'cache'}"):
                 command += ["--judge", item]
@@ -97,38 +90,24 @@ def test_uncertain_pairs_wait_for_a_person(run, server, tmp_path):
     assert len(server.requests) == asked
 
 
-def test_a_judge_that_fails_half_way_leaves_no_file_and_nothing_is_paid_twice(run, server, tmp_path):
+def test_a_dry_run_asks_nothing_and_a_judge_that_fails_leaves_no_file_and_is_not_paid_twice(run, server, tmp_path):
+    done = run("--dry-run", "--judge", "price_in=2", "--judge", "price_out=8")
+    assert done.exit_code == 0, done.output
+    calls = int(re.search(r"(\d+) calls to make, 0 answers already in the cache", done.output).group(1))
+    assert "USD" in done.output
+    assert not server.requests
+    assert not (tmp_path / "p.parquet").exists()
+    assert not (tmp_path / "report").exists()
+
     server.reply = lambda number, body: verdict() if number < 5 else failure(500)
     done = run("--judge", "concurrency=1")
     assert done.exit_code in (1, UNJUDGED), done.output
     assert "Fix:" in done.output
     assert not (tmp_path / "p.parquet").exists()
-    answered = 5
     server.reply = lambda number, body: verdict()
     asked = len(server.requests)
     assert run().exit_code == 0
-    assert len(server.requests) - asked == len(ids(tmp_path / "p.parquet")) - answered
-
-
-def test_a_spending_cap_stops_and_rest_can_be_written(run, server, tmp_path):
-    server.reply = lambda number, body: verdict(tokens=(1_000_000, 0))
-    cap = [part for item in ("price_in=1", "price_out=1", "max_cost=3") for part in ("--judge", item)]
-    done = run(*cap)
-    assert done.exit_code == UNJUDGED
-    assert "max_cost" in done.output
-    assert not (tmp_path / "p.parquet").exists()
-
-
-def test_a_dry_run_asks_nothing_and_writes_nothing(run, server, tmp_path):
-    done = run("--dry-run", "--judge", "price_in=2", "--judge", "price_out=8")
-    assert done.exit_code == 0, done.output
-    assert "calls to make, 0 answers already in the cache" in done.output
-    assert "USD" in done.output
-    assert not server.requests
-    assert not (tmp_path / "p.parquet").exists()
-    assert not (tmp_path / "report").exists()
-    assert run().exit_code == 0
-    assert f"{len(server.requests)} calls to make" in done.output
+    assert len(server.requests) - asked == calls - 5 == len(ids(tmp_path / "p.parquet")) - 5
 
 
 @pytest.mark.parametrize(
@@ -136,7 +115,7 @@ def test_a_dry_run_asks_nothing_and_writes_nothing(run, server, tmp_path):
     [
         (["model=m", "prise=3"], "--judge prise: extra inputs are not permitted (found '3'). Fix: --judge NAME=VALUE"),
         (["model=m", "tries=0"], "--judge tries: input should be greater than or equal to 1 (found '0')"),
-        (["m", "model=n"], "--judge gives 'model' twice: 'm' and 'n'"),
+        (["m", "model=n"], "--judge gives a name twice: m model=n. Fix:"),
         (["max_cost=3"], "--judge model: field required. Fix:"),
     ],
 )
@@ -149,6 +128,6 @@ def test_mistakes_in_a_role(items, said):
 def test_a_model_is_read_and_one_price_is_not_enough():
     spec = read_spec("--judge", ["m price_in=1.5", "concurrency=3", 'extra={"seed": 1}', "cache=/a folder"])
     assert (spec.model, spec.concurrency, spec.extra, str(spec.cache)) == ("m", 3, {"seed": 1}, "/a folder")
-    with pytest.raises(ConfigError, match="Only one of price_in and price_out is given"):
+    with pytest.raises(ConfigError, match=r"price_in=1.5, price_out=None.* Fix: give both prices"):
         spec.budget()
     assert read_spec("--judge", []) is None

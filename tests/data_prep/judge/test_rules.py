@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from judged_pairs import couple
 
@@ -9,12 +7,11 @@ from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from data_prep.common.funnel import Funnel
 from data_prep.verify.rules import (
     RuleSettings,
-    broken_rule,
     context_digest,
     couple_of,
     distinctive_lines,
+    dropped_by_rules,
     facts_of,
-    rules_over_all,
 )
 from data_prep.verify.write import verify
 
@@ -67,21 +64,20 @@ PATCH = "--- a/x\n+++ b/x\n@@ -1,2 +1,3 @@\n same line of old text\n-gone = comp
     ],
 )
 def test_each_rule_gives_its_reason_or_none(pair, reason):
-    assert broken_rule(pair, SETTINGS) == reason
     assert facts_of(pair, SETTINGS).reason == reason
 
 
-def test_the_whole_answer_on_request():
-    pair = text("so it is\n  forty  two now", "so it is forty three", answer="forty two")
-    assert broken_rule(pair, SETTINGS) is None
-    assert broken_rule(pair, replace(SETTINGS, whole_answer=True)) == "the answer shows in the supporting context"
+def test_the_ratio_of_lengths_is_a_setting():
+    assert facts_of(text("a" * 10, "b" * 21), RuleSettings(length_ratio=2.1)).reason is None
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        RuleSettings(length_ratio=0.5)
 
 
 def test_distinctive_lines_leave_out_what_the_old_file_shows():
     patch = (
         "@@ -1 +1 @@\n-    moved_line(number)\n+moved_line(number)\n+)))))))))))))))))))))))\n+brand_new_line(number)\n"
     )
-    assert distinctive_lines(patch, 16) == {"brand_new_line(number)"}
+    assert distinctive_lines(patch) == {"brand_new_line(number)"}
 
 
 def test_an_n_way_pair_is_looked_at_as_a_whole():
@@ -89,7 +85,7 @@ def test_an_n_way_pair_is_looked_at_as_a_whole():
     pair = ContrastivePair(
         pair_id="n", domain="d", query="q", answer="a", supporting=contexts[0], confounders=contexts[1:]
     )
-    assert broken_rule(pair, SETTINGS) == "identical contexts"
+    assert facts_of(pair, SETTINGS).reason == "identical contexts"
 
 
 def test_a_couple_is_known_by_its_contexts_alone():
@@ -106,12 +102,11 @@ def test_rules_between_pairs():
     good = couple(2)
 
     def reasons(pairs):
-        return rules_over_all([facts_of(pair, SETTINGS) for pair in pairs], SETTINGS)
+        return dropped_by_rules([facts_of(pair, SETTINGS) for pair in pairs])
 
     assert reasons([*good, alone]) == {alone.pair_id: "a direction is missing"}
     assert reasons([one, other, copy]) == {"copy": "duplicate"}
     assert set(reasons([one, other, clash])) == {one.pair_id, "clash"}
-    assert rules_over_all([facts_of(alone, SETTINGS)], replace(SETTINGS, both_directions=False)) == {}
 
 
 def test_a_couple_falls_as_a_whole_and_the_counts_add_up():

@@ -18,7 +18,7 @@ from contextrl_verl.cli import app
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef, Message
 from contextrl_verl.pairs.files import write_pairs
 from data_prep.common.funnel import Funnel
-from data_prep.report.page import Example, Histogram, Notice, write_report
+from data_prep.report.page import Example, Histogram, write_report
 from data_prep.report.text import print_stages
 
 VOID = {"meta", "img", "br", "col", "link", "input", "hr"}
@@ -128,7 +128,7 @@ def test_summary_and_page(tmp_path):
         {"runs_read": 100, "pairs": 24, "seconds": 1.5},
         some_funnel(),
         [Example("couple 1", [text("one\nvalue is 7"), text("one\nvalue is 8")], "dropped", "too long", "q?", "a!")],
-        notices=[Notice("all at chance", "good")],
+        notices=["all at chance"],
         histograms=[Histogram("lengths", [1, 2, 3, 1000])],
         tables={"splits": {"train": 20, "probe": 4}},
     )
@@ -187,7 +187,7 @@ def test_hostile_data_stays_data_everywhere(tmp_path, evil):
         examples,
         title=f"title {evil}",
         histograms=[Histogram(f"h {evil}", [1, 2, float("inf")])],
-        notices=[Notice(evil)],
+        notices=[evil],
         tables={f"t {evil}": {f"k {evil}": 3, f"v {evil}": evil}},
     )
     parsed = read(page)
@@ -288,7 +288,7 @@ def test_images_side_by_side_as_small_pictures(tmp_path):
 
 
 def test_images_that_cannot_be_shown_are_named(tmp_path):
-    noise = Image.effect_noise((1200, 1200), 100).convert("RGB")
+    noise = Image.effect_noise((600, 600), 100).convert("RGB")
     stream = io.BytesIO()
     noise.save(stream, "PNG")
     broken = encoded((50, 50), "red")[:60]

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from contextrl_verl.cli import app
 from contextrl_verl.demo.tiny_vision import make_processor
 from contextrl_verl.pairs.prompting import images_of
-from data_prep.tasks.public.sets import SETS, SHARES
 from data_prep.tasks.rows import EXTRA_INFO, validation_file
+from data_prep.tasks.sets import SETS, SHARES
 from reward_fns.dispatch import compute_score
 
 
@@ -53,8 +53,9 @@ def write_pictures(folder) -> None:
         (folder / "images" / f"{number}.png").write_bytes(shown(number)["bytes"])
 
 
-@pytest.mark.parametrize("layout", ["files", "saved"])
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    ("name", "layout"), [*((name, "files") for name in SETS), *((name, "saved") for name in ("icon_qa", "swe_gym"))]
+)
 def test_a_set_becomes_rows_that_its_own_answers_solve(name, layout, tmp_path):
     record, example = SETS[name], EXAMPLES[name]
     folder = tmp_path / "set"
@@ -64,11 +65,8 @@ def test_a_set_becomes_rows_that_its_own_answers_solve(name, layout, tmp_path):
         example.tables().save_to_disk(folder)
     if name == "virl39k":
         write_pictures(folder)
-    rows, summary = (
-        made(name, folder, tmp_path / "out" / "rows.parquet", "--validation", "0.25")
-        if (not record.validation)
-        else made(name, folder, tmp_path / "out" / "rows.parquet")
-    )
+    share = [] if record.validation else ["--validation", "0.25"]
+    rows, summary = made(name, folder, tmp_path / "out" / "rows.parquet", *share)
     numbers = {split: sorted(number_of(row) for row in table) for split, table in rows.items()}
     if record.validation:
         assert numbers == {"train": list(range(12)), "validation": [50, 51, 52]}
@@ -132,7 +130,7 @@ def test_no_picture_is_in_both_files(tmp_path):
     rows, summary = made("chartqa", tmp_path / "set", tmp_path / "a.parquet")
     assert [number_of(row) for row in rows["validation"]] == [60]
     assert summary["stages"][-1]["dropped"] == {"for validation, but also in training": 1}
-    rows, _ = made("chartqa", tmp_path / "set", tmp_path / "b.parquet", "--validation", "0.3", "--per-picture", "1")
+    rows, _ = made("chartqa", tmp_path / "set", tmp_path / "b.parquet", "--validation", "0.3", "--set", "per_picture=1")
     names = {split: {row["extra_info"]["picture"] for row in table} for split, table in rows.items()}
     assert len(names["train"] | names["validation"]) == len(rows["train"] + rows["validation"]) == 6
     rows, _ = made("chartqa", tmp_path / "set", tmp_path / "c.parquet", "--validation", "0.3")
@@ -179,17 +177,8 @@ def test_the_limit_and_the_seed_choose_examples(tmp_path):
     folder = EXAMPLES["geometry3k"].write_files(tmp_path / "set", "")
     drawn = []
     for seed in (1, 1, 2):
-        rows, summary = made(
-            "geometry3k",
-            folder,
-            tmp_path / f"{len(drawn)}.parquet",
-            "--limit",
-            "8",
-            "--seed",
-            seed,
-            "--validation",
-            "0.4",
-        )
+        more = ["--limit", "8", "--seed", seed, "--validation", "0.4"]
+        rows, summary = made("geometry3k", folder, tmp_path / f"{len(drawn)}.parquet", *more)
         assert summary["stages"][0]["out"] + sum(summary["stages"][0]["dropped"].values()) == 14
         drawn.append({split: [number_of(row) for row in table] for split, table in rows.items()})
     assert drawn[0] == drawn[1] != drawn[2]
@@ -280,7 +269,6 @@ def test_what_the_user_can_mend(tmp_path, monkeypatch):
     out = tmp_path / "rows.parquet"
     (tmp_path / "empty").mkdir()
     for arguments, words in [
-        ([], "no name of a set, or no --out. Fix:"),
         (["nothing", "--out", out], "no public set that is known here. Fix: one of geometry3k,"),
         (["chartqa", "--out", tmp_path / "rows.csv"], "ends in .parquet"),
         (
@@ -288,27 +276,22 @@ def test_what_the_user_can_mend(tmp_path, monkeypatch):
             "hf download HuggingFaceM4/ChartQA --repo-type dataset",
         ),
         (["chartqa", "--out", out, "--path", tmp_path / "empty"], "holds no table of the split 'train'. Fix:"),
-        (["chartqa", "--out", out, "--path", folder, "--split", "dev"], "it has files of ['test', 'train', 'val']"),
-        (
-            ["chartqa", "--out", out, "--path", saved, "--split", "dev"],
-            "Fix: --split with one of ['train', 'val', 'test']",
-        ),
+        (["chartqa", "--out", out, "--path", folder, "--split", "dev"], "it has ['test', 'train', 'val']"),
+        (["chartqa", "--out", out, "--path", saved, "--split", "dev"], "it has ['test', 'train', 'val'], see --split"),
         (["geometry3k", "--out", out, "--path", folder], "has no column 'answer', which geometry3k needs; it has"),
         (["geo170k", "--out", out, "--path", tmp_path / "none"], '--include "geo170k(qa)/*"'),
         (["virl39k", "--out", out], "row by row. Fix: run `hf download TIGER-Lab/ViRL39K"),
-        (["chartqa", "--out", out, "--path", folder, "--validation", "1"], "from 0 to below 1"),
+        (["chartqa", "--out", out, "--path", folder, "--validation", "1"], "validation is 1.0. Fix: "),
         (["chartqa", "--out", out, "--path", folder, "--agent-loop", "x"], "swe_smith, swe_gym, swe_bench"),
-        (["swe_gym", "--out", out, "--path", folder, "--split-by", "x"], "instance or repository"),
-        (["chartqa", "--out", out, "--path", folder, "--engine", "x"], "local or ray"),
-        (["chartqa", "--out", out, "--path", folder, "--max-pixels", "9"], "no row for train; examples: "),
+        (["chartqa", "--out", out, "--path", folder, "--set", "source.max_pixels=9"], "no row for train; examples: "),
     ]:
-        result = run(*arguments, *(["--workers", "1"] if arguments else []))
+        result = run(*arguments, "--workers", "1")
         assert result.exit_code == 1, arguments
         assert words in " ".join(result.output.split()), result.output
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     result = run("chartqa", "--out", out)
     assert result.exit_code == 1
-    assert "cannot be read from the Hugging Face Hub" in result.output
-    assert "where there is a network run `hf download HuggingFaceM4/ChartQA" in result.output
+    assert "hf:HuggingFaceM4/ChartQA: cannot be loaded" in result.output
+    assert "where there is a network, run `hf download HuggingFaceM4/ChartQA" in result.output
     assert not out.exists()

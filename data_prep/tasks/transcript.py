@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 
 from data_prep.trajectories.actions import actions_of
 from data_prep.trajectories.run import AgentRun
@@ -34,28 +36,31 @@ class Step:
 
     @property
     def lines(self) -> list[str]:
+        """Of the output."""
         return self.output.split("\n")
 
     @property
     def line(self) -> str:
-        """The command's first line."""
+        """The command's first line; ``several`` says whether there are more."""
         return self.command.strip().split("\n")[0].strip()
+
+    @property
+    def several(self) -> bool:
+        return "\n" in self.command.strip()
 
 
 def steps_of(run: AgentRun) -> list[Step]:
     """The commands that were carried out, one a turn, with their exit codes; the submission is not a step."""
     steps: list[Step] = []
     for action in actions_of(run):
-        if action.name != "bash" or action.output is None or action.output.code is None:
+        found = action.output
+        if action.name != "bash" or found is None or found.code is None:
             continue
         if "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT" in action.script:
             continue
-        said = run.messages[action.turn].content
-        thought = said.partition("```")[0].removeprefix("THOUGHT:").strip()
-        output = action.output.head + (f"\n[...]\n{action.output.tail}" if action.output.cut else "")
-        steps.append(
-            Step(len(steps) + 1, thought, action.script, action.output.code, output.strip("\n"), action.output.cut)
-        )
+        thought = run.messages[action.turn].content.partition("```")[0].removeprefix("THOUGHT:").strip()
+        output = found.head + (f"\n[...]\n{found.tail}" if found.cut else "")
+        steps.append(Step(len(steps) + 1, thought, action.script, found.code, output.strip("\n"), found.cut))
     return steps
 
 
@@ -69,51 +74,38 @@ def render(
         fits: whether a text is within the budget.
     """
     for command, output, thought in _SIZES:
-        parts = [f"Issue:\n{elided(issue, output, ())}"] if issue else []
+        parts = [f"Issue:\n{elided(issue, output)}"] if issue else []
         for step in steps:
             kept = evidence.get(step.number, ())
-            said = f"{elided(step.thought, thought, ())}\n" if thought and step.thought else ""
-            shown = elided(step.output, output, kept)
-            parts.append(
-                f"=== step {step.number} ===\n{said}$ {elided(step.command.strip(), command, kept)}\n"
-                f"(exit code {step.code})\n{shown}".rstrip("\n")
-            )
-        text = "\n\n".join(parts)
-        if fits(text):
+            said = f"{elided(step.thought, thought)}\n" if thought and step.thought else ""
+            ran, shown = elided(step.command.strip(), command, kept), elided(step.output, output, kept)
+            parts.append(f"=== step {step.number} ===\n{said}$ {ran}\n(exit code {step.code})\n{shown}".rstrip("\n"))
+        if fits(text := "\n\n".join(parts)):
             return text
     return None
 
 
-def elided(text: str, limit: int, keep: Iterable[str]) -> str:
+def elided(text: str, limit: int, keep: Iterable[str] = ()) -> str:
     """``text`` with the lines of its middle left out if it is longer than ``limit``; lines in ``keep`` stay."""
     if len(text) <= limit:
         return text
-    lines = text.split("\n")
-    wanted = set(keep)
+    lines, wanted = text.split("\n"), set(keep)
     head = _fitting(lines, limit // 2)
-    tail = _fitting(lines[head:][::-1], limit // 2)
+    tail = len(lines) - _fitting(lines[head:][::-1], limit // 2)
+    # A single line may be longer than the whole limit.
+    longest = max(limit, 80)
     shown: list[str] = []
-    missing = 0
-    for index, line in enumerate(lines):
-        if index < max(head, 1) or index >= len(lines) - tail or line in wanted:
-            if missing:
-                shown.append(f"[... {missing} lines left out ...]")
-                missing = 0
-            # A single line may be longer than the whole limit.
-            long = len(line) > max(limit, 80) and line not in wanted
-            shown.append(f"{line[: max(limit, 80)]} [...]" if long else line)
+    for stays, group in groupby(
+        enumerate(lines), lambda line: line[0] < max(head, 1) or line[0] >= tail or line[1] in wanted
+    ):
+        found = [line for _, line in group]
+        if stays:
+            shown += [f"{x[:longest]} [...]" if len(x) > longest and x not in wanted else x for x in found]
         else:
-            missing += 1
-    if missing:
-        shown.append(f"[... {missing} lines left out ...]")
+            shown.append(f"[... {len(found)} lines left out ...]")
     return "\n".join(shown)
 
 
 def _fitting(lines: list[str], limit: int) -> int:
-    count = used = 0
-    for line in lines:
-        used += len(line) + 1
-        if used > limit:
-            break
-        count += 1
-    return count
+    """How many of the first lines have no more characters, with their ends."""
+    return bisect_right(list(accumulate(len(line) + 1 for line in lines)), limit)

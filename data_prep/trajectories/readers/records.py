@@ -1,0 +1,88 @@
+"""What a record is, before and after parsing, and how its text is read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
+
+from data_prep.trajectories.run import AgentRun
+
+MAX_RECORD_BYTES = 64 << 20
+
+
+class Location(NamedTuple):
+    """Where a record is.
+
+    Attributes:
+        file: path below the input folder, with ``/``; the file's name where the input is a single file.
+        record: line or row from 0; of a damaged file, the record after the last good one.
+    """
+
+    file: str
+    record: int = 0
+
+
+class Rejected(NamedTuple):
+    """Why a record is no run: a reason that funnels count, and one line for people, with what to do if known."""
+
+    location: Location
+    reason: str
+    detail: str
+
+
+class Located(NamedTuple):
+    """One record of a source."""
+
+    location: Location
+    run: AgentRun | Rejected
+
+
+class RawRecord(NamedTuple):
+    """One record before parsing: a JSON text, a row of a table, or a reject. Cheap to make and to send to a worker."""
+
+    location: Location
+    data: bytes | dict[str, Any] | Rejected
+
+
+class UnusableError(ValueError):
+    """This record is no run: raised with reason and detail of its :class:`Rejected`."""
+
+
+def expect(value: Any, kind: type, where: str) -> Any:
+    """The value; raises UnusableError unless it is of this kind."""
+    if not isinstance(value, kind):
+        raise UnusableError("wrong types", f"{where} is {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def loads(data: bytes) -> Any:
+    """A JSON text's value; raises :class:`UnusableError` (truncated, undecodable bytes, not JSON).
+
+    Beyond JSON it takes what ``json.dumps`` and models write: numbers of any length, line breaks in a string, and
+    half surrogate pairs, which become U+FFFD.
+    """
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return from_json(data)
+    except ValueError as error:
+        problem = str(error)
+    try:
+        value = json.loads(data.decode(), strict=False, parse_int=lambda n: int(n) if len(n) < 4000 else float(n))
+        text = json.dumps(value, ensure_ascii=False)
+        return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    except (ValueError, RecursionError) as error:
+        undecodable = "undecodable bytes" if isinstance(error, UnicodeDecodeError) else "not JSON"
+        reason = "truncated" if "EOF" in problem else undecodable
+        raise UnusableError(reason, f"{problem}; copy or write the record again, as UTF-8") from None
+
+
+def record_of(raw: RawRecord) -> dict[str, Any]:
+    """The JSON object or row of a record; raises UnusableError."""
+    if isinstance(raw.data, Rejected):
+        raise UnusableError(raw.data.reason, raw.data.detail)
+    record = loads(raw.data) if isinstance(raw.data, bytes) else raw.data
+    if not isinstance(record, dict):
+        raise UnusableError("unknown format", f"a JSON {type(record).__name__}, not an object")
+    return record
