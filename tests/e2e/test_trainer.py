@@ -1,4 +1,4 @@
-"""verl's own trainer, Ray, FSDP2 and vLLM: a user's own job (yaml, data set, reward, DAPO, two epochs), and one resumed."""
+"""verl's trainer, Ray, FSDP2 and vLLM: a user's own job (yaml, data set, reward, DAPO, two epochs), and resuming."""
 
 from __future__ import annotations
 

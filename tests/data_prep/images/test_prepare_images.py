@@ -222,7 +222,7 @@ def test_nothing_left_and_mistakes_are_one_paragraph_and_no_file(tmp_path):
         (["--editor", "photoshop"], "editor 'photoshop' is none"),
         (["--set", "retrieve.low=0.9", "--set", "retrieve.high=0.5"], "band of cosines is 0.9 to 0.5. Fix:"),
         (["--set", "retrieve.engine=numpy"], "retrieve.engine is 'numpy'. Fix:"),
-        (["--set", "source.splitt=test"], "'source.splitt', and there is no such setting. Fix: source.columns, "),
+        (["--set", "source.splitt=test"], "'source.splitt', and there is no such setting. Fix: source.max_bytes, "),
         (["--set", "embedder=magic"], "The embedder is 'magic'. Fix:"),
     ]:
         command = ["pairs", "images", "--source", "easy_vqa", "--out", str(out), "--questions", "60", "--workers", "1"]
