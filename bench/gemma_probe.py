@@ -23,18 +23,13 @@ from pathlib import Path
 from typing import Any
 
 _SPACE = "\u2581"
-# Types of tokens in a GGUF file.
-_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # types of tokens in a GGUF file
 # What Google's own tokenizer makes of the sentence.
 _KNOWN = ("The capital of France is", [818, 5279, 529, 7001, 563])
 
 
 def checkpoint(folder: Path) -> Path:
-    """The folder with the checkpoint, made if it is not there; bfloat16, about 540 MB.
-
-    Raises:
-        SystemExit: the packages are not installed, or the tokenizer does not give the ids that are known.
-    """
+    """The folder with the checkpoint, made if it is not there; bfloat16, about 540 MB."""
     if (folder / "config.json").is_file():
         return folder
     try:
@@ -64,26 +59,16 @@ def rebuilt_tokenizer(fields: Any) -> Any:
 
     tokens, scores, types = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "scores", "token_type"))
     vocabulary = {token: number for number, token in enumerate(tokens)}
-    core = Tokenizer(
-        models.BPE(
-            vocabulary, list(_merges(tokens, scores, types, vocabulary)),
-            unk_token="<unk>", fuse_unk=True, byte_fallback=True,
-        )
-    )  # fmt: skip
+    merges = list(_merges(tokens, scores, types, vocabulary))
+    core = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     core.normalizer = normalizers.Replace(" ", _SPACE)
     core.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    own, control = ([tokens[at] for at, kind in enumerate(types) if kind == of] for of in (_USER_DEFINED, _CONTROL))
     # Runs of spaces exist only after the normalizer; all others are looked for in the text as it is.
-    core.add_tokens(
-        [
-            AddedToken(token, normalized=_SPACE in token)
-            for token, kind in zip(tokens, types, strict=True)
-            if kind == _USER_DEFINED
-        ]
-    )
-    core.add_special_tokens([token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
-    )
+    core.add_tokens([AddedToken(token, normalized=_SPACE in token) for token in own])
+    core.add_special_tokens(control)
+    names = {f"{name}_token": f"<{name}>" for name in ("bos", "eos", "pad", "unk")}
+    return PreTrainedTokenizerFast(tokenizer_object=core, **names)
 
 
 def _merges(tokens: Any, scores: Any, types: Any, vocabulary: dict[str, int]) -> Iterator[tuple[str, str]]:
@@ -104,18 +89,16 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="pairs to ask; 0 for all")
     given = parser.parse_args()
     model, pairs = checkpoint(given.folder / "checkpoint"), given.folder / f"pairs_{given.budget}.parquet"
-    if not pairs.is_file():
-        made = ["--set", "cascade.commit=any", "--set", "cascade.level=file", "--set", "splits=probe=1.0"]
-        made += ["--max-tokens", str(given.budget)]
-        _contextrl("pairs", "trajectories", "--input", str(given.runs), "--out", str(pairs), *made)
     # float32: without bfloat16 units, a CPU is three times slower in bfloat16.
     how = ["--plain", "--device", "cpu", "--dtype", "float32", "--batch-tokens", "3000", "--limit", str(given.limit)]
     kept = ["--cache", str(given.folder / "answers"), "--out", str(given.folder / "probe")]
-    _contextrl("probe", str(pairs), "--model", str(model), *how, *kept)
-
-
-def _contextrl(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "contextrl_verl.cli", *arguments], check=True)
+    jobs = [["probe", str(pairs), "--model", str(model), *how, *kept]]
+    if not pairs.is_file():
+        made = ["--set", "cascade.commit=any", "--set", "cascade.level=file", "--set", "splits=probe=1.0"]
+        made += ["--input", str(given.runs), "--out", str(pairs), "--max-tokens", str(given.budget)]
+        jobs.insert(0, ["pairs", "trajectories", *made])
+    for job in jobs:
+        subprocess.run([sys.executable, "-m", "contextrl_verl.cli", *job], check=True)
 
 
 if __name__ == "__main__":

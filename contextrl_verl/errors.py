@@ -6,14 +6,10 @@ from __future__ import annotations
 class UserError(Exception):
     """The root of everything that a user can mend; the ``contextrl`` command prints it without a traceback.
 
-    Args:
-        problems: each one paragraph that names the key, option or row, the value found there, and the fix.
-
-    Attributes:
-        status: what the command ends with.
+    Each of its ``problems`` is one paragraph that names the key, option or row, the value found there, and the fix.
     """
 
-    status = 1
+    status = 1  # what the command ends with
 
     def __init__(self, *problems: str) -> None:
         self.problems = list(dict.fromkeys(problems))

@@ -52,7 +52,7 @@ def watch(
     stop: Callable[[int], bool] | None = None,
     timeout: float = 3600,
 ) -> list[tuple[int, dict[str, Any]]]:
-    """Run one of verl's trainers as ``command``, which must log to ``file``, and return what it logged.
+    """Run one of verl's trainers as ``command``, which must log to ``file``, and return (step, metrics) as logged.
 
     Nothing of it outlives this call, also when it is left by an exception or by SIGTERM (a Slurm job's end).
 
@@ -61,9 +61,6 @@ def watch(
         on_metrics: called with (step, metrics) as each step is logged.
         stop: asked after each step; True kills the run with SIGKILL (to test resuming).
         timeout: seconds.
-
-    Returns:
-        (step, metrics) in logged order.
 
     Raises:
         JobError: a non-zero exit, or the timeout.

@@ -54,8 +54,7 @@ class LossSettings(_Strict):
 class RunView(_Strict):
     """``contextrl.run``: what the rest of the job's config says, by interpolation; never set by hand.
 
-    Each yaml (``contextrl_base``, ``selection_sft_base``) fills in what its trainer has; what nobody fills in is verl's
-    default, or None.
+    What ``contextrl_base`` or ``selection_sft_base`` does not fill in is verl's default, or None.
     """
 
     # data

@@ -3,7 +3,7 @@
 # shellcheck shell=bash
 
 # ---- user-adjustable; the recipe's own values win -------------------------------------------------------------------
-# P: the paper; R: the scripts released with it. Everything else is in contextrl_verl/config/$KIND.yaml, with sources.
+# P: the paper; R: the scripts released with it. Everything else is in contextrl_verl/config: $KIND.yaml, recipe_base.yaml.
 case $KIND in
   agentic)
     LR=${LR:-2e-6}                            # P, R

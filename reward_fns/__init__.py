@@ -6,7 +6,7 @@ Set ``path: pkg://reward_fns.dispatch`` and ``name: compute_score``. Add a score
 """
 
 # Importing registers them.
-from reward_fns import exact_match, math_answer, question_answering, selection, vqa  # noqa: F401
+from reward_fns import choice, math_answer, question_answering, short_answer  # noqa: F401
 from reward_fns.choice import parse_choice
 from reward_fns.dispatch import check_sources, compute_score
 from reward_fns.registry import RewardConfigError, register, resolve, reward

@@ -1,4 +1,4 @@
-r"""Which option did a free-form response choose? A strict, linear-time parser.
+r"""Which option did a free-form response choose? A strict, linear-time parser, and the rewards that use it.
 
 The response names an option when, outside ``<think>`` blocks, it is a bare label, or states one in ``\boxed{}``, in
 ``<answer></answer>``, or in a phrase ("The correct option is A", "Answer: B", "I choose option A"). Statements must
@@ -11,10 +11,13 @@ The whole response is read. Every repetition in the patterns is bounded, so the 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import string
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
-from reward_fns.text import strip_thinking
+from reward_fns.registry import RewardConfigError, reward
+from reward_fns.text import as_strings, require_str, strip_thinking
 
 _OPEN = r"""[\s*_"'“‘`(\[$]"""
 _CLOSE = r"""[*_"'”’`)\]$]"""
@@ -71,7 +74,7 @@ _BEFORE_CHARS = 40
 
 
 def _find_cues(text: str) -> list[tuple[int, int, str]]:
-    """Return ``(start, end, kind)`` of every cue in ``text``, in order; a label is expected from ``end`` on.
+    """``(start, end, kind)`` of every cue in ``text``, in order; a label is expected from ``end`` on.
 
     Kinds: ``answer``, ``option`` and ``choose`` are phrases, ``box`` and ``tag`` open markup, ``no`` denies.
     """
@@ -82,18 +85,12 @@ def _find_cues(text: str) -> list[tuple[int, int, str]]:
         for literal in literals:
             at = folded.find(literal)
             while at >= 0:
-                cue = pattern.match(folded, at)
-                if cue:
-                    start = at
-                    if before:
-                        left = max(0, at - _BEFORE_CHARS)
-                        lead = before.search(folded[left:at])
-                        start = left + lead.start() if lead else -1
-                    if start >= 0:
-                        cues.append((start, cue.end(), kind))
+                cue, left = pattern.match(folded, at), max(0, at - _BEFORE_CHARS)
+                lead = cue and before and before.search(folded[left:at])
+                if cue and (lead or not before):
+                    cues.append((left + lead.start() if lead else at, cue.end(), kind))
                 at = folded.find(literal, at + len(literal))
-    cues.sort()
-    return cues
+    return sorted(cues)
 
 
 class _Grammar:
@@ -136,25 +133,18 @@ class _Grammar:
         return bool(other) and self.canonical.get(other if len(other) == 1 else other.casefold()) != label
 
 
-@lru_cache(maxsize=256)
-def _grammar(labels: tuple[str, ...]) -> _Grammar:
-    return _Grammar(labels)
+_grammar = lru_cache(maxsize=256)(_Grammar)
 
 
 def parse_choice(text: str, labels: Sequence[str] = ("A", "B")) -> str | None:
-    """Return the label (one of ``labels``, as written there) that ``text`` chooses, or None.
-
-    Never raises for any string; a ``text`` that is not a string gives None. The rules are in the module docstring.
-    """
+    """The label (one of ``labels``, as written there) that ``text`` chooses, or None; None for what is no string."""
     visible = strip_thinking(text) if isinstance(text, str) else None
     if visible is None or not labels:
         return None
     visible = visible.strip()
     grammar = _grammar(tuple(labels))
-    if len(visible) <= _BARE_CHARS:
-        whole = grammar.bare.match(visible)
-        if whole:
-            return grammar.label(whole)
+    if len(visible) <= _BARE_CHARS and (whole := grammar.bare.match(visible)):
+        return grammar.label(whole)
     affirmed: set[str] = set()
     denied: set[str] = set()
     decided = False
@@ -210,3 +200,41 @@ def _read_statement(text: str, start: int, end: int, kind: str, grammar: _Gramma
     if _ASKED.search(clause):
         return None, "affirmed"
     return label, "affirmed"
+
+
+@reward("contextrl/selection*")
+def score_selection(
+    data_source: str, solution_str: str, ground_truth: str, extra_info: Mapping[str, Any] | None = None, **_: Any
+) -> dict[str, Any]:
+    """1.0 for the supporting option, whose label is ``ground_truth``, of ``extra_info["labels"]`` (default A, B).
+
+    Raises RewardConfigError when the labels are not strings or the ground truth is not one of them.
+    """
+    labels = (extra_info or {}).get("labels")
+    options = ("A", "B") if labels is None else as_strings(labels, 'extra_info["labels"]')
+    if len({label if len(label) == 1 else label.casefold() for label in options}) < len(options):
+        raise RewardConfigError(f'extra_info["labels"] must be distinct (longer ones also without case): {options!r}.')
+    return _chosen(solution_str, ground_truth, options, "selection")
+
+
+@reward("contextrl/multiple_choice*")
+def score_multiple_choice(
+    data_source: str, solution_str: str, ground_truth: str, extra_info: Mapping[str, Any] | None = None, **_: Any
+) -> dict[str, Any]:
+    """1.0 for the capital letter ``ground_truth`` of ``extra_info["num_options"]`` (2 to 26, default 10) letters.
+
+    Raises RewardConfigError when either is out of range.
+    """
+    count = (extra_info or {}).get("num_options")
+    count = 10 if count is None else count
+    # Parquet and pandas hand integers over as numpy scalars or whole floats.
+    if isinstance(count, bool | str) or not hasattr(count, "__int__") or int(count) != count or not 2 <= count <= 26:
+        raise RewardConfigError(f'extra_info["num_options"] must be a whole number from 2 to 26, not {count!r}.')
+    return _chosen(solution_str, ground_truth, string.ascii_uppercase[: int(count)], "multiple-choice")
+
+
+def _chosen(response: str, truth: Any, options: Sequence[str], name: str) -> dict[str, Any]:
+    if require_str(truth, name) not in tuple(options):
+        raise RewardConfigError(f"The {name} reward's ground_truth {truth!r} is not one of {list(options)}.")
+    choice = parse_choice(response, options)
+    return {"score": float(choice == truth), "parsed": choice or ""}

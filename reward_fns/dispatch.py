@@ -50,30 +50,27 @@ def compute_score(
     sandbox_fusion: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
-    """Score one response with the scorer that serves ``data_source``.
+    """Score one response with the scorer that serves ``data_source``, registered or verl's own (docs/rewards.md).
 
-    Looks in the registry (exact name, then longest prefix; the yaml ``registry`` wins over registered names of equal
-    rank), then among verl's own data sources. ``sandbox_fusion`` is verl's block of that name: with a ``url`` in it,
-    scorers get ``sandbox_fusion_url``, ``concurrent_semaphore`` (one a process) and ``memory_limit_mb``, so verl's
-    scorers of code run it there and never here. These and ``kwargs`` are handed on as far as the scorer accepts them.
+    Args:
+        registry: the yaml's; wins over registered names of equal rank.
+        sandbox_fusion: verl's block of that name: with a ``url`` in it, scorers get ``sandbox_fusion_url``,
+            ``concurrent_semaphore`` (one a process) and ``memory_limit_mb``, so verl's scorers of code run it there and
+            never here. These and ``kwargs`` are handed on as far as the scorer accepts them.
 
-    Returns ``{"score": float, "acc": float, "parsed": str, "reward_fn": str, "reward_error": str}`` and whatever else
-    the scorer's dict holds (numpy and tensor scalars as Python's own). ``parsed`` is what was read from the response,
-    ``""`` if nothing was; ``reward_fn`` the registered name, or ``"verl"``; ``reward_error`` is ``""``, or why a scorer
-    failed on the response, which then scores 0. A response that is not a string scores 0.
+    Returns:
+        :data:`RESULT_KEYS` and whatever else the scorer's dict holds (numpy and tensor scalars as Python's own).
+        ``parsed`` is what was read from the response; ``reward_fn`` the registered name, or ``"verl"``;
+        ``reward_error`` why the scorer failed on the response, which then scores 0; each ``""`` if there is none. Keys
+        that earlier responses of the data source had in this process, and this one has not, are None: verl's
+        validation leaves None out, its estimator gdpo turns it into NaN, which spoils the whole batch.
 
-    Keys that earlier responses of the data source had in this process, and this one has not, are None. verl's
-    validation leaves None out and averages the rest of a key unless its first value is a string; a dict or a list of
-    strings there is an error of verl's, and so is a number missing for ``filter_groups.metric``. A scorer for the
-    estimator gdpo (``trainer.use_v1=false`` alone) must return its keys for every response, and not fail: verl takes
-    the keys from a batch's first row and turns None into NaN, which spoils the whole batch.
-
-    Raises LookupError for a data source that nothing serves, ImportError for a missing dependency, and
-    RewardConfigError (a ValueError) for a wrong ground truth, registry or sandbox, and for a data source whose first
-    16 responses in this process all failed, from then on.
+    Raises:
+        LookupError: nothing serves the data source. ImportError: a missing dependency.
+        RewardConfigError: a wrong ground truth, registry or sandbox; the first 16 responses for a data source in this
+            process all failed.
     """
-    data_source, ground_truth = _plain(data_source), _plain(ground_truth)
-    table = _table(registry)
+    data_source, ground_truth, table = _plain(data_source), _plain(ground_truth), _table(registry)
     if not isinstance(data_source, str):
         raise LookupError(_unknown(data_source, table))
     name, scorer = table.resolve(data_source) or (_VERL, _score_with_verl)
@@ -98,11 +95,10 @@ def compute_score(
 
 
 def check_sources(sources: Mapping[str, int], registry: Mapping[str, Scorer | str] | None = None) -> list[str]:
-    """Look every data source up before a run; ``sources`` maps each to its number of rows.
+    """Look every data source up before a run; ``sources`` maps each to its number of rows. No response is scored.
 
     Returns one message for each data source that neither the registry nor verl serves, and for each entry of
-    ``registry`` (the yaml's) that cannot be loaded or is no plain function of verl's four arguments, whether or not a
-    data source asks for it; an empty list when all is well. No response is scored, and no code is run.
+    ``registry`` (the yaml's) that cannot be loaded or is no plain function of verl's four arguments.
     """
     table, problems = check_mapping({} if registry is None else registry)
     for source, rows in sources.items():

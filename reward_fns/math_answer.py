@@ -79,17 +79,12 @@ def _exponent(rest: str) -> str:
 def _parse(formula: str) -> tuple[Any, ...]:
     from math_verify import parse
 
-    _quiet_math_verify()
-    # Delimiters make math-verify read all of it as LaTeX, which prose ("It is 42.") is not.
-    as_is = any(mark in formula for mark in ("$", "\\(", "\\[")) or _PROSE.search(formula)
-    return tuple(parse(formula if as_is else f"${formula}$", parsing_timeout=None))
-
-
-@lru_cache(maxsize=1)
-def _quiet_math_verify() -> None:
     # It warns once per process that the timeouts are off, which is what this module is about.
     for name in ("math_verify.parser", "math_verify.grader"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Delimiters make math-verify read all of it as LaTeX, which prose ("It is 42.") is not.
+    as_is = any(mark in formula for mark in ("$", "\\(", "\\[")) or _PROSE.search(formula)
+    return tuple(parse(formula if as_is else f"${formula}$", parsing_timeout=None))
 
 
 def _squeeze(text: str) -> str:
@@ -100,10 +95,9 @@ def _squeeze(text: str) -> str:
 def score_math(
     data_source: str, solution_str: str, ground_truth: str, extra_info: Mapping[str, Any] | None = None, **_: Any
 ) -> dict[str, Any]:
-    r"""Score one response in {0.0, 1.0}.
+    r"""Score one response in {0.0, 1.0} by a reference of 1 to 300 characters, with or without ``\boxed{}``.
 
-    ``ground_truth`` is the reference as text, with or without ``\boxed{}`` (at most 300 characters), else
-    RewardConfigError. Raises ImportError when math-verify is missing (extra ``math``).
+    Raises RewardConfigError for any other, and ImportError when math-verify is missing (extra ``math``).
     """
     reference = require_str(ground_truth, "math")
     boxed = last_boxed(reference)

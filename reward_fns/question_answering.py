@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from reward_fns.registry import RewardConfigError, reward
+from reward_fns.short_answer import score_vqa
 from reward_fns.text import require_str, strip_thinking
-from reward_fns.vqa import score_vqa
 
 _HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@", re.M)
 _FENCE = re.compile(r"^[ \t]*```[^\n`]{0,20}$", re.M)
@@ -29,8 +29,8 @@ def score_question_answering(
 ) -> dict[str, Any]:
     """Score one response from 0 to 1; ``acc`` is 1 for a full score only.
 
-    ``ground_truth`` is the pair's answer: a unified diff, or anything that :func:`reward_fns.vqa.score_vqa` compares.
-    Raises RewardConfigError when it is no text, or a diff that changes nothing.
+    ``ground_truth`` is the pair's answer: a unified diff, or anything that ``score_vqa`` compares. Raises
+    RewardConfigError when it is no text, or a diff that changes nothing.
     """
     reference = require_str(ground_truth, "question-answering")
     if not _HUNK.search(reference):

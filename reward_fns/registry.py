@@ -21,12 +21,10 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 Scorer = Callable[..., Any]
-F = TypeVar("F", bound=Scorer)
 
-_REQUIRED = ("data_source", "solution_str", "ground_truth", "extra_info")
 _YAML = "reward.custom_reward_function.reward_kwargs.registry"
 _files: dict[str, ModuleType] = {}
 _files_lock = threading.RLock()
@@ -49,11 +47,10 @@ class Registry:
         self._loaded: dict[str, Scorer] = {}
 
     def register(self, name: str, fn: Scorer | str) -> None:
-        """Serve ``name`` with ``fn``, a scorer or the place of one (loaded at first use).
+        """Serve ``name`` with ``fn``, a scorer or the place of one (loaded at first use); again is no change.
 
-        Registering the same scorer again does nothing. Raises RewardConfigError when the name already belongs to a
-        different scorer, the place is not of a form that the module's docstring lists, or the scorer is not a plain
-        function of verl's four arguments.
+        Raises RewardConfigError when the name already belongs to another scorer, the place is not of a form that the
+        module's docstring lists, or the scorer is not a plain function of verl's four arguments.
         """
         if not isinstance(name, str) or not name:
             raise RewardConfigError(f"A data source name must be a non-empty string, not {name!r}.")
@@ -70,15 +67,11 @@ class Registry:
             )
 
     def resolve(self, data_source: str) -> tuple[str, Scorer] | None:
-        """Return ``(registered name, scorer)`` for ``data_source``, or None when nothing serves it.
-
-        Raises RewardConfigError when the matching entry names a function that cannot be loaded or called.
-        """
+        """``(registered name, scorer)`` for a data source; None when nothing serves it. Raises what ``load`` raises."""
         entries = self._entries()
         prefixes = [n for n in entries if n[-1] in "/*" and data_source.startswith(n.removesuffix("*"))]
-        name = (
-            data_source if data_source in entries else max(prefixes, key=lambda n: len(n.removesuffix("*")), default="")
-        )
+        longest = max(prefixes, key=lambda n: len(n.removesuffix("*")), default="")
+        name = data_source if data_source in entries else longest
         if not name:
             return None
         fn = entries[name]
@@ -99,8 +92,7 @@ class Registry:
 def _identity(fn: Scorer | str) -> tuple[str, str]:
     # A module imported twice (reload, Ray's by-value pickling) makes a new object of the same function.
     if isinstance(fn, str):
-        module, _, qualname = fn.rpartition(":")
-        return module, qualname
+        return tuple(fn.rpartition(":")[::2])
     qualname = getattr(fn, "__qualname__", "")
     # Lambdas and closures share a qualname without being the same function.
     return (fn.__module__, qualname) if qualname and "<" not in qualname else ("", str(id(fn)))
@@ -118,10 +110,10 @@ def one_line(error: BaseException) -> str:
 
 
 def load(name: str, fn: Scorer | str) -> Scorer:
-    """Return the scorer of the entry ``name: fn``, a scorer or the place of one.
+    """The scorer of the entry ``name: fn``; a file is run once a process.
 
-    A file is run once a process. Raises RewardConfigError when there is no such scorer, its module or file fails, or
-    it is not a plain function of verl's four arguments.
+    Raises RewardConfigError when there is no such scorer, its module or file fails, or it is not a plain function of
+    verl's four arguments.
     """
     if isinstance(fn, str):
         place, attribute = _split(name, fn)
@@ -152,10 +144,8 @@ def _split(name: str, fn: str) -> tuple[str, str]:
 
 def _module(place: str) -> ModuleType:
     # What verl's import_utils.load_module reads, and the form without pkg://.
-    if place.startswith("pkg://"):
+    if place.startswith("pkg://") or not ("/" in place or place.endswith(".py")):
         return importlib.import_module(place.removeprefix("pkg://").replace("/", "."))
-    if "/" not in place and not place.endswith(".py"):
-        return importlib.import_module(place)
     path = os.path.abspath(place.removeprefix("file://"))
     # verl runs a file anew for every function of it; threads that score would run it at the same time.
     with _files_lock:
@@ -186,7 +176,7 @@ def _check_scorer(name: str, fn: Scorer) -> None:
         )
     try:
         # What else it needs may be in the job's reward_kwargs.
-        inspect.signature(fn).bind_partial(**dict.fromkeys(_REQUIRED))
+        inspect.signature(fn).bind_partial(data_source="", solution_str="", ground_truth="", extra_info=None)
     except (TypeError, ValueError) as error:
         raise RewardConfigError(
             f"The reward registry serves {name!r} with {describe(fn)}, which cannot be called by keyword as {wanted}: "
@@ -200,10 +190,10 @@ register = DEFAULT.register
 resolve = DEFAULT.resolve
 
 
-def reward(name: str) -> Callable[[F], F]:
+def reward(name: str) -> Callable[[Scorer], Scorer]:
     """Decorator form of ``register``: ``@reward("my/data*")``. Returns the function unchanged."""
 
-    def decorate(fn: F) -> F:
+    def decorate(fn: Scorer) -> Scorer:
         register(name, fn)
         return fn
 
@@ -211,15 +201,12 @@ def reward(name: str) -> Callable[[F], F]:
 
 
 def from_mapping(entries: Mapping[str, Scorer | str]) -> Registry:
-    """Return a table of ``{name: scorer, or the place of one}`` (a yaml node), laid over the process-wide one.
+    """The table of ``{name: scorer, or the place of one}`` (a yaml node), laid over the process-wide one.
 
     Raises RewardConfigError when it is no mapping, or an entry cannot be registered.
     """
     if not isinstance(entries, Mapping):
-        raise RewardConfigError(
-            f"{_YAML} is {entries!r}, not a mapping. Fix: map data sources to scorers in it, as in "
-            "{'my/data': '/path/my_reward.py:compute_score'}."
-        )
+        raise RewardConfigError(_no_mapping(entries))
     overlay = Registry(parent=DEFAULT)
     for name, fn in entries.items():
         overlay.register(name, fn)
@@ -232,10 +219,8 @@ def check_mapping(entries: Mapping[str, Scorer | str]) -> tuple[Registry, list[s
     The names of wrong entries are served, too, so that nobody reports a data source of theirs a second time.
     """
     overlay, problems = Registry(parent=DEFAULT), []
-    try:
-        from_mapping({} if isinstance(entries, Mapping) else entries)
-    except RewardConfigError as error:
-        return overlay, [str(error)]
+    if not isinstance(entries, Mapping):
+        return overlay, [_no_mapping(entries)]
     for name, fn in entries.items():
         try:
             overlay.register(name, load(name, fn))
@@ -244,6 +229,13 @@ def check_mapping(entries: Mapping[str, Scorer | str]) -> tuple[Registry, list[s
             with contextlib.suppress(RewardConfigError):
                 overlay.register(name, _serve_nothing)
     return overlay, problems
+
+
+def _no_mapping(entries: Any) -> str:
+    return (
+        f"{_YAML} is {entries!r}, not a mapping. Fix: map data sources to scorers in it, as in "
+        "{'my/data': '/path/my_reward.py:compute_score'}."
+    )
 
 
 def _serve_nothing(data_source: str, solution_str: str, ground_truth: Any, extra_info: Any) -> float:

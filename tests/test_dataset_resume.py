@@ -11,7 +11,7 @@ from job_factory import job_on, row_ids, verl_loaders
 from pair_factory import text_pair
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.grpo.resume import check_resume
+from contextrl_verl.grpo.preflight import check_resume
 from contextrl_verl.settings import parse_settings
 
 SIX = [text_pair(number) for number in range(6)]

@@ -10,8 +10,7 @@ from job_factory import compose_job
 from transformers import Gemma2Config, GraniteConfig, Qwen2_5_VLConfig, Qwen2Config
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.grpo.engine import refuse_unsupported
-from contextrl_verl.grpo.fused_head import LOGIT_FIELDS, fused_kernels_problem
+from contextrl_verl.grpo.fused_head import LOGIT_FIELDS, check_fused_kernels
 from contextrl_verl.grpo.limits import REFUSED, REGISTRIES, check_joint_loss, check_model
 from contextrl_verl.settings import RunView, parse_settings
 
@@ -118,22 +117,25 @@ def test_the_jobs_own_keys_reach_the_check(overrides):
         (Qwen2_5_VLConfig(), None),
     ],
 )
-def test_engine_and_check_refuse_the_same_models(config, said):
+def test_models_whose_logits_fused_kernels_change_are_refused(config, said):
     run = RunView(use_fused_kernels=True)
-    model = SimpleNamespace(use_fused_kernels=True, hf_config=config, lora_rank=0, target_modules="all-linear")
     if said is None:
         check_model(run, config)
-        refuse_unsupported(model)
         return
-    for refuse in (lambda: check_model(run, config), lambda: refuse_unsupported(model)):
-        with pytest.raises(ConfigError, match=re.escape(said)):
-            refuse()
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        check_model(run, config)
     check_model(RunView(), config)  # without fused kernels the model's own forward pass is used
 
 
 def test_adapters_of_the_head_are_refused_however_they_are_named():
+    def check(rank: int, targets: str | list[str], used: bool = True) -> None:
+        model = SimpleNamespace(use_fused_kernels=used, lora_rank=rank, target_modules=targets)
+        check_fused_kernels(model, Qwen2Config())
+
     for targets in ("lm_head", ["q_proj", "lm_head"], ["model.lm_head"]):
-        assert "lm_head" in fused_kernels_problem(Qwen2Config(), 8, targets)
-    assert fused_kernels_problem(Qwen2Config(), 0, ["lm_head"]) is None
+        with pytest.raises(ConfigError, match="lm_head"):
+            check(8, targets)
+    check(0, ["lm_head"])
+    check(8, ["lm_head"], used=False)
     # peft's "all-linear" leaves the output head out.
-    assert fused_kernels_problem(Qwen2Config(), 8, "all-linear") is None
+    check(8, "all-linear")

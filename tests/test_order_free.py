@@ -26,8 +26,7 @@ def test_both_forms_start_alike_and_are_followed_step_by_step(rows):
     told = rows[(rows["model"] == "demo") & (rows["rate"] == 1e-3)]
     for form in order_free.COLORS:
         of_form = told[told["form"] == form]
-        assert of_form[~of_form["held_out"]]["step"].tolist() == [1, 2, 3, 4]
-        assert of_form[of_form["held_out"]]["step"].tolist() == [0, 3, 4]
+        assert of_form["step"].tolist() == [0, 3, 4]
     each, averaged = (told[told["form"] == form].iloc[0] for form in order_free.COLORS)
     assert each["plain"] == averaged["plain"]
     assert each["loss"] >= averaged["loss"]  # the loss is convex in the margin
@@ -38,8 +37,7 @@ def test_the_table_and_the_pictures_show_every_run(rows, tmp_path):
     assert len(text.splitlines()) == 2 + 8
     assert "| demo | 0.001 | `averaged` | " in text
     order_free.draw_curves(rows, tmp_path / "curves.png")
-    order_free.draw_margins(rows, tmp_path / "margins.png")
-    assert {path.read_bytes()[:4] for path in tmp_path.iterdir()} == {b"\x89PNG"}
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_steps_to_enough():

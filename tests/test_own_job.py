@@ -46,7 +46,6 @@ def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
     keys = write_job(folder)
     shutil.copy(USERS / "mine.py", folder)
-    (folder / "lib_with_ours.py").write_text("import contextrl_verl.grpo.register  # noqa: F401\n")
     (folder / "broken.py").write_text("def score(:\n")
     rows = rl_rows(20, 0)
 
@@ -268,7 +267,6 @@ SUPPORTED = {
     "failed groups replaced": {"trainer.v1.sampler.sync_refill_failed_groups": "true"},
     "SGLang": {"actor_rollout_ref.rollout.name": "sglang", HELD_OUT: "[{job}/held_out.parquet]"},
     "two libraries": {"actor_rollout_ref.model.external_lib": "[json,contextrl_verl.grpo.register]"},
-    "a library that imports ours": {"actor_rollout_ref.model.external_lib": "lib_with_ours"},
     "a thought that is closed": {
         "+actor_rollout_ref.model.custom_chat_template": "{thinking}",
         "contextrl.prompt.prefill": "'</think> The correct option is'",

@@ -8,7 +8,7 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
 from contextrl_verl.grpo.batch_column import COLUMN, dense, ordinary_row, pair_row, pair_rows
-from contextrl_verl.grpo.rotations import taken_apart
+from contextrl_verl.grpo.model_rows import taken_apart
 
 IDS = [11, 12, 13]
 

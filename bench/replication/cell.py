@@ -7,25 +7,23 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.replication.material import DATA_SOURCE, EVALUATION, TASKS, items
+from bench.replication.plan import Cell, Data, Plan
 from contextrl_verl.arms import arm_keys
 from contextrl_verl.demo.evidence_pairs import evidence_pairs
 from contextrl_verl.demo.job import PAIRS, small_job
-from contextrl_verl.demo.picture import HELD_OUT
+from contextrl_verl.demo.picture import HELD_OUT, History, series
 from contextrl_verl.demo.tiny_model import TEMPLATE
 from contextrl_verl.launch import TRAINER, OnMetrics, command_of, run_trainer, watch
 from contextrl_verl.pairs.prompting import PromptConfig
 from contextrl_verl.pairs.whole_file import write_whole
 from contextrl_verl.sft.run import CPU, GPU, run_selection_sft
+from data_prep.probe.local_backend import TransformersBackend
 from data_prep.probe.questions import Questions
 from data_prep.probe.run import probe
-from data_prep.probe.transformers_backend import TransformersBackend
 from reward_fns import compute_score
-
-if TYPE_CHECKING:
-    from bench.replication.plan import Cell, Data, Plan
 
 RESULT = "cell.json"
 # Name of a curve in the result -> metric in verl's log.
@@ -52,12 +50,7 @@ def finished(out: Path, plan: Plan, cell: Cell) -> dict[str, Any] | None:
 def run_cell(
     out: Path, plan: Plan, cell: Cell, *, base: Path | str, data: Path, on_step: OnMetrics | None = None
 ) -> dict[str, Any]:
-    """Train and evaluate a cell; write and return its result.
-
-    Args:
-        base: folder (or name) of the seed's base model.
-        data: folder of the seed's files.
-        on_step: called with (step, metrics) as the trainer logs them.
+    """Train and evaluate a cell, from a seed's ``base`` model and files; write and return its result.
 
     Raises:
         JobError: the trainer stopped.
@@ -66,22 +59,23 @@ def run_cell(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if cell.arm == "da_sft":
-        keys = sft_keys(plan, cell, base, data)
-        base = run_selection_sft(keys, folder / "sft", config_name=GPU if plan.gpu else CPU)
+        config = GPU if plan.gpu else CPU
+        base = run_selection_sft(sft_keys(plan, cell, base, data), folder / "sft", config_name=config)
     keys = job_keys(plan, cell, folder, base, data)
     if plan.gpu:
-        command, ever = command_of(TRAINER, "contextrl_trainer", keys), float("inf")
-        logged = watch(command, folder, os.environ, cwd=folder, on_metrics=on_step, timeout=ever)
+        command, forever = command_of(TRAINER, "contextrl_trainer", keys), float("inf")
+        logged = watch(command, folder, os.environ, cwd=folder, on_metrics=on_step, timeout=forever)
     else:
         logged = run_trainer(keys, folder, on_metrics=on_step)
+    curves, cost = curves_and_cost(logged)
     model = folder / "checkpoints" / f"global_step_{plan.training.steps}" / "actor" / "huggingface"
     result = {
         "arm": cell.arm,
         "seed": cell.seed,
         "fingerprint": plan.fingerprint(cell),
-        "curves": curves_of(logged),
+        "curves": curves,
         "evaluation": evaluate(model, plan.data, cell.seed),
-        "cost": cost_of(logged) | {"cell_seconds": time.monotonic() - started},
+        "cost": cost | {"cell_seconds": time.monotonic() - started},
     }
     model.rename(folder / "model")
     for left in ("checkpoints", "sft/checkpoints"):
@@ -97,7 +91,6 @@ def job_keys(plan: Plan, cell: Cell, folder: Path, model: Path | str, data: Path
     # The largest micro-batch that divides a mini-batch, as verl asks; it has no influence on the weights.
     rows = of_arm["actor_rollout_ref.actor.ppo_mini_batch_size"] * step.rollouts
     micro = max(size for size in range(1, 65) if rows % size == 0)
-    on_gpu = {"trainer.n_gpus_per_node": 1, "trainer.logger": ["console", "file"]} if plan.gpu else {}
     sizes = {"steps": training.steps, "rate": training.learning_rate, "micro_batch": micro}
     return small_job(data, folder, model, cell.seed, tokens=[_PROMPT_TOKENS, _REPLY_TOKENS], **sizes) | {
         **of_arm,
@@ -106,7 +99,7 @@ def job_keys(plan: Plan, cell: Cell, folder: Path, model: Path | str, data: Path
         "actor_rollout_ref.actor.checkpoint.save_contents": ["model", "hf_model"],
         "trainer.test_freq": _TEST_EVERY,
         "trainer.save_freq": training.steps,
-        **on_gpu,
+        **({"trainer.n_gpus_per_node": 1, "trainer.logger": ["console", "file"]} if plan.gpu else {}),
     }
 
 
@@ -127,48 +120,32 @@ def sft_keys(plan: Plan, cell: Cell, model: Path | str, data: Path) -> dict[str,
     }
 
 
-def curves_of(logged: list[tuple[int, dict[str, Any]]]) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of every metric that is kept."""
-    return {
-        name: [(step, float(metrics[key])) for step, metrics in logged if key in metrics]
-        for name, key in CURVES.items()
-    }
-
-
-def cost_of(logged: list[tuple[int, dict[str, Any]]]) -> dict[str, float]:
-    """What training steps cost: seconds (verl leaves validation out of them), and tokens that verl counts."""
-    steps = [metrics for _, metrics in logged if "timing_s/step" in metrics]
-    return {
-        "steps": len(steps),
-        "step_seconds": sum(metrics["timing_s/step"] for metrics in steps),
-        "tokens": sum(metrics.get("perf/total_num_tokens", 0.0) for metrics in steps),
-    }
+def curves_and_cost(logged: History) -> tuple[dict[str, list[tuple[int, float]]], dict[str, float]]:
+    """(step, value) of metrics; and what training steps cost: seconds (without validation), and tokens by verl."""
+    curves = {name: list(zip(*series(logged, key), strict=True)) for name, key in CURVES.items()}
+    seconds, tokens = (series(logged, key)[1] for key in ("timing_s/step", "perf/total_num_tokens"))
+    return curves, {"steps": len(seconds), "step_seconds": sum(seconds), "tokens": sum(tokens)}
 
 
 def evaluate(model: Path | str, sizes: Data, seed: int) -> dict[str, Any]:
     """What a checkpoint can do: greedy answers to held-out items of every task, and its choice on held-out pairs.
 
     Returns:
-        ``tasks``: 0 or 1 for every item of every task, in the items' order, which is the same for all arms of a seed;
-        ``selection``: 0 or 1 for every question of every held-out pair (in both orders), by pair and order;
-        ``option_mass``, ``position_bias``: as the probe reports them.
+        ``tasks``: 0 or 1 for every item of every task, in the same order for all arms of a seed; ``selection``: 0 or 1
+        by pair and order; ``option_mass``, ``position_bias``: as the probe reports them.
     """
-    backend = TransformersBackend(str(model), PromptConfig(template=TEMPLATE))
+    backend, later = TransformersBackend(str(model), PromptConfig(template=TEMPLATE)), seed + EVALUATION
     backend.load()
     scores = {}
     for task in TASKS:
-        asked = [turns[0] for turns in items(task, sizes.asked_items, seed + EVALUATION, "heldout")]
-        replies = greedy(backend.model, backend.tokenizer, [prompt for prompt, _ in asked])
-        scores[task] = [
-            int(compute_score(DATA_SOURCE, reply, answer)["score"])
-            for reply, (_, answer) in zip(replies, asked, strict=True)
-        ]
-    found = probe(
-        evidence_pairs(sizes.asked_pairs, seed + EVALUATION, "heldout"), backend, Questions(backend.prompt, seed)
-    )
+        prompts, answers = zip(*(turns[0] for turns in items(task, sizes.asked_items, later, "heldout")), strict=True)
+        replies = greedy(backend.model, backend.tokenizer, list(prompts))
+        scored = (compute_score(DATA_SOURCE, *pair)["score"] for pair in zip(replies, answers, strict=True))
+        scores[task] = list(map(int, scored))
+    found = probe(evidence_pairs(sizes.asked_pairs, later, "heldout"), backend, Questions(backend.prompt, seed))
     return {
         "tasks": scores,
-        "selection": [int(credit) for credit in found.questions["credit"]],
+        "selection": found.questions["credit"].astype(int).tolist(),
         "option_mass": found.overall["option_mass"],
         "position_bias": found.overall["position_bias"],
     }
@@ -176,16 +153,10 @@ def evaluate(model: Path | str, sizes: Data, seed: int) -> dict[str, Any]:
 
 def greedy(model: Any, tokenizer: Any, prompts: list[str]) -> list[str]:
     """The likeliest reply to each user message, a few tokens, in the order of the prompts."""
-    import torch
+    from transformers import pipeline
 
-    replies = []
-    how = {"return_tensors": "pt", "padding": True, "padding_side": "left", "add_special_tokens": False}
-    for start in range(0, len(prompts), 64):
-        chats = [[{"role": "user", "content": prompt}] for prompt in prompts[start : start + 64]]
-        texts = tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-        batch = tokenizer(texts, return_token_type_ids=False, **how).to(model.device)
-        with torch.inference_mode():
-            chosen = {"do_sample": False, "max_new_tokens": _REPLY_TOKENS, "pad_token_id": tokenizer.pad_token_id}
-            out = model.generate(**batch, **chosen)
-        replies += tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    return replies
+    tokenizer.padding_side = "left"
+    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    how = {"batch_size": 64, "max_new_tokens": _REPLY_TOKENS, "do_sample": False, "return_full_text": False}
+    replies = pipeline("text-generation", model=model, tokenizer=tokenizer)(chats, **how)
+    return [reply["generated_text"] for (reply,) in replies]

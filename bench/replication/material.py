@@ -11,14 +11,12 @@ import hashlib
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bench.replication.plan import Data
 from contextrl_verl.demo.evidence_pairs import DIGITS, ENDINGS, KEYS, SPLITS, TOOLS, evidence_pairs, question_row
 from contextrl_verl.demo.job import write_data
 from contextrl_verl.demo.tiny_model import Turn
-
-if TYPE_CHECKING:
-    from bench.replication.plan import Data
 
 DATA_SOURCE = "contextrl/exact_match/replication"
 # The evaluation asks other held-out items than the trainer's validation: seeds of their own.
@@ -28,21 +26,11 @@ VALIDATION, EVALUATION = 10_000, 20_000
 Asked = tuple[str, list[tuple[str, str]]]
 
 
-def _calls(rng: random.Random, count: int) -> tuple[str, list[tuple[str, str, str]]]:
-    """Calls with what they printed, and (tool, key, value) of each; no tool, key or value twice."""
+def _calls(rng: random.Random, count: int, asked: int) -> Asked:
+    """Calls with what they printed, asked for by their tool (0) or key (1); no tool, key or value twice."""
     calls = list(zip(*(rng.sample(list(words), count) for words in (TOOLS, KEYS, DIGITS)), strict=True))
-    return "".join(f"$ {tool} {key}\n{value} {rng.choice(ENDINGS)}\n" for tool, key, value in calls), calls
-
-
-def _reading(rng: random.Random) -> Asked:
-    text, calls = _calls(rng, 2)
-    return text, [(key, value) for _, key, value in calls]
-
-
-def _trace_qa(rng: random.Random) -> Asked:
-    """Asks by the tool and not, as the main task does, by the key."""
-    text, calls = _calls(rng, rng.choice((2, 3)))
-    return text, [(tool, value) for tool, _, value in calls]
+    text = "".join(f"$ {tool} {key}\n{value} {rng.choice(ENDINGS)}\n" for tool, key, value in calls)
+    return text, [(call[asked], call[2]) for call in calls]
 
 
 def _among_lines(rng: random.Random, needles: int, others: int) -> Asked:
@@ -76,11 +64,11 @@ def _last_write_wins(rng: random.Random) -> Asked:
 
 MAIN = "reading"
 _MAKERS: dict[str, Callable[[random.Random], Asked]] = {
-    MAIN: _reading,
+    MAIN: lambda rng: _calls(rng, 2, 1),
     "needle": lambda rng: _among_lines(rng, 1, rng.randint(5, 12)),
     "multi_key_needle": lambda rng: _among_lines(rng, rng.randint(2, 4), rng.randint(3, 6)),
     "variable_tracking": _variable_tracking,
-    "trace_qa": _trace_qa,
+    "trace_qa": lambda rng: _calls(rng, rng.choice((2, 3)), 0),
     "last_write_wins": _last_write_wins,
 }
 TASKS = tuple(_MAKERS)
@@ -110,9 +98,8 @@ def write_material(folder: Path, data: Data, seed: int) -> None:
     """Write the four files of a seed that every arm trains on and is validated with."""
 
     def rows(count: int, seed: int, split: str) -> list[dict[str, Any]]:
-        return [
-            question_row(number, *turns[0], DATA_SOURCE) for number, turns in enumerate(items(MAIN, count, seed, split))
-        ]
+        asked = items(MAIN, count, seed, split)
+        return [question_row(number, *turns[0], DATA_SOURCE) for number, turns in enumerate(asked)]
 
     later = seed + VALIDATION
     train = rows(data.rows, seed, "train"), evidence_pairs(data.pairs, seed)

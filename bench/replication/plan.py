@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
@@ -18,7 +18,6 @@ from contextrl_verl.errors import ConfigError
 PLAN_FILE = Path(__file__).with_name("seeds.yaml")
 # The order in which cells run: a stopped run has the baseline and the method first.
 ARM_ORDER = ("grpo", "contextrl", "da_rl", "da_qca", "da_sft")
-PAPER_RATIO = 0.15
 # A cell is made again when one of these changes.
 _SOURCES = ("material.py", "base_model.py", "cell.py")
 
@@ -28,10 +27,9 @@ class _Strict(BaseModel):
 
 
 class Base(_Strict):
-    """The tiny Qwen2 of a seed, and how it is warmed up before any arm starts.
+    """The tiny Qwen2 of a seed (heads are 32 wide), and how it is warmed up before any arm starts.
 
     Attributes:
-        heads: of attention, 32 wide each.
         first_habit: None: the warm-up never asks to select. Else it teaches to reply to a selection with a label, drawn
             without a look at the contexts: how often with the first one. It decides how da_rl does, which learns from
             the labels that it happens to write: run it with 0.5 too before you conclude.
@@ -42,11 +40,11 @@ class Base(_Strict):
     steps: PositiveInt
     batch_size: PositiveInt
     learning_rate: PositiveFloat
-    first_habit: Annotated[float, Field(ge=0, le=1)] | None = None
+    first_habit: float | None = Field(None, ge=0, le=1)
 
 
 class Training(_Strict):
-    """The same for all arms: steps, learning rate, lambda."""
+    """The same for all arms; ``coef`` is lambda."""
 
     steps: PositiveInt
     learning_rate: PositiveFloat
@@ -54,8 +52,7 @@ class Training(_Strict):
 
 
 class Data(_Strict):
-    """Training pairs and rows, those of the trainer's own validation, and the pairs (whole couples) and items of each
-    task that are asked at the end."""
+    """To train on, for the trainer's own validation, and (whole couples, items of each task) asked at the end."""
 
     pairs: PositiveInt
     rows: PositiveInt
@@ -104,28 +101,21 @@ class Plan(_Strict):
 def read_plan(
     name: str, file: Path = PLAN_FILE, *, first_habit: float | None = None, paper_ratio: bool = False, **changes: Any
 ) -> Plan:
-    """A plan of a file, with some of its fields replaced.
-
-    Args:
-        first_habit: of the base, if not None.
-        paper_ratio: take the paper's best share of pairs among the items.
+    """A plan of a file, with fields replaced, ``first_habit`` of its base, and the paper's best share of pairs.
 
     Raises:
         ConfigError: the file or the plan is not there, or a value is wrong.
     """
     try:
-        values = yaml.safe_load(file.read_text())[name]
+        values = yaml.safe_load(file.read_text())[name] | changes
     except (OSError, yaml.YAMLError, LookupError, TypeError) as error:
         raise ConfigError(f"{file} holds no plan {name!r} ({error}). Fix: correct --plan-file.") from None
-    values = {"name": name, "gpu": name == "gpu", **values, **changes}
     try:
         if first_habit is not None:
-            values["base"] = {**values["base"], "first_habit": first_habit}
+            values["base"]["first_habit"] = first_habit
         if paper_ratio:
-            values["step"] = {**values["step"], "pairs": pairs_of(values["step"]["items"], PAPER_RATIO)}
-        return Plan.model_validate(values)
+            values["step"]["pairs"] = pairs_of(values["step"]["items"], 0.15)
+        return Plan.model_validate({"name": name, "gpu": name == "gpu", **values})
     except ValidationError as error:
-        told = [(".".join(map(str, one["loc"])), one["input"], one["msg"]) for one in error.errors()]
-        raise ConfigError(
-            *(f"{name}.{key} is {value!r}: {why}. Fix: correct it." for key, value, why in told)
-        ) from None
+        told = [(".".join([name, *map(str, one["loc"])]), one["input"], one["msg"]) for one in error.errors()]
+        raise ConfigError(*(f"{key} is {value!r}: {why}. Fix: correct it." for key, value, why in told)) from None

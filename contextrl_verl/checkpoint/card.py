@@ -88,16 +88,12 @@ def write_card(
     folder: Path, *, step: int, config: Any | None, metrics: Mapping[str, float], arm: str, base: str, licence: str,
     best: str,
 ) -> None:  # fmt: skip
-    """Write README.md of an exported model, and what it says to the manifest.
+    """Write README.md of an exported model to its folder, and what it says to the manifest.
 
     Args:
-        folder: with the model.
-        step: of the checkpoint.
-        config: resolved configuration, or None where it is not known.
         metrics: what the log has of this step.
         arm, base: of the run and its model; empty takes what the configuration tells.
-        licence: Hugging Face's id of the licence; empty leaves it open.
-        best: one sentence on how the step was chosen.
+        best: how the step was chosen.
     """
     import jinja2
 

@@ -85,11 +85,7 @@ def export(
 
 
 def _check_target(out: Path, root: Path, force: bool) -> None:
-    """Refuse targets that would cost somebody's files.
-
-    Raises:
-        ConfigError: ``out`` has files and ``force`` is off or they are not an export's, or it lies in the checkpoints.
-    """
+    """Refuse a target that lies in the checkpoints, or has files, unless they are an export's and ``force`` is on."""
     target = out.resolve()
     if target.is_relative_to(root) or root.is_relative_to(target):
         raise ConfigError(f"--out {out} and the checkpoints in {root} lie in each other. Fix: a folder of its own.")
@@ -108,11 +104,7 @@ def _check_target(out: Path, root: Path, force: bool) -> None:
 def _merged(actor: Path, out: Path) -> Iterator[Path]:
     """Merge the FSDP shards in ``actor`` to Hugging Face format (bfloat16), complete or not at all.
 
-    Yields:
-        The folder under its temporary name; it becomes ``out`` when the block ends.
-
-    Raises:
-        ConfigError: the merger failed; its last lines are in the message.
+    Yields the folder under its temporary name; it becomes ``out`` when the block ends.
     """
     scratch = out.with_name(f".{out.name}.part")
     shutil.rmtree(scratch, ignore_errors=True)

@@ -91,11 +91,7 @@ def read_metrics(files: Iterable[Path]) -> History:
 
 
 def values_at(history: History, steps: Collection[int], metric: str) -> dict[int, float]:
-    """Finite values of a metric at some steps.
-
-    Raises:
-        ConfigError: there are none.
-    """
+    """Finite values of a metric at some steps; raises ConfigError if there are none."""
     logged = {step: values[metric] for step, values in sorted(history.items()) if metric in values}
     found = {step: value for step, value in logged.items() if step in steps and math.isfinite(value)}
     if found:

@@ -33,16 +33,9 @@ def text_pair(
 ) -> ContrastivePair:
     """A pair of two texts; what is not ``train`` is its ``validation``, and ``made`` its provenance."""
     supporting, confounder = (Context(kind="text", text=text) for text in (right, wrong))
-    return ContrastivePair(
-        pair_id=pair_id,
-        domain=domain,
-        query=query,
-        answer=answer,
-        supporting=supporting,
-        confounders=[confounder],
-        provenance=made,
-        split="train" if split == "train" else "validation",
-    )
+    what = {"pair_id": pair_id, "domain": domain, "query": query, "answer": answer, "provenance": made}
+    what["split"] = "train" if split == "train" else "validation"
+    return ContrastivePair(supporting=supporting, confounders=[confounder], **what)
 
 
 def question_row(index: int, question: str, answer: str, source: str = DATA_SOURCE, **more: Any) -> dict[str, Any]:

@@ -36,10 +36,7 @@ def small_job(
 ) -> dict[str, Any]:
     """Hydra overrides that every small job has: without checkpoints, validated before the first step.
 
-    Args:
-        data: what `write_data` filled.
-        out: for checkpoints, if the job makes some.
-        tokens: of a prompt and of a response, at most.
+    ``data`` is what `write_data` filled, ``tokens`` those of a prompt and of a response at most.
     """
     prompt, response = tokens
     return {

@@ -36,8 +36,7 @@ def picture(
 def draw(path: Path, learned: History, real: History, title: str, ordinary_share: float) -> None:
     """The demonstration's PNG: two panels of act 1, one of act 2.
 
-    Args:
-        ordinary_share: the share of a batch's rows that are not pairs: verl's mean reward counts pairs as 0.
+    verl's mean reward counts pairs as 0, so it is divided by the ``ordinary_share`` of a batch's rows.
     """
     lines = (
         ("actor/contextrl/accuracy", "training pairs", {"color": "tab:blue", "alpha": 0.45}),

@@ -12,11 +12,7 @@ EVERY, FEW = 10, 20
 
 
 class StageProgress(Progress):
-    """Bars with a note; without a terminal a line for each stage and its notes, and for every tenth step.
-
-    Args:
-        more: columns between the bar and the note.
-    """
+    """Bars with a note after ``more`` columns; without a terminal lines for stages, notes and every tenth step."""
 
     def __init__(self, console: Console, *more: ProgressColumn) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), *more)

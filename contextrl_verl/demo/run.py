@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +15,20 @@ from rich.console import Console
 from rich.table import Table
 
 from contextrl_verl import __version__
-from contextrl_verl.demo.act_two import real_pairs
-from contextrl_verl.demo.evidence_pairs import evidence_pairs, rl_rows
+from contextrl_verl.demo.evidence_pairs import evidence_pairs, rl_rows, text_pair
 from contextrl_verl.demo.job import small_job, write_data
 from contextrl_verl.demo.picture import HELD_OUT, History, draw, series
 from contextrl_verl.demo.progress import StageProgress
 from contextrl_verl.errors import UserError
 from contextrl_verl.launch import TRAINER, run_trainer
-from contextrl_verl.pairs import ContrastivePair
+from contextrl_verl.pairs import Context, ContrastivePair
+from contextrl_verl.pairs.files import PairFile
 
 PAIRS_PER_BATCH, RL_PER_BATCH, ROLLOUTS = 128, 8, 4
 REAL_STEPS, REAL_PAIRS_PER_BATCH = 12, 32
+# What so small a model sees of each context and of the patch; whole runs are for models that can read.
+CONTEXT_CHARS, ANSWER_CHARS = 400, 200
+FORGED_RUNS = 80
 Pairs = Sequence[ContrastivePair]
 
 
@@ -33,7 +38,6 @@ def run_demo(
     """Run both acts and write ``summary.json``, ``demo.png`` and the trainer's logs under ``out``.
 
     Args:
-        out: made if missing; files of an earlier run are replaced.
         trajectories: runs of coding agents for act 2; without them the forge makes some.
         steps: training steps of act 1.
         seed: of data, weights and orders.
@@ -57,7 +61,7 @@ def run_demo(
         keys["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"] = half
         keys["actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu"] = half
         learned = _watched(keys | {"trainer.test_freq": tests}, out / "act1", "act 1: it learns", progress)
-        pairs, origin = real_pairs(out / "act2", trajectories, seed, progress)
+        pairs, origin = _real_pairs(out / "act2", trajectories, seed, progress)
         if len(pairs) < REAL_PAIRS_PER_BATCH:
             raise UserError(
                 f"{origin} gives {len(pairs)} pairs, and a batch needs {REAL_PAIRS_PER_BATCH}. "
@@ -101,11 +105,8 @@ def _make_model(folder: Path, seed: int, progress: StageProgress) -> None:
     from contextrl_verl.demo import tiny_model
 
     task = progress.add_task("a tiny Qwen2, made here and taught to read", total=None)
-    torch.manual_seed(seed)
     torch.set_num_threads(1)  # for so small a model a second thread waits more than it works
-    tokenizer = tiny_model.make_tokenizer()
-    model = tiny_model.make_model(None, tokenizer, seed=seed)
-    tiny_model.warm_up(model, tokenizer, seed=seed, log=lambda line: progress.update(task, note=line))
+    tokenizer, model = tiny_model.warmed_up(seed, lambda line: progress.update(task, note=line))
     tiny_model.save(model, tokenizer, folder)
     progress.update(task, total=1, completed=1, note="")
 
@@ -142,3 +143,45 @@ def _watched(keys: dict[str, Any], folder: Path, title: str, progress: StageProg
         progress.update(task, completed=step, note=note)
 
     return run_trainer(keys, folder, on_metrics=on_metrics)
+
+
+def _real_pairs(folder: Path, trajectories: Path | None, seed: int, progress: StageProgress) -> tuple[Pairs, str]:
+    """Pairs from the given runs, or from runs that the forge makes, and where they come from.
+
+    Calls the commands as a user would; pairs, report and forged runs lie under ``folder``.
+    """
+    task = progress.add_task("act 2: pairs from real agent runs", total=None)
+    source, origin, commit = trajectories, trajectories.name if trajectories else "", "any"
+    if source is None:
+        progress.update(task, note=f"the forge makes {FORGED_RUNS} runs (about a minute)")
+        source, origin, commit = folder / "forged.jsonl", f"{FORGED_RUNS} runs of the forge", "same"
+        _contextrl("forge", "--out", source, "--runs", FORGED_RUNS, "--seed", seed)
+    progress.update(task, note="from runs to pairs")
+    prepared = folder / "prepared.parquet"
+    into = ("--input", source, "--out", prepared, "--report", folder / "report")
+    _contextrl("pairs", "trajectories", *into, "--seed", seed, "--set", f"cascade.commit={commit}")
+    whole = PairFile(prepared)
+    begun = [(pair, _begin(pair.supporting), _begin(pair.confounders[0])) for pair in whole]
+    # Two runs may begin alike; such a pair cannot be shown by its beginnings.
+    pairs = [
+        text_pair(pair.pair_id, "which led to the patch?", pair.answer[:ANSWER_CHARS], right, wrong, domain=pair.domain)
+        for pair, right, wrong in begun
+        if right != wrong
+    ]
+    alike = f", {len(whole) - len(pairs)} that begin alike left out" if len(pairs) < len(whole) else ""
+    progress.update(task, total=1, completed=1, note=f"{len(pairs)} pairs{alike}")
+    return pairs, origin
+
+
+def _contextrl(*arguments: Any) -> None:
+    command = [sys.executable, "-m", "contextrl_verl.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        raise UserError((done.stderr.strip() or done.stdout.strip())[-2000:])
+
+
+def _begin(context: Context) -> str:
+    """Little of a run: its issue, and how the agent's work begins."""
+    issue, *work = [turn.content for turn in context.messages or () if turn.role != "system"]
+    title = issue.replace("<pr_description>", "").strip()[: CONTEXT_CHARS // 2]
+    return (title + "\n" + "\n".join(work))[:CONTEXT_CHARS]

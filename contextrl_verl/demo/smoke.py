@@ -23,12 +23,7 @@ from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 
 _COLORS = ("red", "green", "blue", "black", "white", "yellow")
 # Unequally long, as real ones: verl 0.9.1 fails on M-RoPE positions of a batch of equally long rows (its issue 7899).
-_QUESTIONS = (
-    "Which color is this?",
-    "Name the color of the picture.",
-    "The picture has one color only. Which one is it?",
-    "Color?",
-)
+_QUESTIONS = ("Which color is this?", "Name the color of the picture.", "It has one color only: which?", "Color?")
 _PROMPT, _RESPONSE = 1024, 8
 # What shrinks a recipe to two steps on a CPU; everything else stays the recipe's own.
 OVERRIDES = {

@@ -27,7 +27,6 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LABELS, ORDERS = ("A", "B"), ([0, 1], [1, 0])
 FAMILIES = ("qwen2", "qwen3")
 TEMPLATE = "short"
@@ -62,50 +61,31 @@ def make_tokenizer():
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=512,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    core.train_from_iterator(corpus, trainer)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    learnt = {"vocab_size": 512, "special_tokens": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]}
+    core.train_from_iterator(corpus, trainers.BpeTrainer(**learnt, initial_alphabet=alphabet, show_progress=False))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
 
 def make_model(
-    folder: str | Path | None,
-    tokenizer,
-    *,
-    family: str = "qwen2",
-    layers: int = 2,
-    heads: int = 2,
-    init: float = 0.1,
-    seed: int = 0,
+    folder: str | Path | None, tokenizer, *, family="qwen2", layers: int = 2, heads: int = 2, init=0.1, seed: int = 0
 ):
-    """A Qwen2 (or Qwen3) with random weights; with a folder, also written there together with its tokenizer.
+    """A Qwen2 (or Qwen3) with random weights; a head is 32 wide, which vLLM's CPU attention needs.
 
-    A head is 32 wide, which vLLM's CPU attention needs.
+    With a folder, also written there together with its tokenizer.
     """
     from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
-    kind, own = (Qwen2Config, {}) if family == "qwen2" else (Qwen3Config, {"head_dim": 32})
-    config = kind(
-        vocab_size=len(tokenizer),
-        hidden_size=32 * heads,
-        intermediate_size=64 * heads,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads if family == "qwen2" else 1,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        initializer_range=init,  # transformers' 0.02 is for wide models; this narrow one hardly starts to learn with it
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **own,
-    )
+    kind, own = Qwen2Config, {"num_key_value_heads": heads}
+    if family == "qwen3":
+        kind, own = Qwen3Config, {"num_key_value_heads": 1, "head_dim": 32}
+    widths = {"vocab_size": len(tokenizer), "hidden_size": 32 * heads, "intermediate_size": 64 * heads}
+    depths = {"num_hidden_layers": layers, "num_attention_heads": heads, "max_position_embeddings": 4096}
+    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    # transformers' 0.02 is for wide models; this narrow one hardly starts to learn with it.
+    config = kind(**widths, **depths, **ends, **own, tie_word_embeddings=True, initializer_range=init)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -183,22 +163,12 @@ def reply_loss(model, tokenizer, examples: Sequence[Sequence[Turn]]) -> torch.Te
 
 
 def learn(
-    model,
-    loss_of: Callable[[], torch.Tensor],
-    *,
-    steps: int,
-    rate: float,
-    warm_up: int = 0,
-    betas: tuple[float, float] = (0.9, 0.98),
-) -> Iterator[tuple[int, float, float]]:
-    """Train in place with AdamW and gradients clipped at 1.
-
-    Args:
-        loss_of: the loss of a step.
-        warm_up: steps in which the learning rate rises to ``rate``.
+    model, loss_of: Callable[[], torch.Tensor], *, steps: int, rate: float, warm_up: int = 0, betas=(0.9, 0.98)
+) -> Iterator[tuple[int, float]]:
+    """Train in place with AdamW and gradients clipped at 1; ``rate`` is reached after ``warm_up`` steps.
 
     Yields:
-        After each step its number (from 1), its loss and the norm of its gradient.
+        After each step its number (from 1) and its loss.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=betas, weight_decay=0.01)
     for step in range(1, steps + 1):
@@ -206,11 +176,11 @@ def learn(
         loss = loss_of()
         optimizer.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.param_groups[0]["lr"] = rate * min(1.0, step / max(1, warm_up))
         optimizer.step()
         model.eval()
-        yield step, float(loss.detach()), float(norm)
+        yield step, float(loss.detach())
 
 
 def _warm_up_example(pair: ContrastivePair, rng: random.Random) -> list[Turn]:
@@ -227,18 +197,11 @@ def _warm_up_example(pair: ContrastivePair, rng: random.Random) -> list[Turn]:
 
 
 def warm_up(
-    model,
-    tokenizer,
-    *,
-    most_steps: int = 800,
-    batch_size: int = 64,
-    seed: int = 0,
-    log: Callable[[str], None] = lambda line: None,
+    model, tokenizer, *, most_steps: int = 800, batch_size: int = 64, seed: int = 0, log: Callable | None = None
 ) -> int:
     """Teach the model to read, in place, and stop when it selects right in `STOP_AT` of a sample of training pairs.
 
-    Returns the steps taken. A check (every five steps) that finds the model over `AT_MOST` takes it back to the check
-    before.
+    Returns the steps taken. Where a check (every five) finds the model over `AT_MOST`, it goes back to the one before.
     """
     rng = random.Random(seed)
     pairs = evidence_pairs(4000, seed=seed, split="train")
@@ -247,11 +210,12 @@ def warm_up(
     def loss_of() -> torch.Tensor:
         return reply_loss(model, tokenizer, [_warm_up_example(rng.choice(pairs), rng) for _ in range(batch_size)])
 
-    for step, loss, _ in learn(model, loss_of, steps=most_steps, rate=3e-3, warm_up=20):
+    for step, loss in learn(model, loss_of, steps=most_steps, rate=3e-3, warm_up=20):
         if step % 5 and step != most_steps:
             continue
         accuracy, _ = selection_accuracy(model, tokenizer, pairs[:100])
-        log(f"step {step}: loss {loss:.2f}, {accuracy:.0%} selected right")
+        if log:
+            log(f"step {step}: loss {loss:.2f}, {accuracy:.0%} selected right")
         if accuracy > AT_MOST:
             model.load_state_dict(before)
             return step - 5
@@ -259,3 +223,12 @@ def warm_up(
             return step
         before = copy.deepcopy(model.state_dict())
     return most_steps
+
+
+def warmed_up(seed: int, log: Callable | None = None):
+    """The demonstration's tokenizer and its model after `warm_up`."""
+    torch.manual_seed(seed)
+    tokenizer = make_tokenizer()
+    model = make_model(None, tokenizer, seed=seed)
+    warm_up(model, tokenizer, seed=seed, log=log)
+    return tokenizer, model

@@ -11,19 +11,11 @@ import transformers
 
 # Family -> transformers' names begin with, a patch's side, what its text and vision have of their own. The three
 # sections of mrope add up to half a head.
+_QWEN2_5 = {"rope_parameters": {"mrope_section": [4, 6, 6]}}, {"window_size": 112, "fullatt_block_indexes": [1]}
+_QWEN3 = {"rope_parameters": {"mrope_section": [6, 5, 5], "mrope_interleaved": True}, "head_dim": 32}
 _FAMILIES: dict[str, tuple[str, int, dict[str, Any], dict[str, Any]]] = {
-    "qwen2_5_vl": (
-        "Qwen2_5_VL",
-        14,
-        {"rope_parameters": {"mrope_section": [4, 6, 6]}},
-        {"window_size": 112, "fullatt_block_indexes": [1]},
-    ),
-    "qwen3_vl": (
-        "Qwen3VL",
-        16,
-        {"rope_parameters": {"mrope_section": [6, 5, 5], "mrope_interleaved": True}, "head_dim": 32},
-        {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
-    ),
+    "qwen2_5_vl": ("Qwen2_5_VL", 14, *_QWEN2_5),
+    "qwen3_vl": ("Qwen3VL", 16, _QWEN3, {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]}),
 }
 FAMILIES = tuple(_FAMILIES)
 TEMPLATE = (
@@ -65,40 +57,21 @@ def make_model(processor, family: str = "qwen2_5_vl", folder: str | Path | None 
     Two layers of text, two of vision; a head is 32 wide, which vLLM's CPU attention needs.
     """
     tokenizer, (name, patch, own_text, own_vision) = processor.tokenizer, _FAMILIES[family]
-    token = tokenizer.convert_tokens_to_ids
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     # With transformers' initializer_range of 0.02 outputs are nearly uniform, and a wrong image path goes unseen.
     both = {"hidden_size": 64, "intermediate_size": 128, "initializer_range": 0.15}
-    text = {
-        **both,
-        **own_text,
-        **ends,
-        "vocab_size": len(tokenizer),
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "max_position_embeddings": 4096,
-        "bos_token_id": None,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **own_text["rope_parameters"]},
-    }
-    vision = {
-        **both,
-        **own_vision,
-        "depth": 2,
-        "num_heads": 2,
-        "patch_size": patch,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-        "out_hidden_size": 64,
-    }
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, **own_text["rope_parameters"]}
+    text = {**both, **own_text, **ends, **layers, "vocab_size": len(tokenizer), "max_position_embeddings": 4096}
+    vision = {**both, **own_vision, "depth": 2, "num_heads": 2, "out_hidden_size": 64}
+    vision |= {"patch_size": patch, "spatial_merge_size": 2, "temporal_patch_size": 2}
+    marks = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+    marks |= {f"{end}_token": f"<|{end}|>" for end in ("vision_start", "vision_end")}
     config = getattr(transformers, f"{name}Config")(
-        text_config=text,
+        text_config=text | {"bos_token_id": None, "rope_parameters": rope},
         vision_config=vision,
-        image_token_id=token("<|image_pad|>"),
-        video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"),
-        vision_end_token_id=token("<|vision_end|>"),
         tie_word_embeddings=True,
+        **{f"{mark}_id": tokenizer.convert_tokens_to_ids(token) for mark, token in marks.items()},
         **ends,
     )
     with torch.random.fork_rng(devices=[]):

@@ -25,11 +25,7 @@ class _PairLoop(AgentLoopBase):
         self._prompt = parse_settings(self.data_config.get("contextrl")).prompt_config
         self._longest = int(self.rollout_config.prompt_length)
 
-    async def _encode(self, row: dict[str, Any]) -> tuple[list[int], dict[str, Any]]:
-        ids, images = await self._encode_messages(list(row["raw_prompt"]))
-        return ids, ({"images": images} if images else {})
-
-    async def _encode_messages(self, messages: list[dict[str, Any]]) -> tuple[list[int], list[Any]]:
+    async def _encode(self, messages: list[dict[str, Any]]) -> tuple[list[int], list[Any]]:
         images = images_of(messages)
         ids = await self.loop.run_in_executor(
             None, lambda: encode_prompt(messages, self.tokenizer, self._prompt, self.processor)
@@ -40,6 +36,18 @@ class _PairLoop(AgentLoopBase):
                 "set filtered long pairs. Is actor_rollout_ref.rollout.prompt_length still data.max_prompt_length?"
             )
         return ids, images
+
+    @staticmethod
+    def _output(images: list[Any], **fields: Any) -> AgentLoopOutput:
+        # Every field that an ordinary row has: verl drops fields that some rows of a batch lack.
+        return AgentLoopOutput(
+            routed_experts=None,
+            multi_modal_data={"images": images} if images else {},
+            mm_processor_kwargs={},
+            mm_processor_output=None,
+            num_turns=2,
+            **fields,
+        )
 
 
 @register(CARRIER)
@@ -59,23 +67,17 @@ class PairCarrierLoop(_PairLoop):
             if ids:
                 # A rotation later, the supporting context stands one place earlier; the column tells the last place.
                 ids.append(labels[(supporting + len(asked) - turn) % count])
-            more, images = await self._encode_messages(list(messages))
+            more, images = await self._encode(list(messages))
             ids += more
             shown += images
             parts.append(len(more) + 1)
-        images = {"images": shown} if shown else {}
         step = int(row["global_steps"])
-        # Every field an ordinary row has: verl drops fields that some rows of a batch lack.
-        return AgentLoopOutput(
+        return self._output(
+            shown,
             prompt_ids=ids,
             response_ids=[labels[supporting]],
             response_mask=[0],
             response_logprobs=[0.0] if sampling_params.get("logprobs") else None,
-            routed_experts=None,
-            multi_modal_data=images,
-            mm_processor_kwargs={},
-            mm_processor_output=None,
-            num_turns=2,
             metrics={"num_preempted": -1},
             reward_score=0.0,
             extra_fields={
@@ -110,7 +112,7 @@ class PairAnswerLoop(_PairLoop):
     """
 
     async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
-        ids, images = await self._encode(row)
+        ids, images = await self._encode(list(row["raw_prompt"]))
         options = row[COLUMN].flatten().tolist()
         output = await self.server_manager.generate(
             request_id=uuid4().hex,
@@ -120,19 +122,15 @@ class PairAnswerLoop(_PairLoop):
                 "max_tokens": 1,
                 **one_of(options[2 : 2 + options[0]], self.rollout_config.name),
             },
-            image_data=images.get("images"),
+            image_data=images or None,
         )
         preempted = output.num_preempted if output.num_preempted is not None else -1
-        return AgentLoopOutput(
+        return self._output(
+            images,
             prompt_ids=ids,
             response_ids=output.token_ids[:1],
             response_mask=[1] * len(output.token_ids[:1]),
             response_logprobs=output.log_probs[:1] if output.log_probs else None,
-            routed_experts=None,
-            multi_modal_data=images,
-            mm_processor_kwargs={},
-            mm_processor_output=None,
-            num_turns=2,
             metrics={"num_preempted": preempted},
             extra_fields={**output.extra_fields, "turn_scores": [], "tool_rewards": []},
         )

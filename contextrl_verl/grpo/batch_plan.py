@@ -7,6 +7,7 @@ state and a resumed run continues exactly.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,19 +17,12 @@ from contextrl_verl.errors import ConfigError
 
 
 class Slot(NamedTuple):
-    """One item of a plan.
+    """One item of a plan."""
 
-    Attributes:
-        kind: ``rl`` or ``pair``.
-        index: row of the ordinary data, or index of the pair.
-        epoch: how often that source was passed through before, from 0.
-        rotation: rotation of the drawn option order (pairs with ``orders=both``).
-    """
-
-    kind: str
-    index: int
-    epoch: int
-    rotation: int = 0
+    kind: str  # ``rl`` or ``pair``
+    index: int  # row of the ordinary data, or index of the pair
+    epoch: int  # how often that source was passed through before, from 0
+    rotation: int = 0  # of the drawn option order (pairs with ``orders=both``)
 
 
 def drawn(kind: str, number: int, size: int, seed: tuple[int, ...] | None, rotations: int = 1) -> Slot:
@@ -62,37 +56,23 @@ def check_pairs_of_a_batch(key: str, per_batch: int, pairs: int, rotations: int)
         )
 
 
+@dataclass
 class BatchPlan:
-    """The order of all items of a run.
+    """The order of all items of a run. Raises ConfigError, with key and fix, if the numbers do not fit."""
 
-    Args:
-        rl_rows: number of ordinary rows.
-        pairs: number of contrastive pairs.
-        batch_size: items in a batch (``data.train_batch_size``).
-        pairs_per_batch: how many of them are pairs.
-        rotations: 1, or the number of options when every order of a pair is asked in the same batch.
-        epochs: passes over the ordinary rows.
-        steps: number of batches; overrides ``epochs``.
-        seed, shuffle: draw a new order of rows and of pairs in every epoch.
+    rl_rows: int  # number of ordinary rows
+    pairs: int  # number of contrastive pairs
+    batch_size: int  # items in a batch (``data.train_batch_size``)
+    pairs_per_batch: int  # how many of them are pairs
+    rotations: int = 1  # or the number of options when every order of a pair is asked in the same batch
+    epochs: int = 1  # passes over the ordinary rows
+    steps: int | None = None  # number of batches; overrides ``epochs``
+    seed: int = 1
+    shuffle: bool = True  # a new order of rows and of pairs in every epoch, drawn from ``seed``
 
-    Raises:
-        ConfigError: the numbers do not fit; names the key and the fix.
-    """
-
-    def __init__(
-        self,
-        *,
-        rl_rows: int,
-        pairs: int,
-        batch_size: int,
-        pairs_per_batch: int,
-        rotations: int = 1,
-        epochs: int = 1,
-        steps: int | None = None,
-        seed: int = 1,
-        shuffle: bool = True,
-    ) -> None:
-        rl_per_batch = batch_size - pairs_per_batch
+    def __post_init__(self) -> None:
+        pairs, pairs_per_batch, rl_rows = self.pairs, self.pairs_per_batch, self.rl_rows
+        self.rl_per_batch = rl_per_batch = self.batch_size - pairs_per_batch
         if pairs_per_batch > 0:
             if pairs == 0:
                 raise ConfigError(
@@ -101,20 +81,18 @@ class BatchPlan:
                 )
             if rl_per_batch <= 0:
                 raise ConfigError(
-                    f"contextrl.pairs.per_batch is {pairs_per_batch}, but data.train_batch_size is {batch_size} and "
-                    "counts pairs and ordinary rows together. Fix: make it larger than contextrl.pairs.per_batch."
+                    f"contextrl.pairs.per_batch is {pairs_per_batch}, but data.train_batch_size is {self.batch_size} "
+                    "and counts pairs and ordinary rows together. Fix: make it larger than contextrl.pairs.per_batch."
                 )
-            check_pairs_of_a_batch("contextrl.pairs.per_batch", pairs_per_batch, pairs, rotations)
+            check_pairs_of_a_batch("contextrl.pairs.per_batch", pairs_per_batch, pairs, self.rotations)
         if rl_rows < rl_per_batch:
             raise ConfigError(
                 f"a batch needs {rl_per_batch} ordinary rows, and data.train_files holds {rl_rows} usable ones. "
                 "Fix: give more rows or lower data.train_batch_size."
             )
-        self.batch_size, self.pairs_per_batch, self.rotations = batch_size, pairs_per_batch, rotations
-        self.rl_rows, self.pairs, self.seed, self.shuffle = rl_rows, pairs, seed, shuffle
-        self.rl_per_batch = rl_per_batch
-        self.steps = steps if steps is not None else rl_rows * epochs // rl_per_batch
-        self.unused_rl_rows = 0 if steps is not None else rl_rows * epochs - self.steps * rl_per_batch
+        self.unused_rl_rows = 0
+        if self.steps is None:
+            self.steps, self.unused_rl_rows = divmod(rl_rows * self.epochs, rl_per_batch)
 
     def __len__(self) -> int:
         return self.steps * self.batch_size

@@ -1,8 +1,7 @@
 """The engine's config class, and the one place where a job is checked before Ray starts.
 
-verl builds the actor's config in the driver, before ``ray.init``, from its ``_target_`` keys. So the
-check of the whole ``contextrl`` block hangs here and works for every job that uses the shipped yaml,
-however it was launched.
+verl builds the actor's config in the driver, before ``ray.init``, from its ``_target_`` keys. So the check hangs here
+and works for every job that uses the shipped yaml, however it was launched.
 """
 
 from __future__ import annotations
@@ -18,11 +17,7 @@ from contextrl_verl.settings import Settings, parse_settings
 
 @dataclass
 class ContextRLFSDPEngineConfig(FSDPEngineConfig):
-    """verl's FSDP engine config plus the ``contextrl`` block.
-
-    Attributes:
-        contextrl: the block, as a mapping; ``settings`` is its checked form.
-    """
+    """verl's FSDP engine config plus the ``contextrl`` block, as a mapping; ``settings`` is its checked form."""
 
     _mutable_fields = FSDPEngineConfig._mutable_fields | {"contextrl"}
     contextrl: dict[str, Any] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,14 +12,14 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.grpo.batch_column import ANSWER, CARRIER, COLUMN, OTHER_ORDERS, ordinary_row, pair_row
-from contextrl_verl.grpo.batch_plan import BatchPlan
+from contextrl_verl.grpo.batch_plan import BatchPlan, Slot
 from contextrl_verl.grpo.pair_source import PairSource, held_out_pairs, training_pairs
-from contextrl_verl.grpo.resume import STATE
 from contextrl_verl.pairs.prompting import images_of
 from contextrl_verl.settings import Settings, listed, parse_settings
 
 DATA_SOURCE = "contextrl/selection"
 QUESTION_SOURCE = "contextrl/question_answering"
+STATE = "contextrl_plan"  # in what a checkpoint's data loader remembers
 
 
 class MixedTaskDataset(RLHFDataset):
@@ -44,34 +45,24 @@ class MixedTaskDataset(RLHFDataset):
     def _read_files_and_tokenize(self) -> None:
         super()._read_files_and_tokenize()
         self._labels = len(self.settings.prompt_config.labels)
+        rows = len(self.dataframe)
         if self.is_train:
             self.pairs = training_pairs(self.settings, self.tokenizer, self.processor)
-        elif self.settings.pairs.val_files:
-            self.pairs = held_out_pairs(self.settings, self.tokenizer, self.processor)
-        if self.is_train:
-            self.plan = make_plan(self.settings, len(self.dataframe), self.pairs)
+            self._slots = self.plan = make_plan(self.settings, rows, self.pairs)
             self._content = _content(self.dataframe.select_columns([self.prompt_key]), self.pairs)
             print(describe_plan(self.plan, self.pairs))
-        else:
-            self._questions = [
-                (index, rotation)
-                for index in range(len(self.pairs or ()))
-                for rotation in range(self.pairs.options_of(index))
-            ]
+            return
+        self._slots = [Slot("rl", row, 0) for row in range(rows)]
+        if self.settings.pairs.val_files:
+            self.pairs = held_out_pairs(self.settings, self.tokenizer, self.processor)
+            self._slots += self.pairs.questions()
 
     def __len__(self) -> int:
-        return len(self.plan) if self.is_train else len(self.dataframe) + len(self._questions)
+        return len(self._slots)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        if self.is_train:
-            slot = self.plan[item]
-            if slot.kind == "rl":
-                return self._ordinary(slot.index)
-            return self._pair(slot.index, slot.epoch, slot.rotation)
-        if item < len(self.dataframe):
-            return self._ordinary(item)
-        index, rotation = self._questions[item - len(self.dataframe)]
-        return self._pair(index, 0, rotation)
+        kind, *place = self._slots[item]
+        return self._ordinary(place[0]) if kind == "rl" else self._pair(*place)
 
     def _ordinary(self, index: int) -> dict[str, Any]:
         row = super().__getitem__(index)
@@ -122,21 +113,18 @@ class MixedTaskDataset(RLHFDataset):
             if self.pairs.as_questions
             else pair_row(self.pairs.option_ids, len(order), supporting),
         }
-        carried = self.settings.objective == "context_awareness"
+        carried, run = self.settings.objective == "context_awareness", self.settings.run
         if self.is_train:
-            row["agent_name"] = CARRIER if carried else self.settings.run.default_agent_loop
+            row["agent_name"] = CARRIER if carried else run.default_agent_loop
+            row["__rollout_n__"] = 1 if carried else run.rollout_n
         else:
-            by_choice = self.settings.pairs.val_by == "choice"
-            row["agent_name"] = ANSWER if by_choice else self.settings.run.default_agent_loop
-        if self.is_train:
-            row["__rollout_n__"] = 1 if carried else self.settings.run.rollout_n
+            row["agent_name"] = ANSWER if self.settings.pairs.val_by == "choice" else run.default_agent_loop
         # A user's own data set may add columns.
-        return {name: row.get(name) for name in self._columns()}
+        return {name: row.get(name) for name in self._columns}
 
+    @cached_property
     def _columns(self) -> list[str]:
-        if not hasattr(self, "_column_names"):
-            self._column_names = list(self._ordinary(0))
-        return self._column_names
+        return list(self._ordinary(0))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must agree with for its position to mean the same rows."""
@@ -183,13 +171,18 @@ def _content(rows: Any, pairs: PairSource | None) -> str:
 
 
 def _is_train(data_files: Any, config: Any) -> bool:
-    files, train, val = listed(data_files), listed(config.get("train_files")), listed(config.get("val_files"))
+    val = listed(config.get("val_files"))
+    check_lists(listed(config.get("train_files")), val)
+    return listed(data_files) != val
+
+
+def check_lists(train: list[str] | None, val: list[str] | None) -> None:
+    """Raises ConfigError unless training and validation have other files."""
     if train == val:
         raise ConfigError(
             f"data.train_files and data.val_files are the same list {train}; verl does not tell a data set which of "
-            "the two it serves. Fix: give validation its own file (a copy will do)."
+            "the two it serves. Fix: give validation its own file, data.val_files=[...] (a copy will do)."
         )
-    return files != val
 
 
 def make_plan(settings: Settings, rl_rows: int, pairs: PairSource | None) -> BatchPlan:

@@ -29,8 +29,8 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.grpo.batch_column import COLUMN, dense, option_logits, pair_rows
-from contextrl_verl.grpo.fused_head import fused_kernels_problem, head_in_root_unit
-from contextrl_verl.grpo.log_prob_batch import without_contexts
+from contextrl_verl.grpo.fused_head import check_fused_kernels, head_in_root_unit
+from contextrl_verl.grpo.model_rows import taken_apart, without_contexts
 from contextrl_verl.grpo.option_rows import (
     OptionRows,
     kept_positions,
@@ -40,7 +40,6 @@ from contextrl_verl.grpo.option_rows import (
     option_positions,
     with_lengths,
 )
-from contextrl_verl.grpo.rotations import taken_apart
 from contextrl_verl.grpo.watch import FailingRewards, StuckPairs, told_of_rewards
 from contextrl_verl.objective import (
     averaged_margins,
@@ -57,21 +56,14 @@ _ROWS, _COLUMNS = "contextrl_rows", "contextrl_columns"
 
 @dataclass
 class _Reading:
-    """How the option logits of one micro-batch are read.
+    """How the option logits of one micro-batch are read."""
 
-    Attributes:
-        pairs: rows of the micro-batch that carry a pair.
-        where: index of their positions into the logits that the model returns; None: it returns just those.
-        owner: under Ulysses, the rank that holds each.
-        kept: how many positions of each row went through the output head; None: all.
-        batch: the micro-batch as the model sees it.
-    """
-
-    pairs: torch.Tensor
+    pairs: torch.Tensor  # rows of the micro-batch that carry a pair
+    # Index of their positions into the logits that the model returns; None: it returns just those.
     where: tuple[torch.Tensor, torch.Tensor] | None
-    owner: torch.Tensor | None = None
-    kept: torch.Tensor | None = None
-    batch: Any = None
+    owner: torch.Tensor | None = None  # under Ulysses, the rank that holds each
+    kept: torch.Tensor | None = None  # how many positions of each row went through the output head; None: all
+    batch: Any = None  # the micro-batch as the model sees it
 
 
 @EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"])
@@ -79,7 +71,7 @@ class ContextRLEngine(FSDPEngineWithLMHead):
     """FSDP1 / FSDP2 engine that adds the context-awareness loss to whatever loss it is given.
 
     It is inert in mini-batches without the column :data:`contextrl_verl.grpo.batch_column.COLUMN`. In verl's scoring
-    passes, the reference policy's too, it leaves out the contexts of pairs (:mod:`contextrl_verl.grpo.log_prob_batch`).
+    passes, the reference policy's too, it leaves out the contexts of pairs (:mod:`contextrl_verl.grpo.model_rows`).
     """
 
     def __init__(self, model_config, engine_config, optimizer_config, checkpoint_config):
@@ -92,7 +84,7 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         self._pairs_this_step, self._labels_agree = 0, False
         self._stuck, self._rewards = StuckPairs(), FailingRewards()
         if self._contextrl is not None:
-            refuse_unsupported(model_config)
+            check_fused_kernels(model_config, model_config.hf_config)
 
     def _build_module(self):
         module = super()._build_module()
@@ -318,14 +310,6 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         }.items():
             values[f"contextrl/{name}"] = Metric(AggregationType.MEAN, constant)
         return values
-
-
-def refuse_unsupported(model_config) -> None:
-    """Raises ConfigError for a model with which the option logits would not be the model's own."""
-    if model_config.use_fused_kernels:
-        problem = fused_kernels_problem(model_config.hf_config, model_config.lora_rank, model_config.target_modules)
-        if problem is not None:
-            raise ConfigError(problem)
 
 
 def _trainer_step(data) -> int:

@@ -9,9 +9,12 @@ May go when verl does so or gathers by itself; tests/engine/test_fused_kernels.p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from contextrl_verl.errors import ConfigError
+from contextrl_verl.settings import listed
 
 # Fields of a model's config by which its own forward changes logits behind the head; verl's fused forward does not
 # (verl PR 7991). The value that changes nothing.
@@ -32,28 +35,26 @@ def head_in_root_unit(config: Any) -> Iterator[None]:
         config.tie_word_embeddings = tied
 
 
-def fused_kernels_problem(
-    config: Any, lora_rank: int = 0, target_modules: str | Iterable[str] | None = None
-) -> str | None:
-    """Why fused kernels would compute something else than the model: a sentence that names the field, or None.
+def check_fused_kernels(keys: Any, config: Any) -> None:
+    """Raises ConfigError where fused kernels, if they are used, would compute something else than the model.
 
     Args:
+        keys: ``use_fused_kernels``, ``lora_rank`` and ``target_modules`` of verl's model config, or of the job.
         config: the model's own, from transformers.
-        lora_rank: 0 without adapters.
-        target_modules: of the adapters, as verl's ``model.target_modules``.
     """
+    if not keys.use_fused_kernels:
+        return
     for part in (config, config.get_text_config()):
         for field, neutral in LOGIT_FIELDS.items():
             value = getattr(part, field, neutral)
             if value not in (None, neutral):
-                return (
+                raise ConfigError(
                     f"the model's config has {field}={value}, which verl's fused kernels leave out of the logits. "
                     "Fix: actor_rollout_ref.model.use_fused_kernels=False."
                 )
-    targets = [target_modules] if isinstance(target_modules, str) else list(target_modules or ())
-    if lora_rank > 0 and any(name.rsplit(".", 1)[-1] == "lm_head" for name in targets):
-        return (
+    targets = listed(keys.target_modules)
+    if keys.lora_rank > 0 and any(name.rsplit(".", 1)[-1] == "lm_head" for name in targets):
+        raise ConfigError(
             f"actor_rollout_ref.model.target_modules is {targets}, and verl's fused kernels leave out an adapter of "
             "lm_head. Fix: take lm_head out of it, or actor_rollout_ref.model.use_fused_kernels=False."
         )
-    return None

@@ -5,23 +5,20 @@ A check is a function of the settings that yields one paragraph a problem, or ra
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from contextrl_verl.arms import check_shared
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.grpo.limits import check_joint_loss, ranks_of_a_sequence
+from contextrl_verl.grpo.limits import ranks_of_a_sequence
 from contextrl_verl.patches.cpu.environment import cpu_selected
 from contextrl_verl.settings import Settings
 
 REGISTER, MANAGERS = "contextrl_verl.grpo.register", "contextrl_verl.grpo.reward_managers"
 SAMPLER = "contextrl_verl.grpo.replay_buffer"
 DISPATCH = "pkg://reward_fns.dispatch"
-Found = TypeVar("Found")
 
 
 def check_path(key: str, path: str | None) -> None:
@@ -42,11 +39,7 @@ def check_platform(key: str, strategy: str) -> None:
 
 
 def load_named(path: str | None, name: str | None, key: str) -> Any:
-    """The object that ``<key>.path`` and ``<key>.name`` name, loaded as verl's workers will.
-
-    Raises:
-        ConfigError: there is no such file, module or name, or it fails while it is loaded.
-    """
+    """The object that ``<key>.path`` and ``<key>.name`` name, loaded as verl's workers will, or ConfigError."""
     from verl.utils.import_utils import load_extern_object
 
     try:
@@ -71,17 +64,14 @@ def _order_of_rows(settings: Settings) -> Iterator[str]:
             f"trainer.total_epochs is {run.total_epochs} and contextrl.epochs is {settings.epochs}: both say how often "
             f"data.train_files are passed through. Fix: contextrl.epochs={run.total_epochs}, or leave one of them out."
         )
-    if run.train_files == run.val_files:
-        yield (
-            f"data.train_files and data.val_files are the same list {run.train_files}; verl does not tell a "
-            "data set which of the two it serves. Fix: give validation its own file, data.val_files=[...] (a copy will "
-            "do)."
-        )
     if settings.uses_pairs and run.gen_batch_size not in (None, run.train_batch_size):
         yield (
             f"data.gen_batch_size is {run.gen_batch_size} and data.train_batch_size is {run.train_batch_size}: the "
             "number of pairs is exact in a whole batch. Fix: leave data.gen_batch_size unset."
         )
+    from contextrl_verl.grpo.dataset import check_lists
+
+    check_lists(run.train_files, run.val_files)
 
 
 def _ranks(settings: Settings) -> Iterator[str]:
@@ -109,10 +99,6 @@ def _ranks(settings: Settings) -> Iterator[str]:
     )
 
 
-def _platform(settings: Settings) -> None:
-    check_platform("actor_rollout_ref.actor.strategy", settings.run.strategy)
-
-
 def _rollout(settings: Settings) -> Iterator[str]:
     name = settings.run.rollout_name
     if settings.pairs.val_files and settings.pairs.val_by == "choice" and name not in ("vllm", "sglang"):
@@ -138,26 +124,12 @@ def _sampler(settings: Settings) -> Iterator[str]:
 def _registration(settings: Settings) -> Iterator[str]:
     """Without it the workers know neither the engine nor the agent loops."""
     named = settings.run.external_lib or []
-    if not any(name == REGISTER or _imports_ours(name) for name in named):
+    if REGISTER not in named:
         yield (
             f"actor_rollout_ref.model.external_lib is {named or None}, and it must name {REGISTER}, which registers "
             "the engine and the agent loops. Fix: actor_rollout_ref.model.external_lib="
             f"[{','.join([REGISTER, *named])}]."
         )
-
-
-def _imports_ours(module: str) -> bool:
-    """Whether a module of the user's own imports the registrations, told from its text: importing it is verl's part."""
-    try:
-        spec = find_spec(module)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-        return False
-    return (
-        re.search(r"contextrl_verl\.grpo(\.register\b| import .*\bregister\b)", Path(spec.origin).read_text())
-        is not None
-    )
 
 
 def _data_set(settings: Settings) -> Iterator[str]:
@@ -181,21 +153,17 @@ def _data_set(settings: Settings) -> Iterator[str]:
         )
 
 
-# Name in the block `contextrl.run`, verl's older key, and the one that it reads.
-_OLDER_KEYS = (
-    ("older_reward_path", "custom_reward_function.path", "reward.custom_reward_function.path"),
-    ("older_manager", "reward_model.reward_manager", "reward.reward_manager.name"),
-    ("older_sandbox_url", "sandbox_fusion.url", "reward.sandbox_fusion.url"),
-)
-
-
 def _rewards(settings: Settings) -> Iterator[str]:
     from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
 
     run = settings.run
     path, module, name = run.reward_path, run.manager_path, run.manager_name
-    for older, key, now in _OLDER_KEYS:
-        if (value := getattr(run, older)) is not None:
+    for value, key, now in (
+        (run.older_reward_path, "custom_reward_function.path", "reward.custom_reward_function.path"),
+        (run.older_manager, "reward_model.reward_manager", "reward.reward_manager.name"),
+        (run.older_sandbox_url, "sandbox_fusion.url", "reward.sandbox_fusion.url"),
+    ):
+        if value is not None:
             yield f"{key} is {value!r}, a key that verl 0.9.1 does not read any more. Fix: {now}={value}."
     if path is not None:
         load_named(path, run.reward_name, "reward.custom_reward_function")
@@ -232,29 +200,4 @@ def _rewards(settings: Settings) -> Iterator[str]:
         )
 
 
-def _joint_loss(settings: Settings) -> None:
-    if settings.objective == "context_awareness":
-        check_joint_loss(settings.run)
-
-
-CHECKS = (_order_of_rows, _ranks, _platform, _rollout, _sampler, _registration, _data_set, _rewards, _joint_loss)
-
-
-class Findings:
-    """Runs checks one after another and keeps what they say."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-
-    def of(self, check: Callable[..., Found], *arguments: Any) -> Found | None:
-        """What the check returns; None if it found a problem."""
-        try:
-            return check(*arguments)
-        except ConfigError as error:
-            self.problems += error.problems
-            return None
-
-    def of_keys(self, settings: Settings) -> None:
-        """What :data:`CHECKS` yield or raise."""
-        for check in CHECKS:
-            self.of(lambda check=check: self.problems.extend(check(settings) or ()))
+CHECKS = (_order_of_rows, _ranks, _rollout, _sampler, _registration, _data_set, _rewards)

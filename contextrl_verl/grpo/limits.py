@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.grpo.fused_head import fused_kernels_problem
+from contextrl_verl.grpo.fused_head import check_fused_kernels
 from contextrl_verl.settings import RunView
 
 _ULYSSES = "ulysses_sequence_parallel_size"
@@ -96,10 +96,7 @@ def check_model(run: RunView, config: Any) -> None:
     Args:
         config: the model's own, from transformers.
     """
-    if run.use_fused_kernels:
-        problem = fused_kernels_problem(config, run.lora_rank, run.target_modules)
-        if problem is not None:
-            raise ConfigError(problem)
+    check_fused_kernels(run, config)
     key, ranks = ranks_of_a_sequence(run)
     if ranks == 1:
         return

@@ -1,21 +1,33 @@
-"""Pairs as a training or validation job sees them: opened, length-filtered, rendered. No verl in here."""
+"""Pairs as a training or validation job sees them: opened, length-filtered, rendered. No verl in here.
+
+Lengths are counted once: the driver counts them, and the trainer of the same job finds them in ``$CONTEXTRL_CACHE``,
+else in the user's cache folder. Whatever cannot be read or written there is counted again.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import logging
+import os
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from contextrl_verl import __version__
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.grpo.counted import Counts, place_of, recall, remember
+from contextrl_verl.grpo.batch_plan import Slot
 from contextrl_verl.pairs import ContrastivePair, PairFormatError
 from contextrl_verl.pairs.files import PairCollection
 from contextrl_verl.pairs.option_tokens import resolve_option_tokens
 from contextrl_verl.pairs.prompting import PromptRenderer, encode_prompt, option_order, template_text
+from contextrl_verl.pairs.whole_file import write_whole
 from contextrl_verl.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -24,17 +36,18 @@ logger = logging.getLogger(__name__)
 _ORDER_SLACK = 32
 # ... up to this number of contexts; with more, the rotations and the reverse stand for the rest.
 _ALL_ORDERS = 4
+# (tokens in the longest order, images) of every pair of some files.
+Counts = list[tuple[int, int]]
+_KEPT = 50
 
 
 class PairSource:
     """The usable pairs of some files.
 
     Args:
-        files: pair files; ``key`` names where they came from in messages.
-        settings: the ``contextrl`` block.
+        key: the config key of the files, for messages.
         as_questions: show each pair as an ordinary question about its supporting context.
         written: the policy writes its whole reply, so nothing is put before it (no ``contextrl.prompt.prefill``).
-        tokenizer, processor: the run's own, so that lengths are true.
 
     Attributes:
         dropped: pairs left out, by reason.
@@ -100,6 +113,10 @@ class PairSource:
         """Number of contexts of a usable pair, without reading it."""
         return self.collection.options[self.usable[index]]
 
+    def questions(self) -> list[Slot]:
+        """Every usable pair in every order of its contexts."""
+        return [Slot("pair", index, 0, turn) for index in range(len(self)) for turn in range(self.options_of(index))]
+
     def rotations(self) -> int:
         """In how many orders a batch shows each pair: all of them with ``contextrl.pairs.orders=both``, else one.
 
@@ -143,8 +160,8 @@ class PairSource:
     def _counted(self, key: str, limit: int) -> Counts:
         about = {**asdict(self.prompt), "template": template_text(self.prompt.template), "limit": limit}
         about["as_questions"] = self.as_questions
-        place = place_of([file.path for file in self.collection.files], about, self.tokenizer, self.processor)
-        if (known := recall(place, len(self.collection))) is not None:
+        place = _place_of([file.path for file in self.collection.files], about, self.tokenizer, self.processor)
+        if (known := _recall(place, len(self.collection))) is not None:
             return known
         counts: Counts = []
         for index in tqdm(range(len(self.collection)), desc=f"Counting tokens of {key}", unit="pair", delay=3):
@@ -157,7 +174,7 @@ class PairSource:
             counts.append((length, len(images)))
             if any(image.bytes is None for image in images):
                 place = None  # a file of its own, which may change
-        remember(place, counts)
+        _remember(place, counts)
         return counts
 
     def _longest(self, pair: ContrastivePair, limit: int) -> int:
@@ -175,11 +192,7 @@ class PairSource:
 
 
 def training_pairs(settings: Settings, tokenizer: Any, processor: Any) -> PairSource | None:
-    """The pairs of ``contextrl.pairs.train_files`` as the objective shows them; None if it uses none.
-
-    Raises:
-        ConfigError: see :class:`PairSource`.
-    """
+    """The pairs of ``contextrl.pairs.train_files`` as the objective shows them; None if it uses none."""
     if not settings.uses_pairs:
         return None
     return PairSource(
@@ -190,12 +203,52 @@ def training_pairs(settings: Settings, tokenizer: Any, processor: Any) -> PairSo
 
 
 def held_out_pairs(settings: Settings, tokenizer: Any, processor: Any) -> PairSource:
-    """The pairs of ``contextrl.pairs.val_files``: the same questions whatever the objective, none too.
-
-    Raises:
-        ConfigError: see :class:`PairSource`.
-    """
+    """The pairs of ``contextrl.pairs.val_files``: the same questions whatever the objective, none too."""
     return PairSource(
         settings.pairs.val_files, settings, tokenizer, processor, "contextrl.pairs.val_files",
         written=settings.pairs.val_by == "reply",
     )  # fmt: skip
+
+
+def _place_of(files: Iterable[str], about: Mapping[str, Any], tokenizer: Any, processor: Any) -> Path | None:
+    """The file that holds the counts of these pairs: another one if a file, the prompt or the tokenizer changes.
+
+    ``about`` is all else that lengths depend on. None for a tokenizer that cannot be written down.
+    """
+    try:
+        core = json.loads(tokenizer.backend_tokenizer.to_str())
+        states = [(os.path.abspath(file), os.stat(file)) for file in files]
+    except (AttributeError, OSError):
+        return None
+    described = {
+        "version": __version__,
+        "files": [(path, state.st_size, state.st_mtime_ns) for path, state in states],
+        "about": about,
+        # Padding and truncation are the last call's.
+        "tokenizer": [core | {"padding": None, "truncation": None}, tokenizer.special_tokens_map],
+        "templates": [tokenizer.chat_template, getattr(processor, "chat_template", None)],
+        "images": [repr(getattr(processor, "image_processor", None)), type(processor).__name__],
+    }
+    digest = hashlib.blake2b(json.dumps(described, sort_keys=True, default=repr).encode(), digest_size=16).hexdigest()
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(os.environ.get("CONTEXTRL_CACHE") or os.path.join(cache, "contextrl_verl")) / f"lengths-{digest}.json"
+
+
+def _recall(place: Path | None, pairs: int) -> Counts | None:
+    """The counts of so many pairs; None if they are not there or are no such numbers."""
+    try:
+        counts = [(length, images) for length, images in json.loads(place.read_text())] if place else []
+    except (OSError, ValueError, TypeError):
+        return None
+    good = len(counts) == pairs and all(type(number) is int and number >= 0 for count in counts for number in count)
+    return counts if good else None
+
+
+def _remember(place: Path | None, counts: Counts) -> None:
+    """Keep the counts, and of all such files the newest."""
+    if place is None:
+        return
+    with contextlib.suppress(OSError):
+        write_whole(place, json.dumps(counts))
+        for old in sorted(place.parent.glob("lengths-*.json"), key=os.path.getmtime)[:-_KEPT]:
+            old.unlink(missing_ok=True)

@@ -2,63 +2,77 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import pickle
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.grpo.batch_plan import BatchPlan
-from contextrl_verl.grpo.dataset import describe_plan, make_plan
-from contextrl_verl.grpo.job_checks import DISPATCH, Findings, check_path
-from contextrl_verl.grpo.limits import check_model, ranks_of_a_sequence
+from contextrl_verl.grpo.dataset import STATE, describe_plan, make_plan
+from contextrl_verl.grpo.job_checks import CHECKS, DISPATCH, check_path, check_platform
+from contextrl_verl.grpo.limits import check_joint_loss, check_model, ranks_of_a_sequence
 from contextrl_verl.grpo.pair_source import PairSource, held_out_pairs, training_pairs
-from contextrl_verl.grpo.resume import check_resume
 from contextrl_verl.grpo.rl_files import check_joined, check_values, read_rows
 from contextrl_verl.patches.cpu.environment import cpu_selected
 from contextrl_verl.patches.cpu.limits import check_cpu_limits
 from contextrl_verl.settings import RunView, Settings
 
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+_ANEW = "trainer.resume_mode=disable, or another trainer.default_local_dir, to start anew"
 
 
 def check_job(settings: Settings) -> None:
-    """Check keys, files, labels and counts of a job.
-
-    Raises:
-        ConfigError: all problems found, each one paragraph with key and fix.
-    """
+    """Raises ConfigError with all that is wrong with a job's keys, files, labels and counts, a paragraph each."""
     run, uses_pairs = settings.run, settings.uses_pairs
-    found = Findings()
-    found.of_keys(settings)
-    rl_rows, _ = found.of(_check_rows, settings, "data.train_files"), found.of(_check_rows, settings, "data.val_files")
-    config = found.of(load_model_config, run)
+    problems: list[str] = []
+
+    def found(check: Callable[..., Any], *arguments: Any) -> Any:
+        """What the check returns; None if it found a problem."""
+        try:
+            return check(*arguments)
+        except ConfigError as error:
+            problems.extend(error.problems)
+            return None
+
+    for check in CHECKS:
+        found(lambda check=check: problems.extend(check(settings)))
+    found(check_platform, "actor_rollout_ref.actor.strategy", run.strategy)
+    if settings.objective == "context_awareness":
+        found(check_joint_loss, run)
+    rl_rows, _ = found(_check_rows, settings, "data.train_files"), found(_check_rows, settings, "data.val_files")
+    config = found(load_model_config, run)
     if config is not None:
         if settings.objective == "context_awareness":
-            found.of(check_model, run, config)
+            found(check_model, run, config)
         if cpu_selected():
-            found.of(check_cpu_limits, run, config)
+            found(check_cpu_limits, run, config)
     pairs, plan = None, None
     if uses_pairs or settings.pairs.val_files:
-        tools = found.of(load_tokenizer, run) if config is not None else None
+        tools = found(load_tokenizer, run) if config is not None else None
         if tools is not None and uses_pairs:
-            pairs = found.of(training_pairs, settings, *tools)
+            pairs = found(training_pairs, settings, *tools)
         if tools is not None and settings.pairs.val_files:
-            asked, by_choice = found.of(held_out_pairs, settings, *tools), settings.pairs.val_by == "choice"
+            asked, by_choice = found(held_out_pairs, settings, *tools), settings.pairs.val_by == "choice"
             if asked is not None:
                 reply = 1 if by_choice else run.max_response_length
-                found.of(_check_server, run, asked, "contextrl.pairs.val_files", reply)
+                found(_check_server, run, asked, "contextrl.pairs.val_files", reply)
     if pairs is not None:
-        found.of(_check_tokens, settings, pairs)
+        found(_check_tokens, settings, pairs)
         if settings.objective != "context_awareness":
             # Only then does the rollout server see them.
-            found.of(_check_server, run, pairs, "contextrl.pairs.train_files", run.max_response_length)
+            found(_check_server, run, pairs, "contextrl.pairs.train_files", run.max_response_length)
     if rl_rows is not None and (pairs is not None or not uses_pairs):
-        plan = found.of(make_plan, settings, rl_rows, pairs)
+        plan = found(make_plan, settings, rl_rows, pairs)
     if plan is not None:
-        found.of(check_resume, settings, plan)
-    if found.problems:
-        raise ConfigError(*found.problems)
+        found(check_resume, settings, plan)
+    if problems:
+        raise ConfigError(*problems)
     print(describe_plan(plan, pairs))
     _note_padding(settings, plan)
 
@@ -117,6 +131,53 @@ def _check_tokens(settings: Settings, pairs: PairSource) -> None:
             f"contextrl.pairs.train_files has{why} {longest} tokens{replies}. Fix: at least {-(-longest // together)}, "
             "or a smaller data.max_prompt_length, which leaves such pairs out."
         )
+
+
+def check_resume(settings: Settings, plan: BatchPlan) -> None:
+    """Raises ConfigError if verl would resume from a checkpoint that this job cannot go on from.
+
+    That is one whose data loader knows nothing of our plan (written without this package: verl would go on at a
+    position that means other rows), or one at or behind the plan's last step (the job would end without training).
+    """
+    folder, key = _resumed(settings.run)
+    if folder is None:
+        return
+    step = int(folder.rstrip("/").split("global_step_")[-1])
+    if step >= plan.steps:
+        raise ConfigError(
+            f"{key} leads to {folder}, at step {step}, and this job ends after {plan.steps} steps: nothing would be "
+            f"trained. Fix: more contextrl.epochs or trainer.total_training_steps, or {_ANEW}."
+        )
+    import torch
+
+    try:
+        state = torch.load(os.path.join(folder, "data.pt"), weights_only=True)
+    except (FileNotFoundError, pickle.UnpicklingError, RuntimeError):
+        return  # nothing there, or more than plain values, which are not unpickled here
+    if repr(STATE) not in repr(state):
+        raise ConfigError(
+            f"{key} leads to {folder}, which a job without contextrl wrote: its data loader's position would mean "
+            "other rows here, and steps would be skipped. Fix: to train on from its weights, contextrl export them or "
+            f"merge them with verl's model merger and name the result as actor_rollout_ref.model.path; {_ANEW}."
+        )
+
+
+def _resumed(run: RunView) -> tuple[str | None, str]:
+    """The checkpoint that verl would load, and the key that leads there."""
+    from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
+
+    if run.resume_mode == "resume_path":
+        folder = run.resume_from_path
+        if not folder or "global_step_" not in folder or not os.path.isdir(folder):
+            raise ConfigError(
+                f"trainer.resume_mode is 'resume_path' and trainer.resume_from_path is {folder!r}, which is no folder "
+                "of a checkpoint. Fix: a folder global_step_N, or trainer.resume_mode=auto."
+            )
+        return folder, "trainer.resume_from_path"
+    if run.resume_mode == "auto" and run.default_local_dir:
+        with contextlib.redirect_stdout(io.StringIO()):  # verl will say it again
+            return find_latest_ckpt_path(os.path.abspath(run.default_local_dir)), "trainer.default_local_dir"
+    return None, ""
 
 
 def _not_loaded(key: str, path: str | None, part: str, error: Exception) -> ConfigError:

@@ -21,10 +21,7 @@ TRAIN = "train"
 def replay_buffer(*, trainer_mode: str, sampler_kwargs: Any, **more: Any) -> ReplayBuffer:
     """``trainer.v1.sampler.custom_sampler`` of a ContextRL job: verl's buffer, with a quota where it replaces groups.
 
-    Args:
-        sampler_kwargs: ``objective``; ``pairs``, their number in a batch; ``train_batch_size``; ``filter_groups``, the
-            block ``algorithm.filter_groups`` or None; ``sync_refill_failed_groups``.
-        more: as verl gives them to a sampler of the user's own.
+    ``sampler_kwargs`` are those of contextrl_base.yaml, ``more`` as verl gives them to a sampler of the user's own.
     """
     filters = sampler_kwargs.get("filter_groups") or {}
     metric = filters.get("metric") if filters.get("enable") else None

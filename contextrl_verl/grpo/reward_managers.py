@@ -25,14 +25,12 @@ def by_source(theirs: Callable[..., Any]) -> Callable[..., Any]:
     ``theirs`` may be async; the result is then async too, as verl looks for that.
     """
 
-    def chosen(data_source: Any) -> Callable[..., Any]:
-        return compute_score if str(data_source).startswith(OURS) else theirs
-
     def score(data_source: str, **arguments: Any) -> Any:
-        return chosen(data_source)(data_source=data_source, **arguments)
+        chosen = compute_score if str(data_source).startswith(OURS) else theirs
+        return chosen(data_source=data_source, **arguments)
 
-    async def score_async(data_source: str, **arguments: Any) -> Any:
-        scored = chosen(data_source)(data_source=data_source, **arguments)
+    async def score_async(**arguments: Any) -> Any:
+        scored = score(**arguments)
         return await scored if inspect.isawaitable(scored) else scored
 
     return score_async if inspect.iscoroutinefunction(theirs) else score

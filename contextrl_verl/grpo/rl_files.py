@@ -6,45 +6,24 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from contextrl_verl.errors import ConfigError
 
 _TRUTH = "reward_model.ground_truth"
 
 
-@dataclass
-class RowFile:
-    """What a job must know of a file of ordinary rows.
+class RowFile(NamedTuple):
+    """What a job must know of a file of ordinary rows."""
 
-    Attributes:
-        rows: their number.
-        sources: how many rows each data source has.
-        without: how many rows have no value, by column; ``reward_model.ground_truth`` is one.
-        schema: of a Parquet file, pyarrow's.
-    """
-
-    rows: int = 0
-    sources: Counter[str] = field(default_factory=Counter)
-    without: Counter[str] = field(default_factory=Counter)
-    schema: Any = None
-
-    def add(self, source: Any, source_key: str, count: int = 1) -> None:
-        """Count rows of a data source."""
-        if isinstance(source, str):
-            self.sources[source] += count
-        else:
-            self.without[source_key] += count
+    rows: int
+    sources: Counter[str]  # how many rows each data source has
+    without: Counter[str]  # how many rows have no value, by column; ``reward_model.ground_truth`` is one
+    schema: Any  # of a Parquet file, pyarrow's
 
 
 def read_rows(path: str, key: str, prompt_key: str = "prompt", source_key: str = "data_source") -> RowFile:
-    """Look through a file of ordinary RL rows, without its prompts.
-
-    Args:
-        key: the config key that names the file, for messages.
-        prompt_key: the column of chat messages (``data.prompt_key``).
-        source_key: the column that chooses the reward (``data.reward_fn_key``).
+    """Look through a file of ordinary RL rows, which ``key`` of the config names, without its prompts.
 
     Raises:
         ConfigError: the file is missing, unreadable, holds pairs, lacks a column, or its prompts are no chat messages.
@@ -56,30 +35,27 @@ def read_rows(path: str, key: str, prompt_key: str = "prompt", source_key: str =
     if not os.path.isfile(path):
         home = " and write the home folder out; verl's reader does not expand ~" if path.startswith("~") else ""
         raise ConfigError(f"{key}: there is no file {path}. Fix: correct the path{home}.")
-    if path.endswith(".parquet"):
-        return _parquet(path, key, prompt_key, source_key)
-    if path.endswith((".json", ".jsonl")):
-        return _json(path, key, prompt_key, source_key)
-    raise ConfigError(f"{key}: {path} is neither .parquet nor .json(l). Fix: convert or rename the file.")
+    if not path.endswith((".parquet", ".json", ".jsonl")):
+        raise ConfigError(f"{key}: {path} is neither .parquet nor .json(l). Fix: convert or rename the file.")
+    look = _parquet if path.endswith(".parquet") else _json
+    schema, sources, without = look(path, key, prompt_key, source_key)
+    named = Counter(source for source in sources if isinstance(source, str))
+    missing = Counter({_TRUTH: without, source_key: len(sources) - named.total()})
+    return RowFile(len(sources), named, missing, schema)
 
 
 def _check_columns(columns: Iterable[str], path: str, key: str, prompt_key: str, source_key: str) -> None:
     columns = set(columns)
     if "supporting" in columns:
         raise ConfigError(f"{key}: {path} holds contrastive pairs. Fix: name it under contextrl.pairs instead.")
-    needed = {prompt_key: "data.prompt_key", source_key: "data.reward_fn_key", "reward_model": None}
-    missing = [name for name in needed if name not in columns]
-    if prompt_key in missing:
-        raise ConfigError(
-            f"{key}: {path} has no column {prompt_key!r} (data.prompt_key); found {sorted(columns)}. "
-            "Fix: name the column that holds the chat messages as data.prompt_key, or correct the path."
-        )
-    if missing:
-        raise ConfigError(
-            f"{key}: {path} has no column {missing[0]!r}, which verl's reward managers read; found {sorted(columns)}. "
-            "Fix: write data_source (a string) and reward_model ({'style': 'rule', 'ground_truth': ...}) with every "
-            "row, or name the column of the source as data.reward_fn_key."
-        )
+    rewarded = (
+        "write data_source (a string) and reward_model ({'style': 'rule', 'ground_truth': ...}), which verl's reward "
+        "managers read, with every row, or name the column of the source as data.reward_fn_key"
+    )
+    chat = "name the column that holds the chat messages as data.prompt_key, or correct the path"
+    for name, fix in ((prompt_key, chat), (source_key, rewarded), ("reward_model", rewarded)):
+        if name not in columns:
+            raise ConfigError(f"{key}: {path} has no column {name!r}; found {sorted(columns)}. Fix: {fix}.")
 
 
 def _no_chat(path: str, key: str, prompt_key: str, found: str) -> ConfigError:
@@ -89,11 +65,13 @@ def _no_chat(path: str, key: str, prompt_key: str, found: str) -> ConfigError:
     )
 
 
-def _parquet(path: str, key: str, prompt_key: str, source_key: str) -> RowFile:
+def _parquet(path: str, key: str, prompt_key: str, source_key: str) -> tuple[Any, list[Any], int]:
+    """Schema, source of every row, and how many have no right answer."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    sources, without = [], 0
     try:
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
@@ -101,36 +79,32 @@ def _parquet(path: str, key: str, prompt_key: str, source_key: str) -> RowFile:
         kind = schema.field(prompt_key).type
         if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
             raise _no_chat(path, key, prompt_key, f"values of type {kind}")
-        found = RowFile(rows=file.metadata.num_rows, schema=schema)
-        # Counted by Arrow: an answer may be a program's tests, megabytes a row.
         for batch in file.iter_batches(columns=[source_key, "reward_model"]):
-            for counted in batch.column(source_key).value_counts():
-                found.add(counted["values"].as_py(), source_key, counted["counts"].as_py())
-            truths = batch.column("reward_model")
-            has_field = pa.types.is_struct(truths.type) and truths.type.get_field_index("ground_truth") >= 0
-            without = pc.struct_field(truths, "ground_truth").null_count if has_field else len(truths)
-            found.without[_TRUTH] += without
+            sources += batch.column(source_key).to_pylist()
+            # By Arrow: an answer may be a program's tests, megabytes a row.
+            models = batch.column("reward_model")
+            has_field = pa.types.is_struct(models.type) and models.type.get_field_index("ground_truth") >= 0
+            without += pc.struct_field(models, "ground_truth").null_count if has_field else len(models)
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(
             f"{key}: {path} cannot be read as a Parquet file ({error}). Fix: copy or write it again."
         ) from None
-    return found
+    return schema, sources, without
 
 
-def _json(path: str, key: str, prompt_key: str, source_key: str) -> RowFile:
-    found, columns = RowFile(), set()
-    for record in _json_rows(path, key):
+def _json(path: str, key: str, prompt_key: str, source_key: str) -> tuple[None, list[Any], int]:
+    sources, without, columns = [], 0, set()
+    for row, record in enumerate(_json_rows(path, key)):
         columns.update(record)
-        found.rows += 1
-        found.add(record.get(source_key), source_key)
+        sources.append(record.get(source_key))
         model = record.get("reward_model")
-        found.without[_TRUTH] += not isinstance(model, Mapping) or model.get("ground_truth") is None
+        without += not isinstance(model, Mapping) or model.get("ground_truth") is None
         prompt = record.get(prompt_key)
         if prompt is not None and not (isinstance(prompt, list) and all(isinstance(turn, dict) for turn in prompt)):
-            raise _no_chat(path, key, prompt_key, f"{str(prompt)[:60]!r} in row {found.rows - 1}")
-    if found.rows:
+            raise _no_chat(path, key, prompt_key, f"{str(prompt)[:60]!r} in row {row}")
+    if sources:
         _check_columns(columns, path, key, prompt_key, source_key)
-    return found
+    return None, sources, without
 
 
 def _json_rows(path: str, key: str) -> Iterator[dict[str, Any]]:
@@ -156,22 +130,19 @@ def check_joined(paths: list[str], files: list[RowFile], key: str) -> None:
     import datasets
 
     schemas = [(path, file.schema) for path, file in zip(paths, files, strict=True) if file.schema is not None]
-    if len(schemas) < 2:
-        return
     features = [(path, datasets.Features.from_arrow_schema(schema)) for path, schema in schemas]
-    (first, expected), *others = features
-    for path, these in others:
+    for path, these in features[1:]:
+        first, expected = features[0]
         # One row each: datasets does not look at the types of empty ones.
         tried = [datasets.Dataset.from_dict({name: [None] for name in one}, features=one) for one in (expected, these)]
         try:
             datasets.concatenate_datasets(tried)
         except ValueError:
-            apart = {n: (expected[n], these[n]) for n in expected if n in these and expected[n] != these[n]}
-            name, (one, other) = next(iter(apart.items()))
+            name = next(name for name in expected if name in these and expected[name] != these[name])
             raise ConfigError(
-                f"{key}: the column {name!r} is {one} in {first} and {other} in {path}, and the datasets library, with "
-                "which verl reads them, does not join the two. Fix: write both files with the same types, for instance "
-                "by reading them into one table and writing that."
+                f"{key}: the column {name!r} is {expected[name]} in {first} and {these[name]} in {path}, and the "
+                "datasets library, with which verl reads them, does not join the two. Fix: write both files with the "
+                "same types."
             ) from None
 
 

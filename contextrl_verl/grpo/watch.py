@@ -67,8 +67,7 @@ class FailingRewards:
     def look(self, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Count rows of (data source, what the reward function returned beside the score).
 
-        Raises:
-            RuntimeError: the first responses of a source all failed.
+        Raises RuntimeError when the first responses of a source all failed.
         """
         last: dict[str, str] = {}
         for source, told in rows:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,17 @@ _GROUP_BYTES = 16 << 20
 
 
 def write_pairs(pairs: Iterable[ContrastivePair], path: str | os.PathLike[str]) -> int:
-    """Write pairs to ``.parquet`` or ``.jsonl``, atomically.
-
-    Returns:
-        The number of pairs written.
+    """Write pairs to ``.parquet`` or ``.jsonl``, atomically; returns their number.
 
     Raises:
         PairFormatError: a pair_id occurs twice, or the file ending is neither of the two.
     """
     path = Path(path)
-    with whole_file(path) as scratch:
-        if path.suffix == ".parquet":
-            return _write_parquet(_distinct(pairs, path), scratch)
-        if path.suffix == ".jsonl":
-            return _write_jsonl(_distinct(pairs, path), scratch)
+    if path.suffix not in (".parquet", ".jsonl"):
         raise PairFormatError(f"{path}: pairs are written as .parquet or .jsonl. Fix: change the file's ending.")
+    write = _write_parquet if path.suffix == ".parquet" else _write_jsonl
+    with whole_file(path) as scratch:
+        return write(_distinct(pairs, path), scratch)
 
 
 def _distinct(pairs: Iterable[ContrastivePair], path: Path) -> Iterator[ContrastivePair]:
@@ -88,10 +84,8 @@ def _write_jsonl(pairs: Iterator[ContrastivePair], path: Path) -> int:
 class PairFile:
     """Random access to one file of pairs without holding it in memory.
 
-    Args:
-        path: ``.parquet`` with the columns of :data:`contextrl_verl.pairs.schema.ARROW_SCHEMA`, or ``.jsonl``
-            with one record a line (image bytes in base64). Paths of images are read from its folder on and
-            must stay inside.
+    It is ``.parquet`` with the columns of :data:`contextrl_verl.pairs.schema.ARROW_SCHEMA`, or ``.jsonl`` with one
+    record a line (image bytes in base64). Paths of images start at its folder and must stay inside.
 
     Raises:
         PairFormatError: the file is missing, empty, or lacks columns.
@@ -103,12 +97,9 @@ class PairFile:
             raise PairFormatError(f"{path}: pairs are read from local files. Fix: copy it to a local path.")
         if not self.path.is_file():
             raise PairFormatError(f"{self.path}: there is no such file of contrastive pairs. Fix: correct the path.")
-        if self.path.suffix == ".parquet":
-            self._source: _Parquet | _Jsonl = _Parquet(self.path)
-        elif self.path.suffix == ".jsonl":
-            self._source = _Jsonl(self.path)
-        else:
+        if self.path.suffix not in (".parquet", ".jsonl"):
             raise PairFormatError(f"{self.path}: pairs are read from .parquet or .jsonl. Fix: convert the file.")
+        self._source = _Parquet(self.path) if self.path.suffix == ".parquet" else _Jsonl(self.path)
         if not len(self):
             raise PairFormatError(f"{self.path}: the file holds zero pairs. Fix: point to a file with pairs.")
 
@@ -142,11 +133,8 @@ class PairFile:
             yield self[row]
 
     def without_images(self) -> Iterator[dict[str, Any]]:
-        """Every row's scalar columns and number of confounders, never touching image bytes."""
+        """Every row's ``pair_id``, ``kind`` of contexts and number of ``options``, never touching image bytes."""
         return self._source.scan()
-
-
-_SCALARS = ["schema_version", "pair_id", "domain", "query", "answer", "provenance", "split"]
 
 
 class _Parquet:
@@ -167,9 +155,8 @@ class _Parquet:
                 f"{path}: columns {missing} are missing; found {file.schema_arrow.names}. Fix: write the file with "
                 "contextrl_verl.pairs.files.write_pairs; ordinary verl rows belong under data.train_files instead."
             )
-        self._starts = [0]
-        for index in range(file.num_row_groups):
-            self._starts.append(self._starts[-1] + file.metadata.row_group(index).num_rows)
+        sizes = (file.metadata.row_group(index).num_rows for index in range(file.num_row_groups))
+        self._starts = [0, *accumulate(sizes)]
         self.rows = self._starts[-1]
 
     def _file(self) -> pq.ParquetFile:
@@ -190,22 +177,19 @@ class _Parquet:
 
     def scan(self) -> Iterator[dict[str, Any]]:
         schema = self._file().schema
-        paths = [schema.column(index).path for index in range(len(schema))]
         # Writers other than ours name the elements of a list differently.
-        kinds = [
-            path for path in paths if path.split(".")[0] in ("supporting", "confounders") and path.endswith(".kind")
-        ]
+        inner = (schema.column(index).path for index in range(len(schema)))
+        kinds = [path for path in inner if path.startswith(("supporting.", "confounders.")) and path.endswith(".kind")]
         if len(kinds) != 2:
             raise PairFormatError(
                 f"{self._path}: the columns 'supporting' and 'confounders' are not contexts (a record with 'kind', "
                 "and a list of such). Fix: write the file with contextrl_verl.pairs.files.write_pairs."
             )
         with self._damage_named():
-            for batch in self._file().iter_batches(batch_size=4096, columns=[*_SCALARS, *kinds]):
+            for batch in self._file().iter_batches(batch_size=4096, columns=["pair_id", *kinds]):
                 for row in batch.to_pylist():
-                    row["kind"] = (row.pop("supporting") or {}).get("kind")
-                    row["options"] = 1 + len(row.pop("confounders") or ())
-                    yield row
+                    kind, others = (row["supporting"] or {}).get("kind"), row["confounders"] or ()
+                    yield {"pair_id": row["pair_id"], "kind": kind, "options": 1 + len(others)}
 
     @contextmanager
     def _damage_named(self) -> Iterator[None]:
@@ -242,11 +226,7 @@ class _Jsonl:
     def scan(self) -> Iterator[dict[str, Any]]:
         for row in range(self.rows):
             pair = parse_pair(self.read(row), f"{self._path}: row {row}")
-            stored = pair.to_row()
-            yield {name: stored[name] for name in _SCALARS} | {
-                "kind": pair.supporting.kind,
-                "options": len(pair.contexts),
-            }
+            yield {"pair_id": pair.pair_id, "kind": pair.supporting.kind, "options": len(pair.contexts)}
 
 
 class PairCollection:

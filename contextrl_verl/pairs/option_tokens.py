@@ -14,14 +14,9 @@ _PROBE = [{"role": "user", "content": "Which context supports the answer?"}]
 def resolve_option_tokens(tokenizer: Any, config: PromptConfig, *, written: bool = False) -> list[int]:
     """One token id per label.
 
-    The prompt ends with the chat template's generation prompt and the prefill; each label must
-    continue it as exactly one token that leaves the prompt's own tokens untouched (prefix equality).
-    After a prefill that ends in a word, the label is written with a space before it.
-
-    Args:
-        tokenizer: the run's Hugging Face tokenizer.
-        config: labels, prefill and chat template arguments.
-        written: the model writes a whole reply, so that it may think first.
+    The prompt ends with the chat template's generation prompt and the prefill; each label must continue it as exactly
+    one token that leaves the prompt's own tokens untouched (prefix equality). After a prefill that ends in a word, the
+    label is written with a space before it. With ``written`` the model writes a whole reply, and may think first.
 
     Raises:
         ConfigError: a label takes several tokens, merges with the prompt, is a special token, two labels share a

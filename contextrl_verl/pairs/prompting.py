@@ -32,24 +32,16 @@ _OWN_ARGUMENTS = {"conversation", "tokenize", "add_generation_prompt", "return_d
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """How pairs are shown; the yaml block ``contextrl.prompt``.
-
-    Attributes:
-        template: name of a file in ``contextrl_verl/templates`` (without ``.jinja``) or a path.
-        labels: labels of the options in shown order; as many as the largest pair has contexts.
-        question_template: template of a pair as an ordinary question (objective ``question_answering``).
-        prefill: start of the assistant's reply, e.g. ``The correct option is``; empty for none.
-        chat_template_kwargs: passed to the chat template, e.g. ``{enable_thinking: false}``.
-    """
+    """How pairs are shown; the yaml block ``contextrl.prompt``."""
 
     # Read by pydantic when the yaml block is parsed; [1, 2] in yaml are labels too.
     __pydantic_config__ = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
-    template: str = "select_context"
-    question_template: str = "answer_question"
-    labels: tuple[str, ...] = ("A", "B")
-    prefill: str = ""
-    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    template: str = "select_context"  # name of a file in ``contextrl_verl/templates`` (without ``.jinja``) or a path
+    question_template: str = "answer_question"  # of a pair as an ordinary question (objective ``question_answering``)
+    labels: tuple[str, ...] = ("A", "B")  # of the options as shown; as many as the largest pair has contexts
+    prefill: str = ""  # start of the assistant's reply, e.g. ``The correct option is``
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # e.g. ``{enable_thinking: false}``
 
     def __post_init__(self) -> None:
         """Raises ConfigError on labels that cannot tell options apart and on arguments that are not the user's."""
@@ -67,15 +59,10 @@ class PromptConfig:
 
 
 def option_order(pair_id: str, options: int, epoch: int, seed: int, rotation: int = 0) -> list[int]:
-    """The order in which a pair's contexts are shown, drawn from (pair, epoch, seed) and nothing else.
+    """Indices into ``pair.contexts`` in the order shown, drawn from (pair, epoch, seed) and nothing else.
 
-    Args:
-        options: number of contexts; index 0 is the supporting one.
-        rotation: 0 .. options-1; the rotations of one draw show the supporting context once in every
-            position (for two options: both orders).
-
-    Returns:
-        indices into ``pair.contexts`` in shown order.
+    The rotations 0 .. options - 1 of one draw show the supporting context, index 0, once in every position (for two
+    options: both orders).
     """
     digest = hashlib.blake2b(f"{seed}:{epoch}:{pair_id}".encode(), digest_size=8).digest()
     order = list(range(options))
@@ -173,11 +160,8 @@ def _view(context: Context, images: list[ImageRef]) -> dict[str, Any]:
 def open_image(reference: ImageRef, where: str = "") -> Image.Image:
     """Decode an image as RGB.
 
-    Args:
-        where: put before the message, e.g. the pair's id.
-
     Raises:
-        ConfigError: the image is missing, broken or has more than MAX_IMAGE_PIXELS pixels.
+        ConfigError: it is missing, broken or has more than MAX_IMAGE_PIXELS pixels; the message begins with ``where``.
     """
     given = reference.bytes is not None
     name = f"{where}an image of {len(reference.bytes)} bytes" if given else f"{where}image {reference.path!r}"

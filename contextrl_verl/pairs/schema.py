@@ -74,29 +74,17 @@ class Context(BaseModel):
 
 
 class ContrastivePair(BaseModel):
-    """A query and answer, the context that supports them, and confounders that do not.
-
-    Attributes:
-        schema_version: version of this layout; readers refuse versions they do not know.
-        pair_id: unique within a data set; orders of options are drawn from it.
-        domain: where the pair comes from, e.g. ``trajectory``, ``image``; a free label for reports.
-        query: Q.
-        answer: A.
-        supporting: C+.
-        confounders: one or more C-, of the same kind as C+.
-        provenance: anything that tells how the pair was made; stored as a JSON string.
-        split: ``train``, ``validation`` or ``probe``.
-    """
+    """A query Q and answer A, the context C+ that supports them, and confounders C- of the same kind that do not."""
 
     model_config = ConfigDict(extra="forbid")
-    schema_version: int = SCHEMA_VERSION
-    pair_id: str = Field(min_length=1)
-    domain: str = Field(min_length=1)
+    schema_version: int = SCHEMA_VERSION  # readers refuse versions they do not know
+    pair_id: str = Field(min_length=1)  # unique within a data set; orders of options are drawn from it
+    domain: str = Field(min_length=1)  # e.g. ``trajectory``, ``image``; a free label for reports
     query: str = Field(min_length=1)
     answer: str = Field(min_length=1)
     supporting: Context
     confounders: list[Context] = Field(min_length=1)
-    provenance: dict[str, Any] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)  # how the pair was made; stored as a JSON string
     split: Split = "train"
 
     @field_validator("schema_version")
@@ -171,14 +159,10 @@ _FIXES = {
 
 
 def parse_pair(row: Any, where: str) -> ContrastivePair:
-    """Validate one stored row.
-
-    Args:
-        row: the record, provenance as a dict or a JSON string.
-        where: file and row number, for the message.
+    """Validate one stored row, provenance as a dict or a JSON string.
 
     Raises:
-        PairFormatError: names row, field, value and fix.
+        PairFormatError: names the row, which is ``where``, field, value and fix.
     """
     try:
         return ContrastivePair.model_validate(row)

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any
+
+_MARK = "_contextrl_replacement"
 
 
 class _PatchAfterImport(MetaPathFinder):
@@ -35,3 +38,15 @@ def when_imported(name: str, patch: Callable[[ModuleType], None]) -> None:
         patch(sys.modules[name])
     elif not any(isinstance(finder, _PatchAfterImport) and finder.name == name for finder in sys.meta_path):
         sys.meta_path.insert(0, _PatchAfterImport(name, patch))
+
+
+def replace(module: str, name: str, make: Callable[[Any], Any]) -> None:
+    """``name`` of ``module`` becomes ``make(the original)``, now or when it is imported; safe to call again."""
+
+    def patch(imported: ModuleType) -> None:
+        original = getattr(imported, name)
+        if not hasattr(original, _MARK):
+            setattr(imported, name, replacement := make(original))
+            setattr(replacement, _MARK, True)
+
+    when_imported(module, patch)

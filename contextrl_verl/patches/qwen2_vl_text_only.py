@@ -9,10 +9,10 @@ May go when verl unpacks it; tests/contracts/test_verl_vision_contracts.py tells
 """
 
 import functools
-from types import ModuleType
+import sys
 from typing import Any
 
-from contextrl_verl.patches.on_import import when_imported
+from contextrl_verl.patches.on_import import replace
 
 _MODULE = "verl.models.transformers.qwen2_vl"
 
@@ -31,18 +31,14 @@ class _TensorTower:
 
 def allow_text_only_batches() -> None:
     """Change verl's function when its module is imported; safe to call again."""
-    when_imported(_MODULE, _patch)
+    replace(_MODULE, "_get_input_embeds", _with_blank_image)
 
 
-def _patch(module: ModuleType) -> None:
-    original = module._get_input_embeds
-    if hasattr(original, "__wrapped__"):
-        return
-
+def _with_blank_image(original):
     @functools.wraps(original)
     def get_input_embeds(model, input_ids, attention_mask=None, pixel_values=None, pixel_values_videos=None, *grids):
         if pixel_values is None and pixel_values_videos is None:
-            model = _TensorTower(model, module.unpack_visual_output)
+            model = _TensorTower(model, sys.modules[_MODULE].unpack_visual_output)
         return original(model, input_ids, attention_mask, pixel_values, pixel_values_videos, *grids)
 
-    module._get_input_embeds = get_input_embeds
+    return get_input_embeds

@@ -46,9 +46,7 @@ class SelectionDataset(Dataset):
             count = min(len(self.pairs), max_samples) if max_samples > 0 else len(self.pairs)
             self.end = end_of_turn(tokenizer, self.settings.prompt_config)
             if self.is_train:
-                order = _training_order(self.settings, self.pairs, count)
-                self.items = before_sampler(order)
-                print(_describe(order, self.settings, self.pairs, count))
+                self.items = before_sampler(_training_order(self.settings, self.pairs, count))
             else:
                 self.items = _held_out(self.pairs, count, self.settings.run.train_batch_size)
         except ConfigError as error:
@@ -75,13 +73,10 @@ class SelectionDataset(Dataset):
 
 
 def end_of_turn(tokenizer: Any, config: PromptConfig) -> int:
-    """The token that ends an assistant's reply.
+    """The token that ends an assistant's reply; raises ConfigError if there is none.
 
     It is the special token that the chat template writes right after a reply, such as ``<|im_end|>`` or
     ``<end_of_turn>``; where the template treats an assistant like a user or writes none, the tokenizer's eos token.
-
-    Raises:
-        ConfigError: there is neither.
     """
 
     def after_reply(role: str) -> tuple[str, str]:
@@ -148,16 +143,16 @@ def position_ids(ids: torch.Tensor, images: dict[str, torch.Tensor], processor: 
 
 
 def _training_order(settings: Settings, pairs: PairSource, count: int) -> list[Slot]:
-    rotations, size = pairs.rotations(), settings.run.train_batch_size
+    rotations, size, steps = pairs.rotations(), settings.run.train_batch_size, settings.run.total_training_steps
     check_pairs_of_a_batch("data.train_batch_size", size, count, rotations)
-    steps = settings.run.total_training_steps
-    return selection_order(
-        count,
-        batch_size=size,
-        rotations=rotations,
-        steps=steps if steps is not None else count * rotations * settings.epochs // size,
-        seed=settings.seed if settings.shuffle else None,
+    steps = count * rotations * settings.epochs // size if steps is None else steps
+    seed = settings.seed if settings.shuffle else None
+    order = selection_order(count, batch_size=size, steps=steps, rotations=rotations, seed=seed)
+    print(
+        f"contextrl: {steps} batches of {size} selections, from {count} pairs in {order[-1].epoch + 1} epoch(s); "
+        f"left out: {sum(pairs.dropped.values())} pairs too long"
     )
+    return order
 
 
 def selection_order(pairs: int, *, batch_size: int, steps: int, rotations: int = 1, seed: int | None = 1) -> list[Slot]:
@@ -185,15 +180,7 @@ def before_sampler(items: list[Slot]) -> list[Slot]:
 
 
 def _held_out(pairs: PairSource, count: int, batch_size: int) -> list[Slot]:
-    questions = [Slot("pair", index, 0, turn) for index in range(count) for turn in range(pairs.options_of(index))]
+    questions = [question for question in pairs.questions() if question.index < count]
     size = -(-len(questions) // batch_size) * batch_size
     print(f"contextrl: {len(questions)} held-out selections; {size - len(questions)} of them again, to fill batches")
     return [questions[at % len(questions)] for at in range(size)]
-
-
-def _describe(order: list[Slot], settings: Settings, pairs: PairSource, count: int) -> str:
-    size = settings.run.train_batch_size
-    return (
-        f"contextrl: {len(order) // size} batches of {size} selections, from {count} pairs in {order[-1].epoch + 1} "
-        f"epoch(s); left out: {sum(pairs.dropped.values())} pairs too long"
-    )

@@ -16,16 +16,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from contextrl_verl.checkpoint.card import data_files
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.launch import JobError, OnMetrics, command_of, watch
+from contextrl_verl.pairs.whole_file import write_whole
 from contextrl_verl.patches.cpu.environment import cpu_environment, cpu_selected
 
 TRAINER = "verl.trainer.sft_trainer_ray"
 GPU, CPU = "selection_sft", "selection_sft_cpu"
 # Says what made the folder; written last, so its presence means that the run ended well.
 MANIFEST = "selection_sft.json"
-# Set by this module, or of no influence on the weights.
-_OWN = ("hydra.run.dir", "trainer.default_local_dir")
+# Of no influence on the weights.
 _FREE = ("trainer.logger", "trainer.project_name", "trainer.experiment_name")
 
 
@@ -44,27 +45,23 @@ def run_selection_sft(
 
     Args:
         keys: Hydra overrides; paths are relative to the current folder.
-        folder: gets ``trainer.log``, ``metrics.jsonl``, ``.hydra``, ``checkpoints`` and ``selection_sft.json``. On a
-            cluster, on a file system that every node sees.
-        config_name: ``selection_sft_cpu`` or ``selection_sft`` (GPUs).
-        on_metrics: called with (step, metrics) as each step is logged.
-        timeout: seconds.
+        folder: gets ``trainer.log``, ``metrics.jsonl``, ``.hydra``, ``checkpoints`` and ``selection_sft.json``; every
+            node must see it.
+        on_metrics, timeout: as of :func:`contextrl_verl.launch.watch`.
 
     Raises:
         ConfigError: something is wrong with the keys, or the folder holds the result of another job.
         JobError: the trainer stopped; the message ends with the last lines of its log.
     """
     folder = folder.resolve()
-    for key in _OWN:
-        if key in {name.lstrip("+~") for name in keys}:
-            raise ConfigError(f"{key} is {keys.get(key)!r}, and it is set from --out. Fix: leave it out.")
-    job = {"config": config_name, "keys": {key: keys[key] for key in sorted(keys) if key not in _FREE}}
-    job = json.loads(json.dumps(job))
+    own = {"hydra.run.dir": str(folder), "trainer.default_local_dir": str(folder / "checkpoints")}
+    for key in keys:
+        if key.lstrip("+~") in own:
+            raise ConfigError(f"{key} is {keys[key]!r}, and it is set from --out. Fix: leave it out.")
+    job = {"--config-name": config_name, **{key: keys[key] for key in sorted(keys) if key not in _FREE}}
     if (done := finished(folder, job)) is not None:
         return done
-    logger = {} if "trainer.logger" in keys else {"trainer.logger": ["console", "file"]}
-    own = {"hydra.run.dir": str(folder), "trainer.default_local_dir": str(folder / "checkpoints")}
-    command = command_of(TRAINER, config_name, {**keys, **logger, **own})
+    command = command_of(TRAINER, config_name, {"trainer.logger": ["console", "file"], **keys, **own})
     environment = dict(os.environ)
     if config_name == CPU:
         # verl's trainer calls ray.init() bare; more CPUs than there are, for a worker asks for ten.
@@ -72,7 +69,7 @@ def run_selection_sft(
         logical = json.dumps({"CPU": 32 * ranks, "GPU": ranks})
         environment = {"RAY_OVERRIDE_RESOURCES": logical, **cpu_environment()}
     try:
-        history = watch(command, folder, environment, on_metrics=on_metrics, timeout=timeout)
+        watch(command, folder, environment, on_metrics=on_metrics, timeout=timeout)
     except JobError as error:
         raise _sentence(folder / "trainer.log") or error from None
     checkpoints = folder / "checkpoints"
@@ -80,17 +77,7 @@ def run_selection_sft(
     model = checkpoints / f"global_step_{step}" / "huggingface"
     if not list(model.glob("*.safetensors")):
         raise JobError(f"the trainer ended without weights in {model}; its log is {folder / 'trainer.log'}.")
-    last = [metrics for _, metrics in history if "train/loss" in metrics][-1:]
-    record = {
-        "made_by": "contextrl_verl.sft.run",
-        "job": job,
-        "pairs": _pair_files(folder),
-        "model": str(model.relative_to(folder)),
-        "steps": int(step),
-        "last_loss": last[0]["train/loss"] if last else None,
-    }
-    from contextrl_verl.pairs.whole_file import write_whole
-
+    record = {"job": job | _pair_files(folder), "model": str(model.relative_to(folder)), "steps": int(step)}
     write_whole(folder / MANIFEST, json.dumps(record, indent=2) + "\n")
     return model
 
@@ -105,10 +92,8 @@ def finished(folder: Path, job: Mapping[str, Any]) -> Path | None:
     if not path.is_file():
         return None
     record = json.loads(path.read_text())
-    differ = [] if record["job"]["config"] == job["config"] else ["--config-name"]
-    old, new = record["job"]["keys"], job["keys"]
-    differ += [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    differ += [row["name"] for row, now in zip(record["pairs"], _pair_files(folder), strict=True) if row != now]
+    old, new = record["job"], json.loads(json.dumps(job | _pair_files(folder)))
+    differ = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     if differ:
         raise ConfigError(
             f"{folder} holds the result of another supervised job; what differs: {', '.join(differ)}. "
@@ -120,14 +105,15 @@ def finished(folder: Path, job: Mapping[str, Any]) -> Path | None:
     return model
 
 
-def _pair_files(folder: Path) -> list[dict[str, Any]]:
-    """Name, bytes and digest of the pair files of the job that ran in ``folder``."""
+def _pair_files(folder: Path) -> dict[str, list[str | None]]:
+    """Names of the pair files of the job that ran in ``folder``, and the digests of those with that name."""
     from omegaconf import OmegaConf
 
-    from contextrl_verl.checkpoint.card import data_files
-
-    rows = data_files(OmegaConf.load(folder / ".hydra" / "config.yaml"))
-    return [row for row in rows if row["key"] == "contextrl.pairs.train_files"]
+    digests: dict[str, list[str | None]] = {}
+    for row in data_files(OmegaConf.load(folder / ".hydra" / "config.yaml")):
+        if row["key"] == "contextrl.pairs.train_files":
+            digests.setdefault(row["name"], []).append(row["sha256"])
+    return digests
 
 
 def _sentence(log: Path) -> ConfigError | None:
@@ -152,12 +138,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     cpu = given.cpu or cpu_selected()
     try:
-        keys = {}
         for override in given.override:
-            key, equals, value = override.partition("=")
-            if not equals:
+            if "=" not in override:
                 raise ConfigError(f"{override!r} is no Hydra override. Fix: key=value.")
-            keys[key] = value
+        keys = dict(override.split("=", 1) for override in given.override)
         model = run_selection_sft(keys, given.out, config_name=CPU if cpu else GPU, on_metrics=_show)
     except (ConfigError, JobError) as error:
         print(f"contextrl sft: {error}", file=sys.stderr)

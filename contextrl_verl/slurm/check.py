@@ -14,11 +14,7 @@ from contextrl_verl.errors import ConfigError, JobRefused
 
 
 def check_allocation(config: Any, nodes: int, gpus: int, requeue: bool) -> None:
-    """Compare the job's configuration with its allocation.
-
-    Raises:
-        ConfigError: everything that cannot work, with key, value and fix.
-    """
+    """Raises ConfigError for all of a job's configuration that does not fit what it asks Slurm for."""
     trainer, ray_init = config.trainer, (config.get("ray_kwargs") or {}).get("ray_init", {})
     problems = [
         f"trainer.{key} is {trainer[key]}, and the job asks Slurm for {variable}={wanted}. Fix: "
@@ -47,11 +43,7 @@ def check_allocation(config: Any, nodes: int, gpus: int, requeue: bool) -> None:
 
 
 def check_offline(path: str) -> None:
-    """Where the hub is switched off, a model that is given by its name there must be in the cache.
-
-    Raises:
-        ConfigError: it is not, or not with all of its weights.
-    """
+    """Raises ConfigError if the hub is switched off and a model given by its name there is not whole in the cache."""
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -78,11 +70,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def check_verl(config: Any) -> None:
-    """verl's own checks, as one sentence; building its dataclasses also runs contextrl_verl's check of the job.
-
-    Raises:
-        ConfigError: what either says.
-    """
+    """verl's own checks, as a ConfigError; building its dataclasses also runs contextrl_verl's check of the job."""
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 

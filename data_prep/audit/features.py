@@ -17,7 +17,7 @@ import string
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -35,19 +35,14 @@ Sees = Literal["form", "one side", "evidence"]
 
 @dataclass(frozen=True)
 class FeatureGroup:
-    """A way to guess the supporting context.
-
-    A guess scores every context by its own columns (``columns``), by products of columns of the context with numbers
-    that all contexts of the pair have in common (``crossed``: e.g. "the answer is long" with "this is the longer
-    context"), or both.
+    """A way to guess the supporting context: a row of the report, with one line for its readers.
 
     Attributes:
-        name: of the row in the report.
-        description: one line for readers of the report.
         sees: ``form`` (free of content), ``one side`` (words of the answer or of the contexts, never both), or
             ``evidence`` (both, so a guess may be rightly better than chance).
-        columns: numbers of each context.
-        crossed: numbers of each context, and numbers of the pair they are multiplied with.
+        columns: numbers of each context, which score it by themselves.
+        crossed: numbers of each context, and numbers of the pair they are multiplied with: e.g. "this is the longer
+            context" with "the answer is long".
         wide: many hashed columns; only the linear model sees them.
         memorises: whether folds may share runs, so that the fate of a run in other couples can be learned.
     """
@@ -91,6 +86,8 @@ _KINDS = (string.digits, string.ascii_uppercase, string.ascii_lowercase, string.
 _KIND_OF = np.asarray([next((n for n, kind in enumerate(_KINDS) if chr(byte) in kind), 5) for byte in range(256)])
 _ROLES = ("system", "user", "assistant", "tool")
 _PARTS = re.compile(r"[A-Za-z]+|\d+")
+# Numbers of a picture in data_prep.images.forensics.
+_TRACES = 18
 
 
 def _logs(*counts: float) -> list[float]:
@@ -107,8 +104,7 @@ def answer_form(view: PairView) -> np.ndarray:
 
 
 def _shape(answer: TextView) -> np.ndarray:
-    text = answer.text
-    digits = answer.byte_counts[_KIND_OF == 0].sum()
+    text, digits = answer.text, answer.byte_counts[_KIND_OF == 0].sum()
     counts = (len(text), text.count("\n"), len(text.split()), *_found(text, *_DIFF_MARKS), digits)
     number = text.strip().replace(".", "").isdigit()
     return np.asarray([*_logs(*counts, len(_MARKER.findall(text))), text[:1].isupper(), number], np.float32)
@@ -142,25 +138,26 @@ def _turns(context: ContextView) -> list[float]:
     roles = [role for role, _ in context.turns]
     sizes = [len(content) for _, content in context.turns] or [0]
     switches = sum(one != other for one, other in pairwise(roles))
-    return [
-        *_logs(len(roles), *map(roles.count, _ROLES), sum(role not in _ROLES for role in roles), switches),
-        *_logs(max(sizes), min(sizes), float(np.median(sizes)), sizes[0]),
-        *(float(end == ["assistant"]) for end in (roles[:1], roles[-1:])),
-    ]
+    by_role = [*map(roles.count, _ROLES), sum(role not in _ROLES for role in roles)]
+    lengths = (max(sizes), min(sizes), float(np.median(sizes)), sizes[0])
+    ends = (float(end == ["assistant"]) for end in (roles[:1], roles[-1:]))
+    return [*_logs(len(roles), *by_role, switches, *lengths), *ends]
 
 
 @form_group("masks", "markers of masked, elided and redacted text: number, places, amount left out")
 def _masks(context: ContextView) -> list[float]:
     found = list(_MARKER.finditer(context.text))
     places = [mark.start() / len(context.text) for mark in found]
-    kinds = [0] * (len(_MARKER_KINDS) + 1)
-    for mark in found:
-        name = mark.group(1) or "ELIDED"
-        kinds[next((n for n, kind in enumerate(_MARKER_KINDS) if name.startswith(kind)), -1)] += 1
+    names = [mark.group(1) or "ELIDED" for mark in found]
+    kinds = [sum(name.startswith(kind) for name in names) for kind in _MARKER_KINDS]
     numbers = (number for mark in found for number in re.findall(r"\d[\d,]*", mark.group()))
     left_out = sum(int(number.replace(",", "")[:12]) for number in numbers)
     where = [places[0], float(np.mean(places)), places[-1]] if places else [0.5] * 3
-    return [*_logs(len(places), *kinds, left_out), *where, len(places) / (len(context.text) / 1000 + 1)]
+    return [
+        *_logs(len(places), *kinds, len(names) - sum(kinds), left_out),
+        *where,
+        len(places) / (len(context.text) / 1000 + 1),
+    ]
 
 
 @form_group("formatting", "classes of characters, code fences, blank lines, lists, first and last character")
@@ -181,16 +178,12 @@ def _formatting(context: TextView) -> list[float]:
 @form_group("outcome", "last message, return codes, words such as error and passed")
 def _outcome(context: ContextView) -> list[float]:
     codes = [int(code) for code in _RETURN_CODE.findall(context.text)]
-    last = context.turns[-1][1] if context.turns else ""
-    lowered = context.text.lower()
+    last, lowered = context.turns[-1][1] if context.turns else "", context.text.lower()
     failed = sum(code != 0 for code in codes)
-    return [
-        *_logs(len(last), last.count("\n"), len(codes), failed),
-        failed / (len(codes) or 1),
-        float(codes[-1:] not in ([], [0])),
-        *_logs(*(lowered.count(word) for word in ("traceback", "error", "failed", "passed", "warning", "submit"))),
-        float("submit" in last.lower()),
-    ]
+    sizes = _logs(len(last), last.count("\n"), len(codes), failed)
+    words = _logs(*(lowered.count(word) for word in ("traceback", "error", "failed", "passed", "warning", "submit")))
+    ended_badly, submits = codes[-1:] not in ([], [0]), "submit" in last.lower()
+    return [*sizes, failed / (len(codes) or 1), float(ended_badly), *words, float(submits)]
 
 
 @form_group("images", "bytes, width, height and bytes per pixel as the image files state them")
@@ -199,11 +192,8 @@ def _images(context: ContextView) -> list[float]:
         return [0.0] * 8
     sizes, widths, heights = np.asarray(context.images, float).T
     pixels = widths * heights
-    return [
-        *_logs(len(sizes), sizes.sum(), sizes[-1], widths.mean(), heights.mean(), pixels.sum()),
-        float(np.mean(sizes / pixels)),
-        float(np.mean(np.log(widths / heights))),
-    ]
+    counts = (len(sizes), sizes.sum(), sizes[-1], widths.mean(), heights.mean(), pixels.sum())
+    return [*_logs(*counts), float(np.mean(sizes / pixels)), float(np.mean(np.log(widths / heights)))]
 
 
 @form_group("forensics", "compression, noise, sharpness, edges and number of colours", crossed=False)
@@ -212,26 +202,14 @@ def _forensic(context: ContextView) -> list[float]:
     from data_prep.images.forensics import image_features
 
     found = context.of_images(lambda data: [value for _, value in sorted(image_features(data).items())])
-    rows = np.asarray(found or [[0.0] * _traces()])
+    rows = np.asarray(found or [[0.0] * _TRACES])
     return np.mean(np.sign(rows) * np.log1p(np.abs(rows)), axis=0).tolist()
 
 
-@cache
-def _traces() -> int:
-    """How many numbers a picture has."""
-    from PIL import Image
-
-    from data_prep.images.forensics import picture_features
-
-    return len(picture_features(Image.new("RGB", (16, 16)))) + 1
-
-
-def _bucket(part: str, buckets: int) -> int:
-    return zlib.crc32(part.encode("utf-8", "surrogatepass")) % buckets
-
-
-def _bucketed(parts: Iterable[str], buckets: int) -> np.ndarray:
-    return np.bincount([_bucket(part, buckets) for part in parts], minlength=buckets).astype(np.float16)
+def _bucketed(parts: Iterable[str], buckets: int, weights: list[float] | None = None) -> np.ndarray:
+    """[buckets] how many parts each has by hash, or their weights."""
+    places = [zlib.crc32(part.encode("utf-8", "surrogatepass")) % buckets for part in parts]
+    return np.bincount(places, weights, minlength=buckets)
 
 
 def _words(buckets: int, text: TextView) -> np.ndarray:
@@ -269,17 +247,15 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 def _place(view: PairView) -> np.ndarray:
     """[columns] row number: parities, blocks, size; numbers of the provenance in eight buckets by key."""
-    index = view.index
-    found = np.zeros(8, np.float32)
-    for path, number in _numbers(view.pair.provenance):
-        found[_bucket(path, 8)] += np.sign(number) * np.log1p(abs(number))
+    index, found = view.index, dict(_numbers(view.pair.provenance))
+    sizes = [np.sign(number) * np.log1p(abs(number)) for number in found.values()]
     parities = [index % 2, index // 2 % 2, index // 4 % 2, index % 3 == 0, index % 3 == 1]
-    return np.asarray([*parities, np.log1p(index), index / 1000, *found], np.float32)
+    return np.asarray([*parities, np.log1p(index), index / 1000, *_bucketed(found, 8, sizes)], np.float32)
 
 
 def _names(view: PairView) -> np.ndarray:
     """[contexts, buckets] each context's name (from the provenance, or its content's digest) whole and in parts."""
-    return np.stack([_bucketed([name, *_PARTS.findall(name)], 512) for name in context_names(view)])
+    return np.stack([_bucketed([name, *_PARTS.findall(name)], 512) for name in context_names(view)]).astype(np.float16)
 
 
 def _id_parts(view: PairView) -> np.ndarray:

@@ -38,11 +38,8 @@ _COMMON = 0.25
 class Link:
     """How one pair hangs together with others.
 
-    Attributes:
-        couple: equal for all directions of one couple.
-        keys: what must not be on both sides of a fold: the couple, digests of contexts, names of runs and images.
-        names: the name of each context, the supporting one first.
-        digests: of each context's content, in that order.
+    ``couple`` is equal for all its directions. ``keys`` must not be on both sides of a fold: the couple, digests of
+    contexts, names of runs and images. ``names`` and ``digests`` are of each context, the supporting one first.
     """
 
     couple: str
@@ -78,10 +75,8 @@ def context_names(view: PairView) -> tuple[str, ...]:
 
 def link(view: PairView) -> Link:
     """The links of one pair, from its provenance and its contexts' content."""
-    digests = tuple(context.digest for context in view.contexts)
-    names = context_names(view)
-    keys = {*digests, *names}
-    text = "\0".join(sorted(names))
+    digests, names = tuple(context.digest for context in view.contexts), context_names(view)
+    keys, text = {*digests, *names}, "\0".join(sorted(names))
     for key, value in view.pair.provenance.items():
         parts = set(_KEY_PARTS.findall(key.lower()))
         if parts & _NAMING:
@@ -96,9 +91,7 @@ class Directions(BaseModel):
     """Whether every context of a couple is as often right as wrong.
 
     Attributes:
-        couples: how many there are.
-        both: share of couples in which every context supports at least once.
-        balanced: share in which every context supports equally often.
+        both, balanced: share of couples in which every context supports at least once, and equally often.
         same_contexts: share in which each context reads the same in all its directions.
         one_sided: ids of a few pairs of couples that are not balanced.
     """
@@ -128,12 +121,7 @@ def directions(links: Sequence[Link], ids: Sequence[str]) -> Directions:
 
 
 class Grouping:
-    """Couples of pairs, and their neighbours.
-
-    Attributes:
-        couple: [pairs] number of each pair's couple.
-        component: [pairs] number of each pair's component of shared keys.
-    """
+    """[pairs] number of each pair's ``couple``, and of its ``component`` of pairs that share keys; folds of both."""
 
     def __init__(self, links: Sequence[Link]) -> None:
         self.couple = pd.factorize(pd.Series([link.couple for link in links]))[0]
@@ -160,11 +148,7 @@ class Grouping:
     def splits(
         self, folds: int, rng: np.random.Generator, couples_only: bool = False
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(training, test) masks of pairs, one of each fold: no key, or no couple, of one is in the other.
-
-        Args:
-            couples_only: folds may share runs, but no couples.
-        """
+        """(training, test) masks of pairs, one of each fold: no key, or with ``couples_only`` no couple, is in both."""
         blocks = self.couple if couples_only else self.blocks(folds)
         count = blocks.max() + 1
         if count == 1:

@@ -23,11 +23,8 @@ _LEAST_TRAINING_PAIRS = 15
 class Features(NamedTuple):
     """One group's numbers for all pairs, contexts laid one after the other.
 
-    Attributes:
-        columns: [contexts, d]; d is 0 where a group has none.
-        crossed: [contexts, e], to be multiplied with ``of_pair``; e may be 0.
-        of_pair: [pairs, k]
-        wide: hashed columns: no ranks, linear only.
+    ``columns`` [contexts, d]; ``crossed`` [contexts, e], to be multiplied with ``of_pair`` [pairs, k]; d or e may be 0.
+    ``wide``: hashed columns, no ranks, linear only.
     """
 
     columns: np.ndarray
@@ -128,11 +125,7 @@ def models_for(features: Features, layout: Layout) -> list[str]:
 def cross_validated(
     model: str, features: Features, layout: Layout, splits: list[tuple[np.ndarray, np.ndarray]], seed: int
 ) -> np.ndarray:
-    """[pairs] credit of each pair when its fold was held out, mean over repeats; NaN where no fold could be trained.
-
-    Args:
-        splits: (training, test) masks of pairs of all repeats.
-    """
+    """[pairs] credit of each pair when its fold was held out, mean over repeats; NaN where no fold could be trained."""
     build, scores = MODELS[model]
     design = build(features, layout)
     credits = np.full((len(splits), len(layout.sizes)), np.nan)

@@ -21,31 +21,23 @@ _NUMBERS = ("accuracy", "interval", "guessing", "pairs")
 class ModelScore(BaseModel):
     """One classifier's accuracy; ``low``, ``high`` hold for all rows at once, ``low_alone`` for this one by itself."""
 
-    model: str
+    model: str = "none"
     accuracy: float
     low: float
     high: float
-    low_alone: float
+    low_alone: float = 0.0
 
 
-class GroupRow(BaseModel):
-    """One feature group in one domain, by the classifier that does best.
+class GroupRow(ModelScore):
+    """One feature group in one domain, by the best of the ``models``; ``chance`` is 1/N, ``n`` the pairs scored.
 
-    Attributes:
-        chance: accuracy of guessing, 1/N.
-        limit: accuracy above which the row fails, if its interval lies above chance too.
-        n: pairs that were held out and scored.
-        models: every classifier's score.
+    It fails with an accuracy above ``limit``, if its interval lies above chance too.
     """
 
     domain: str
     group: str
     description: str
     sees: Sees
-    model: str = "none"
-    accuracy: float
-    low: float
-    high: float
     chance: float
     limit: float | None = None
     n: int = 0
@@ -63,13 +55,7 @@ class DomainSummary(BaseModel):
 
 
 class AuditResult(BaseModel):
-    """The audit of a set of pairs.
-
-    Attributes:
-        pairs: read; ``audited`` of them were looked at.
-        rows: one for each domain and feature group.
-        notes: anything a reader of the rows must know.
-    """
+    """The audit of a set of pairs, ``audited`` of those that were read: a row for each domain and feature group."""
 
     pairs: int
     audited: int
@@ -90,7 +76,6 @@ class AuditResult(BaseModel):
 
     @property
     def passed(self) -> bool:
-        """Whether no row fails."""
         return not self.shortcuts
 
     @property
@@ -99,9 +84,9 @@ class AuditResult(BaseModel):
         tested = [row for row in self.rows if row.sees != "evidence" and row.verdict != "not tested"]
         return all(row.low <= row.chance <= row.high for row in tested)
 
-    def row(self, group: str, domain: str | None = None) -> GroupRow:
-        """The row of a group; of the first domain unless named."""
-        return next(r for r in self.rows if r.group == group and domain in (None, r.domain))
+    def row(self, group: str) -> GroupRow:
+        """The row of a group, of the first domain."""
+        return next(row for row in self.rows if row.group == group)
 
     def smallest_seen(self, domain: str) -> float:
         """The accuracy a typical row of the domain needs to fail: the limit, or half an interval above guessing."""
@@ -111,13 +96,9 @@ class AuditResult(BaseModel):
 
     def as_json(self) -> str:
         """The result with its verdict."""
-        record = {
-            "passed": self.passed,
-            "all_contain_chance": self.all_contain_chance,
-            "shortcuts": [{"domain": row.domain, "group": row.group} for row in self.shortcuts],
-            **self.model_dump(),
-        }
-        return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        failed = [{"domain": row.domain, "group": row.group} for row in self.shortcuts]
+        found = {"passed": self.passed, "all_contain_chance": self.all_contain_chance, "shortcuts": failed}
+        return json.dumps(found | self.model_dump(), indent=2, ensure_ascii=False) + "\n"
 
 
 def conclusion(result: AuditResult) -> list[str]:
@@ -137,11 +118,10 @@ def conclusion(result: AuditResult) -> list[str]:
         f"Intervals hold at 95 % for all {result.tests} tests at once (Bonferroni); they are the wider of Wilson's and "
         "the spread between couples and between runs that hang together."
     )
-    return lines + [
-        f"{domain.domain}: with {domain.pairs} pairs, a shortcut below about {result.smallest_seen(domain.domain):.1%} "
-        "may go unseen."
-        for domain in result.domains
-    ]
+    for domain in result.domains:
+        seen = f"{result.smallest_seen(domain.domain):.1%}"
+        lines.append(f"{domain.domain}: with {domain.pairs} pairs, a shortcut below about {seen} may go unseen.")
+    return lines
 
 
 def print_result(result: AuditResult, console: Console) -> None:
@@ -157,10 +137,7 @@ def print_result(result: AuditResult, console: Console) -> None:
                 cells = (row.group, row.sees, *tested, f"{row.chance:.1%}", str(row.n), row.model, row.verdict)
                 table.add_row(*map(escape, cells), style=_STYLES.get(row.verdict, ""))
         console.print(table)
-        console.print(
-            f"all directions in {found.both:.0%} of the couples, balanced in {found.balanced:.0%}, equal contexts in "
-            f"{found.same_contexts:.0%}",
-            highlight=False,
-        )
+        said = f"all directions in {found.both:.0%} of the couples, balanced in {found.balanced:.0%}, equal contexts in"
+        console.print(f"{said} {found.same_contexts:.0%}", highlight=False)
     for line in (*result.notes, *conclusion(result)):
         console.print(line, markup=False, highlight=False)

@@ -10,13 +10,12 @@ import numpy as np
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair
-from data_prep.audit.baselines import BASELINES
 from data_prep.audit.features import FeatureGroup, Sees, chosen_groups
 from data_prep.audit.links import Grouping, directions
 from data_prep.audit.models import Layout, cross_validated, models_for
 from data_prep.audit.result import AuditResult, DomainSummary, GroupRow, ModelScore, Verdict
 from data_prep.audit.stats import cluster_error, interval
-from data_prep.audit.table import Row, baseline_scores, features_of, read_table
+from data_prep.audit.table import BASELINES, Row, baseline_scores, features_of, read_table
 
 LEAST_PAIRS = 30
 
@@ -37,14 +36,13 @@ def audit(
     """Look for shortcuts in pairs of any origin, domain by domain.
 
     Args:
-        pairs: read once, one at a time.
+        pairs: read once, one at a time; more than ``max_pairs`` are sampled by couple.
         groups: names of feature groups, or groups; all registered ones for None.
         folds, repeats: of cross-validation, 2 folds and 1 repeat at least; repeats differ in their folds.
         threshold: accuracy of two-way pairs above which a row fails; for N contexts the same part of the way from 1/N
             to 1.
         evidence: whether to compute the overlap baselines, which see query and answer.
         evidence_threshold: accuracy above which such a baseline fails; None: never.
-        max_pairs: larger sets are sampled by couple.
         progress: called with the name of each step.
 
     Raises:
@@ -52,10 +50,9 @@ def audit(
     """
     chosen = chosen_groups(groups)
     rows, read, frequencies = read_table(pairs, chosen, seed=seed, most=max_pairs, evidence=evidence)
-    notes = []
+    domains, notes = [], []
     if len(rows) < read:
         notes.append(f"{len(rows)} of {read} pairs were audited, drawn by couple (max_pairs is {max_pairs}).")
-    domains = []
     for domain in _large(rows, notes):
         found = _Domain(domain, [row for row in rows if row.domain == domain], folds, repeats, seed)
         for number, group in enumerate(chosen):
@@ -76,18 +73,17 @@ def audit(
 
 def _large(rows: Sequence[Row], notes: list[str]) -> list[str]:
     """Domains with enough pairs; the others are noted."""
-    counts = sorted(Counter(row.domain for row in rows).items())
-    large = [domain for domain, count in counts if count >= LEAST_PAIRS]
-    if not large:
-        sizes = ", ".join(f"{domain}: {count}" for domain, count in counts) or "none"
+    counts = dict(sorted(Counter(row.domain for row in rows).items()))
+    if max(counts.values(), default=0) < LEAST_PAIRS:
+        sizes = ", ".join(f"{domain}: {count}" for domain, count in counts.items()) or "none"
         raise ConfigError(
             f"there are too few pairs to audit (by domain: {sizes}); on fewer than {LEAST_PAIRS} any accuracy from a "
             f"third to two thirds may be luck. Fix: audit at least {LEAST_PAIRS} pairs of one domain, better 400."
         )
-    for domain, count in counts:
-        if count < LEAST_PAIRS:
-            notes.append(f"domain {domain!r} was not audited: it has {count} pairs, fewer than {LEAST_PAIRS}.")
-    return large
+    small = {domain: count for domain, count in counts.items() if count < LEAST_PAIRS}
+    for domain, count in small.items():
+        notes.append(f"domain {domain!r} was not audited: it has {count} pairs, fewer than {LEAST_PAIRS}.")
+    return sorted(counts.keys() - small)
 
 
 class _Domain:
@@ -105,14 +101,10 @@ class _Domain:
         chance = float(np.mean(1 / self.layout.sizes))
         self.summary = DomainSummary(domain=domain, pairs=len(rows), chance=chance, directions=found)
         # Folds share no run, or (for what memorises) no couple.
-        self._splits = {
-            couples: [
-                split
-                for repeat in range(repeats)
-                for split in self.grouping.splits(folds, np.random.default_rng([seed, repeat]), couples)
-            ]
-            for couples in (False, True)
-        }
+        self._splits: dict[bool, list[tuple[np.ndarray, np.ndarray]]] = {False: [], True: []}
+        for couples, splits in self._splits.items():
+            for repeat in range(repeats):
+                splits += self.grouping.splits(folds, np.random.default_rng([seed, repeat]), couples)
         self.credits: list[tuple[str, str, Sees, dict[str, np.ndarray]]] = []
 
     def try_group(self, number: int, group: FeatureGroup) -> None:
@@ -126,29 +118,29 @@ class _Domain:
 
     def notes(self) -> list[str]:
         """What a reader of the rows must know."""
-        found, domain, notes = self.summary.directions, self.summary.domain, []
+        found, notes = self.summary.directions, []
         kept = float(np.mean([train.sum() / max((~test).sum(), 1) for train, test in self._splits[False]]))
         if kept < 0.9:
             notes.append(
-                f"{domain}: pairs share so many runs that training could use only {kept:.0%} of the pairs outside "
-                "a fold; weak shortcuts may be missed."
+                f"pairs share so many runs that training could use only {kept:.0%} of the pairs outside a fold; weak "
+                "shortcuts may be missed."
             )
         if found.balanced < 1:
             notes.append(
-                f"{domain}: in {1 - found.balanced:.0%} of the couples the contexts are not equally often right "
-                f"(e.g. pair {found.one_sided[0]!r}), so a run by itself may tell the label."
+                f"in {1 - found.balanced:.0%} of the couples the contexts are not equally often right (e.g. pair "
+                f"{found.one_sided[0]!r}), so a run by itself may tell the label."
             )
         if found.same_contexts < 1:
             notes.append(
-                f"{domain}: in {1 - found.same_contexts:.0%} of the couples a context reads differently in its "
-                "directions, so that contexts alone may tell the label; the rows without 'x answer' measure it."
+                f"in {1 - found.same_contexts:.0%} of the couples a context reads differently in its directions, so "
+                "that contexts alone may tell the label; the rows without 'x answer' measure it."
             )
-        return notes
+        return [f"{self.summary.domain}: {note}" for note in notes]
 
     def judged(self, tests: int, limits: dict[Sees, float | None]) -> Iterable[GroupRow]:
         """A row for each group, with intervals that hold for ``tests`` rows at once; limits are of two contexts."""
-        for group, description, sees, credits in self.credits:
-            row = dict(domain=self.summary.domain, group=group, description=description, sees=sees)
+        for group, text, sees, credits in self.credits:
+            row = dict(domain=self.summary.domain, group=group, description=text, sees=sees)
             usable = next((~np.isnan(credit) for credit in credits.values()), np.zeros(0, bool))
             if not usable.any():
                 chance = self.summary.chance
@@ -160,10 +152,8 @@ class _Domain:
                 limit = chance + (limit - 0.5) / 0.5 * (1 - chance)
             models = [self._score(model, credit[usable], usable, tests) for model, credit in credits.items()]
             best = max(models, key=lambda model: (model.low, model.accuracy))
-            yield GroupRow(
-                **row, **best.model_dump(include={"model", "accuracy", "low", "high"}), chance=chance, limit=limit,
-                n=int(usable.sum()), verdict=_verdict(best, chance, limit, sees), models=models,
-            )  # fmt: skip
+            judged = {"verdict": _verdict(best, chance, limit, sees), "models": models, "n": int(usable.sum())}
+            yield GroupRow(**row, **best.model_dump(), chance=chance, limit=limit, **judged)
 
     def _score(self, model: str, credit: np.ndarray, usable: np.ndarray, tests: int) -> ModelScore:
         error = cluster_error(credit, [self.grouping.couple[usable], self.grouping.component[usable]])

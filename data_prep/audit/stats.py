@@ -7,28 +7,32 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.stats import norm
 
+# With fewer clusters, their spread says nothing.
+LEAST_CLUSTERS = 20
 
-def wilson(accuracy: float, n: int, z: float) -> tuple[float, float]:
+
+def wilson(accuracy: float, n: float, z: float) -> tuple[float, float]:
     """Wilson's score interval for a share of ``n`` independent trials."""
     middle = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
     return float(max(0.0, middle - half)), float(min(1.0, middle + half))
 
 
+def variance_of_mean(values: np.ndarray, clusters: np.ndarray) -> tuple[float, int]:
+    """(variance of the mean when whole clusters are drawn, number of clusters); 0 for a single cluster."""
+    sums = np.bincount(np.unique(clusters, return_inverse=True)[1], weights=values - values.mean())
+    count = len(sums)
+    return (count / (count - 1) * float(np.square(sums).sum()) / len(values) ** 2 if count > 1 else 0.0), count
+
+
 def cluster_error(credit: np.ndarray, clusterings: Iterable[np.ndarray]) -> float:
-    """Standard error of the mean credit when whole clusters are drawn; the largest of several ways to cluster.
+    """Standard error of the mean of [pairs] credits; the largest of several ways in which pairs depend on each other.
 
     Args:
-        credit: [pairs] 0..1.
-        clusterings: number of the cluster of each pair, one array for each way pairs may depend on each other.
+        clusterings: [pairs] number of the cluster of each pair, one array for each way.
     """
-    errors = [0.0]
-    for clusters in clusterings:
-        sums = np.bincount(np.unique(clusters, return_inverse=True)[1], weights=credit - credit.mean())
-        # A handful of clusters says nothing about the spread between them.
-        if len(sums) >= 20 or (1 < len(sums) and len(credit) < 40):
-            errors.append(float(np.sqrt(len(sums) / (len(sums) - 1) * np.square(sums).sum())) / len(credit))
-    return max(errors)
+    found = [variance_of_mean(credit, clusters) for clusters in clusterings]
+    return max((variance**0.5 for variance, n in found if n >= LEAST_CLUSTERS or len(credit) < 40), default=0.0)
 
 
 def interval(accuracy: float, n: int, error: float, tests: int) -> tuple[float, float]:

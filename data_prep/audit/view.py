@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
+from contextrl_verl.pairs import Context, ContrastivePair
 from contextrl_verl.pairs.prompting import option_order
 
 WORD_BUCKETS = 1 << 20
@@ -60,14 +60,10 @@ class ContextView(TextView):
     """
 
     def __init__(self, context: Context, digest: str, where: str) -> None:
-        self.kind = context.kind
-        self.digest = digest
-        self.turns = [(message.role, message.content) for message in context.messages or ()]
-        if context.text is not None:
-            self.turns = [("", context.text)]
+        self.kind, self.digest, self._images, self._where = context.kind, digest, context.images or (), where
+        text = [] if context.text is None else [("", context.text)]
+        self.turns = text or [(message.role, message.content) for message in context.messages or ()]
         super().__init__("\n".join(content for _, content in self.turns))
-        self._images = list(context.images or ())
-        self._where = where
 
     @cached_property
     def images(self) -> list[tuple[int, int, int]]:
@@ -76,55 +72,41 @@ class ContextView(TextView):
 
     def of_images(self, function: Callable[[bytes], Any]) -> list[Any]:
         """``function`` of each encoded image; raises ConfigError if one is missing or is none."""
-        return [self._of(image, function) for image in self._images]
-
-    def _of(self, image: ImageRef, function: Callable[[bytes], Any]) -> Any:
-        try:
-            return function(Path(image.path).read_bytes() if image.bytes is None else image.bytes)
-        except Exception as error:  # Pillow's readers meet broken files with OSError, SyntaxError, struct.error, ...
-            name = f"image {image.path!r}" if image.bytes is None else f"an image of {len(image.bytes)} bytes"
-            raise ConfigError(
-                f"{self._where}: {name} cannot be read as an image ({error}). Fix: replace it or drop the pair."
-            ) from None
+        found = []
+        for image in self._images:
+            try:
+                found.append(function(Path(image.path).read_bytes() if image.bytes is None else image.bytes))
+            except Exception as error:  # Pillow meets broken files with OSError, SyntaxError, struct.error, ...
+                name = f"image {image.path!r}" if image.bytes is None else f"an image of {len(image.bytes)} bytes"
+                raise ConfigError(
+                    f"{self._where}: {name} cannot be read as an image ({error}). Fix: replace it or drop the pair."
+                ) from None
+        return found
 
 
 class PairView:
-    """A pair as feature groups see it. ``contexts[0]`` supports; features of a context must not depend on that.
+    """A pair, which is row ``index`` of its file, as feature groups see it: its contexts and its answer.
 
-    Attributes:
-        pair: the record.
-        index: its row in the file.
-        contexts: in the record's order.
-        answer: counts of the answer's text.
-        shown: position of each context in the prompt of epoch 0.
+    ``contexts[0]`` supports; features of a context must not depend on that. ``shown`` has the position of each context
+    in the prompt of epoch 0.
     """
 
     def __init__(self, pair: ContrastivePair, index: int, contexts: list[ContextView], seed: int) -> None:
-        self.pair = pair
-        self.index = index
-        self.contexts = contexts
-        self.answer = TextView(pair.answer)
-        order = option_order(pair.pair_id, len(contexts), 0, seed)
-        self.shown = [order.index(position) for position in range(len(order))]
+        self.pair, self.index, self.contexts, self.answer = pair, index, contexts, TextView(pair.answer)
+        self.shown = np.argsort(option_order(pair.pair_id, len(contexts), 0, seed))
 
 
-class Views:
-    """Makes views of pairs; equal contexts of neighbouring pairs share one."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
-        self._cache: OrderedDict[str, ContextView] = OrderedDict()
-
-    def of(self, pair: ContrastivePair, index: int) -> PairView:
-        """The pair's view; ``index`` is its row."""
-        where = f"row {index}, pair {pair.pair_id!r}"
-        return PairView(pair, index, [self._context(context, where) for context in pair.contexts], self._seed)
-
-    def _context(self, context: Context, where: str) -> ContextView:
-        content = repr(context.model_dump()).encode("utf-8", "surrogatepass")
-        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-        view = self._cache.pop(digest, None) or ContextView(context, digest, where)
-        self._cache[digest] = view
-        if len(self._cache) > _CACHED_CONTEXTS:
-            self._cache.popitem(last=False)
-        return view
+def views_of(pairs: Iterable[ContrastivePair], seed: int) -> Iterator[PairView]:
+    """A view of each pair of a file; equal contexts of neighbouring pairs share one."""
+    known: OrderedDict[str, ContextView] = OrderedDict()
+    for index, pair in enumerate(pairs):
+        contexts = []
+        for context in pair.contexts:
+            content = repr(context.model_dump()).encode("utf-8", "surrogatepass")
+            digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+            view = known.pop(digest, None) or ContextView(context, digest, f"row {index}, pair {pair.pair_id!r}")
+            known[digest] = view
+            if len(known) > _CACHED_CONTEXTS:
+                known.popitem(last=False)
+            contexts.append(view)
+        yield PairView(pair, index, contexts, seed)

@@ -12,14 +12,8 @@ SAMPLES_PER_REASON = 3
 
 
 class Stage(BaseModel):
-    """One named step.
-
-    Attributes:
-        unit: what is counted: ``runs``, ``couples`` or ``pairs``.
-        entered, left: how many came in and went on.
-        dropped: how many did not, by reason.
-        samples: a few of each reason, as small JSON records for people to read.
-    """
+    """One named step: how many of a unit (runs, couples, pairs) came in, went on, and did not, by reason, with a few
+    samples of each, small JSON records for people to read."""
 
     name: str
     unit: str = "runs"

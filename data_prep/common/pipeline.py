@@ -11,17 +11,17 @@ import json
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from tqdm import tqdm
 
 from contextrl_verl.errors import UserError
+from contextrl_verl.pairs.whole_file import write_whole
 from data_prep.common.funnel import Funnel
 
 Work = Callable[[dict[str, Any], Path], Funnel]
@@ -51,43 +51,31 @@ def describe_inputs(paths: Sequence[Path]) -> list[list[Any]]:
 
 
 class _Part(NamedTuple):
-    """One part of a job; ``index`` is its place among all."""
+    """One part of a job: its data, and its counts, which come last: a part is done when they are there."""
 
     work: Work
-    folder: Path
-    index: int
     payload: dict[str, Any]
-    suffix: str
-
-    @property
-    def data(self) -> Path:
-        return self.folder / f"part-{self.index:06d}{self.suffix}"
-
-    @property
-    def note(self) -> Path:
-        """The counts; they come last: a part is done when they are there."""
-        return self.folder / f"part-{self.index:06d}.json"
+    data: Path
+    note: Path
 
     def do(self) -> None:
         """Do the part; raises PipelineError that names it."""
-        scratch = [self.folder / f".{self.index:06d}-{os.getpid()}-{name}.part" for name in ("data", "note")]
+        scratch = self.data.with_name(f".{self.data.name}-{os.getpid()}.part")
         try:
-            funnel = self.work(self.payload, scratch[0])
+            funnel = self.work(self.payload, scratch)
             funnel.check()
-            os.replace(scratch[0], self.data)
-            scratch[1].write_text(funnel.model_dump_json())
-            os.replace(scratch[1], self.note)
+            os.replace(scratch, self.data)
+            write_whole(self.note, funnel.model_dump_json())
         except PipelineError:
             raise
         except Exception as error:
             raise PipelineError(
-                f"part {self.index} ({json.dumps(self.payload)[:300]}) failed with {type(error).__name__}: {error}. "
+                f"{self.data.stem} ({json.dumps(self.payload)[:300]}) failed with {type(error).__name__}: {error}. "
                 "What is done is kept. Fix: mend the cause and run the same command again; if it is a bug, report it "
                 "with this line."
             ) from error
         finally:
-            for path in scratch:
-                path.unlink(missing_ok=True)
+            scratch.unlink(missing_ok=True)
 
 
 def run_parts(
@@ -108,26 +96,27 @@ def run_parts(
         folder: of this stage of this job, see :func:`fingerprint`; done parts in it are kept.
         parts: JSON-able payloads; their order is the order of the result.
         work: an importable function; it must be a pure function of the payload.
-        title: for the progress bar.
         engine: ``local`` processes, or Ray Data on the cluster that ``ray.init`` finds (the folder must then be on a
             file system that every node sees).
         workers: processes, or Ray tasks at a time; default all cores.
-        gpus: of each worker, for work that holds a model. Ray then keeps a pool of actors, by default as many as the
-            cluster's GPUs allow; the local engine uses one process unless ``workers`` says otherwise.
+        gpus: of each worker, for work that holds a model. Ray then keeps actors, by default as many as the cluster's
+            GPUs allow; the local engine uses one process unless ``workers`` says otherwise.
 
     Raises:
-        PipelineError: a part failed; names it. Done parts are kept. Or there is no such engine.
+        PipelineError: a part failed, and its name; done parts are kept. Or there is no such engine.
     """
     if engine not in get_args(Engine):
         raise PipelineError(f"--engine is {engine!r}. Fix: {' or '.join(get_args(Engine))}.")
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".*.part"):
         stale.unlink(missing_ok=True)
-    every = [_Part(work, folder, index, payload, suffix) for index, payload in enumerate(parts)]
+    every = [
+        _Part(work, payload, folder / f"part-{index:06d}{suffix}", folder / f"part-{index:06d}.json")
+        for index, payload in enumerate(parts)
+    ]
     missing = [part for part in every if not part.note.exists()]
-    with tqdm(
-        total=len(every), initial=len(every) - len(missing), desc=title, unit="part", disable=not progress
-    ) as bar:
+    done = len(every) - len(missing)
+    with tqdm(total=len(every), initial=done, desc=title, unit="part", disable=not progress) as bar:
         for _ in (_on_ray if engine == "ray" else _on_processes)(missing, workers, gpus):
             bar.update()
     return [Done(part.data, Funnel.model_validate_json(part.note.read_text())) for part in every]
@@ -158,8 +147,7 @@ def _on_processes(parts: list[_Part], workers: int | None, gpus: float) -> Itera
             yield part.do()
         return
     # Spawned, not forked: the parent may hold threads of pyarrow or tokenizers.
-    context = get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_end_with_parent)
     try:
         for future in as_completed([pool.submit(part.do) for part in parts]):
             yield future.result()
@@ -172,12 +160,11 @@ def _on_processes(parts: list[_Part], workers: int | None, gpus: float) -> Itera
         pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent(parent: int) -> None:
+def _end_with_parent() -> None:
     """A worker whose parent was killed would wait for work for ever."""
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        parent_process().join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -195,7 +182,15 @@ def _on_ray(parts: list[_Part], workers: int | None, gpus: float) -> Iterator[No
     rows = ray.data.from_items([{"id": number} for number in range(len(parts))], override_num_blocks=len(parts))
     if gpus:
         # A class makes Ray keep actors, and what a process has loaded stays loaded from part to part.
-        count = min(workers or _gpu_workers(ray.cluster_resources().get("GPU", 0), gpus), len(parts))
+        there = ray.cluster_resources().get("GPU", 0)
+        # Whole workers only, and on a machine with several GPUs a share of one cannot be spread over two.
+        room = int(there // gpus) if gpus >= 1 else int(there) * int(1 / gpus + 1e-9)
+        if not (workers or room):
+            raise PipelineError(
+                f"Each worker is to have {gpus:g} GPUs, and Ray's cluster has {there:g}. Fix: ask for fewer, or start "
+                "Ray where the GPUs are."
+            )
+        count = min(workers or room, len(parts))
         rows = rows.map(_RayWork, fn_constructor_args=(parts,), num_gpus=gpus, concurrency=count)
     else:
         rows = rows.map(_RayWork(parts), concurrency=workers)
@@ -215,14 +210,3 @@ class _RayWork:
         except PipelineError as error:
             return {"error": str(error)}
         return {"error": ""}
-
-
-def _gpu_workers(there: float, gpus: float) -> int:
-    # Whole workers only, and on a machine with several GPUs a share of one cannot be spread over two.
-    count = int(there // gpus) if gpus >= 1 else int(there) * int(1 / gpus + 1e-9)
-    if not count:
-        raise PipelineError(
-            f"Each worker is to have {gpus:g} GPUs, and Ray's cluster has {there:g}. Fix: ask for fewer, or start Ray "
-            "where the GPUs are."
-        )
-    return count

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -40,25 +41,17 @@ def _is_password(match: re.Match[str]) -> bool:
     return len(match[2]) >= 8 and bool(_VARIED.search(match[2])) and not _PLACEHOLDER.search(match[2])
 
 
-class _Rule(NamedTuple):
-    """One kind: strings of which one is in the text, in lower case where the pattern ignores case; a pattern whose
-    group 1 stays; and whether a match is a secret."""
-
-    kind: str
-    signs: str
-    pattern: str
-    is_secret: Callable[[re.Match[str]], bool] = lambda match: True
-
-
 _TOKEN = r"(?<![A-Za-z0-9_])()"
-_RULES = (
-    _Rule(
+# Kind; strings of which one is in the text, in lower case where the pattern ignores case; a pattern whose group 1
+# stays; what else tells that a match is a secret.
+_RULES: tuple[tuple[Any, ...], ...] = (
+    (
         "private-key",
         "KEY-----",
         r"()-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:(?!-----)[\s\S]){0,20000}"
         r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?",
     ),
-    _Rule(
+    (
         "token",
         "sk- sk_live sk_test rk_live hf_ gsk_ r8_ npm_ pypi- dop_v1_ shpat_ SG.",
         _TOKEN + r"(?:sk-(?:[a-z]{2,9}-){0,3}[A-Za-z0-9_-]{20,300}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,200}"
@@ -67,42 +60,42 @@ _RULES = (
         r"|SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43})(?![A-Za-z0-9_])",
         lambda match: bool(_VARIED.search(match[0])),
     ),
-    _Rule(
+    (
         "token",
         "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- xox xapp- AKIA ASIA AIza ya29.",
         _TOKEN + r"(?:gh[pousr]_[A-Za-z0-9]{30,100}|github_pat_[A-Za-z0-9_]{40,120}|glpat-[A-Za-z0-9_-]{20,60}"
         r"|xox[abposre]-[A-Za-z0-9-]{10,200}|xapp-[A-Za-z0-9-]{20,200}|A(?:KI|SI)A[A-Z0-9]{16}"
         r"|AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,300})(?![A-Za-z0-9_])",
     ),
-    _Rule("jwt", "eyJ", _TOKEN + r"eyJ[A-Za-z0-9_-]{8,4000}\.eyJ[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{10,4000}"),
-    _Rule(
+    ("jwt", "eyJ", _TOKEN + r"eyJ[A-Za-z0-9_-]{8,4000}\.eyJ[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{10,4000}"),
+    (
         "authorization",
         "authorization",
         r"(?i)(\bauthorization[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?:bearer|basic|token) )[A-Za-z0-9._~+/=-]{12,4000}",
     ),
-    _Rule(
+    (
         "password",
         "password passwd secret api_key apikey api-key access_token accesstoken auth_token authtoken",
         r"(?i)((?<![A-Za-z])(?:[A-Za-z0-9_]{0,30}_)?(?:password|passwd|secret_?key|client_?secret|api[_-]?key"
         r"|access_?token|auth_?token)[\"']?\s{0,4}[:=]\s{0,4}[\"'])([^\"'\s<>${}()%]{6,200})(?=[\"'])",
         _is_password,
     ),
-    _Rule(
+    (
         "password",
         "password= passwd= pwd= token= secret= api_key= api-key=",
         r"(?im)((?:^|[?&;\s])[A-Za-z0-9_-]{0,30}(?:password|passwd|pwd|token|secret|api[_-]key)=)"
         r"([A-Za-z0-9+/_.~!@#^*-]{8,200})(?![\w.(\[])",
         _is_password,
     ),
-    _Rule("password", "://", r"(://[^\s/:@\"'<>]{1,100}:)([^\s/:@\"'<>${}%]{6,200})(?=@[\w.-])", _is_password),
-    _Rule(
+    ("password", "://", r"(://[^\s/:@\"'<>]{1,100}:)([^\s/:@\"'<>${}%]{6,200})(?=@[\w.-])", _is_password),
+    (
         "email",
         "@",
         r"(?<![\w.+/:@%-])()[A-Za-z0-9][A-Za-z0-9._+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,40})\.){1,6}[A-Za-z]{2,18}"
         r"(?![\w@:/-])",
         _is_address,
     ),
-    _Rule(
+    (
         "home",
         "/home/ /Users/ \\Users\\",
         r"((?<![\w.])(?:/home|/Users|[A-Za-z]:\\{1,2}Users|/[a-z]/Users)(?:/|\\{1,2}))"
@@ -110,20 +103,23 @@ _RULES = (
         lambda match: match[2].lower() not in _SHARED_HOMES,
     ),
 )
-_COMPILED = [(rule, re.compile(rule.pattern), rule.signs.split()) for rule in _RULES]
+_COMPILED = [
+    (f"<REDACTED:{kind}>", signs.split(), re.compile(pattern), checks) for kind, signs, pattern, *checks in _RULES
+]
 
 
 def redact(text: str) -> str:
     """The text without its secrets."""
     folded = text.lower()
-    for rule, pattern, signs in _COMPILED:
+    for mark, signs, pattern, checks in _COMPILED:
         where = folded if pattern.flags & re.I else text
         if any(sign in where for sign in signs):
-            mark = f"<REDACTED:{rule.kind}>"
-            text = pattern.sub(
-                lambda match, rule=rule, mark=mark: match[1] + mark if rule.is_secret(match) else match[0], text
-            )
+            text = pattern.sub(partial(_marked, mark=mark, checks=checks), text)
     return text
+
+
+def _marked(match: re.Match[str], mark: str, checks: Sequence[Callable[[re.Match[str]], bool]]) -> str:
+    return match[1] + mark if all(is_secret(match) for is_secret in checks) else match[0]
 
 
 def redact_messages(messages: Sequence[Turn]) -> tuple[Turn, ...]:

@@ -12,10 +12,9 @@ _PAIRS = (
     ("new file mode ", "deleted file mode "),
     ("rename from ", "rename to "),
     ("old mode ", "new mode "),
-    ("--- a/", "+++ b/"),
-    ("--- b/", "+++ a/"),
-    ("--- ", "+++ "),
+    *(("--- a/", "+++ b/"), ("--- b/", "+++ a/"), ("--- ", "+++ ")),
 )
+_TURNED = [turn for pair in _PAIRS for turn in (pair, pair[::-1])]
 
 
 class DiffError(ValueError):
@@ -47,20 +46,13 @@ def reverse_diff(diff: str) -> str:
         elif files := _FILES.fullmatch(line):
             out.append(f"diff --git a/{files[2]} b/{files[1]}")
         else:
-            out += _head(line)
+            start, turned = next((turn for turn in _TURNED if line.startswith(turn[0])), ("", ""))
+            out.append(turned + line[len(start) :])
             if line.startswith(("rename to ", "new mode ", "+++ ")):
                 out[-2:] = out[:-3:-1]
     if not hunks:
         raise DiffError("it has no hunk")
     return "\n".join([*out, *rest])
-
-
-def _head(line: str) -> list[str]:
-    for one, other in _PAIRS:
-        for start, turned in ((one, other), (other, one)):
-            if line.startswith(start):
-                return [turned + line[len(start) :]]
-    return [line]
 
 
 def _body(lines: list[str], at: int, old: int, new: int) -> tuple[list[str], int]:

@@ -15,7 +15,9 @@ from contextrl_verl.errors import ConfigError
 Settings = TypeVar("Settings")
 
 
-def load_settings(cls: type[Settings], config: Path | None, sets: list[str], **given: Any) -> Settings:
+def load_settings(
+    cls: type[Settings], config: Path | None, sets: list[str], *, option: str = "--set", **given: Any
+) -> Settings:
     """An instance of ``cls`` with the values of ``config``, over them those of ``sets``, over them those of ``given``.
 
     Args:
@@ -23,38 +25,34 @@ def load_settings(cls: type[Settings], config: Path | None, sets: list[str], **g
         config: YAML file of nested mappings, or None.
         sets: ``name=value`` each, as given with ``--set``; a dot leads into a nested class or a mapping. A value that
             begins with ``[`` or ``{`` is YAML, and ``null`` is None.
+        option: that ``sets`` come from, for messages.
         given: what the command's own options say, by name; None where they say nothing.
 
     Raises:
         ConfigError: no such name, a name twice in ``sets``, a value that pydantic refuses, a file that is no mapping.
     """
-    values, pairs = _read(config) if config else {}, _pairs(sets)
-    found = [(f"--config {config}", values), *(("--set", _put({}, name, value)) for name, value in pairs.items())]
-    for origin, name in ((origin, name) for origin, part in found for name in _unknown(part, cls)):
-        raise ConfigError(f"{origin} names {name!r}, and there is no such setting. Fix: {', '.join(_names(cls))}.")
+    values, pairs = _read(config) if config else {}, _pairs(sets, option)
+    found = [(f"--config {config}", values), *((option, _put({}, name, value)) for name, value in pairs.items())]
+    names = list(_names(cls))
+    for origin, name in ((origin, name) for origin, part in found for name in _unknown(part, names)):
+        raise ConfigError(f"{origin} names {name!r}, and there is no such setting. Fix: {', '.join(names)}.")
     for name, value in pairs.items():
         _put(values, name, value)
     values |= {name: value for name, value in given.items() if value is not None}
     try:
         return TypeAdapter(cls).validate_python(values)
     except ValidationError as error:
-        raise ConfigError(*map(_told, error.errors(include_url=False))) from None
+        raise ConfigError(*(_told(problem, option) for problem in error.errors(include_url=False))) from None
 
 
-def _told(problem: Any) -> str:
+def _told(problem: Any, option: str) -> str:
     name, message = ".".join(map(str, problem["loc"])), problem["msg"]
     if problem["type"] == "value_error":  # raised by the class itself, which says everything
         return str(problem["ctx"]["error"])
     if problem["type"] == "missing":
-        return f"{name} is not set. Fix: --set {name}=VALUE, or {name} in --config."
-    return f"{name} is {problem['input']!r}. Fix: {message[:1].lower()}{message[1:]}."
-
-
-def _fields(cls: Any) -> dict[str, Any]:
-    """The names of a class of settings, and the class of further settings below each, or None."""
-    names = cls.model_fields if issubclass(cls, BaseModel) else [field.name for field in fields(cls) if field.init]
-    hints = get_type_hints(cls)
-    return {name: next(filter(_is_settings, (hints[name], *get_args(hints[name]))), None) for name in names}
+        return f"{name} is not set. Fix: {option} {name}=VALUE."
+    place = name if option == "--set" else f"{option} {name}"
+    return f"{place} is {problem['input']!r}. Fix: {message[:1].lower()}{message[1:]}."
 
 
 def _is_settings(kind: Any) -> bool:
@@ -63,19 +61,20 @@ def _is_settings(kind: Any) -> bool:
 
 def _names(cls: Any, above: str = "") -> Iterator[str]:
     """Dotted names of all settings that are no class of settings themselves."""
-    for name, inner in _fields(cls).items():
+    hints = get_type_hints(cls)
+    for name in cls.model_fields if issubclass(cls, BaseModel) else [one.name for one in fields(cls) if one.init]:
+        inner = next(filter(_is_settings, (hints[name], *get_args(hints[name]))), None)
         yield from _names(inner, f"{above}{name}.") if inner else [above + name]
 
 
-def _unknown(values: dict[Any, Any], cls: Any, above: str = "") -> Iterator[str]:
+def _unknown(values: dict[Any, Any], names: list[str], above: str = "") -> Iterator[str]:
     """Dotted names of values that are no settings, or no mapping where there are further settings below."""
-    known = _fields(cls)
     for name, value in values.items():
-        inner = known.get(name)
-        if name not in known or (inner and not isinstance(value, dict)):
-            yield f"{above}{name}"
-        elif inner:
-            yield from _unknown(value, inner, f"{above}{name}.")
+        full = f"{above}{name}"
+        if isinstance(value, dict) and any(known.startswith(f"{full}.") for known in names):
+            yield from _unknown(value, names, f"{full}.")
+        elif full not in names:
+            yield full
 
 
 def _put(values: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
@@ -100,16 +99,16 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _pairs(sets: list[str]) -> dict[str, Any]:
+def _pairs(sets: list[str], option: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for item in sets:
         name, equals, text = item.partition("=")
         if not equals or not name:
-            raise ConfigError(f"--set {item!r} names no value. Fix: --set name=value.")
+            raise ConfigError(f"{option} {item!r} names no value. Fix: {option} name=value.")
         if name in values:
-            raise ConfigError(f"--set gives {name} twice, {values[name]!r} and {text!r}. Fix: give it once.")
+            raise ConfigError(f"{option} gives {name} twice, {values[name]!r} and {text!r}. Fix: give it once.")
         try:
             values[name] = yaml.safe_load(text) if text[:1] in ("[", "{") or text == "null" else text
         except yaml.YAMLError:
-            raise ConfigError(f"--set {item!r} is no YAML behind the =. Fix: e.g. --set {name}='[1, 2]'.") from None
+            raise ConfigError(f"{option} {item!r} is no YAML behind the =. Fix: e.g. {name}='[1, 2]'.") from None
     return values

@@ -47,7 +47,7 @@ def difficulty(
     from data_prep.models.spec import read_spec
     from data_prep.probe.endpoint_backend import EndpointBackend, ProbeSpec
     from data_prep.probe.questions import Questions, labels_for
-    from data_prep.probe.vllm_backend import VllmReplies
+    from data_prep.probe.vllm_backend import VllmBackend
     from data_prep.report.text import print_stages
     from data_prep.verify.write import UnjudgedError
 
@@ -65,7 +65,7 @@ def difficulty(
                 f"some position more often. Fix: a multiple of {options}, e.g. {options * max(1, round(8 / options))}."
             )
     prompt = PromptConfig(template=template, labels=labels_for(max(row["options"] for row in rows)))
-    asked = EndpointBackend(spec, prompt, written=True) if spec is not None else VllmReplies(local, cache, seed)
+    asked = VllmBackend(local, prompt, cache=cache, seed=seed) if local else EndpointBackend(spec, prompt, written=True)
     # Each position of the supporting context equally often.
     questions = Questions(prompt, seed, lambda options: tries // options)
     every = (question for row, pair in enumerate(file) for question in questions.of(pair, row))

@@ -19,10 +19,8 @@ from data_prep.verify.write import Decision, settle
 
 
 def tries_of(answers: Iterable[tuple[Question, Answer]]) -> pd.DataFrame:
-    """One row for each order of a pair.
-
-    Columns: ``pair_id``, ``label`` of the supporting context, how many replies were ``tried``, ``solved`` it and were
-    ``unparsed`` (name no option); ``failure`` and ``detail`` say why there are none.
+    """One row for each order of a pair: how many replies were ``tried``, ``solved`` it and were ``unparsed`` (name no
+    option), the ``label`` of the supporting context; ``failure`` and ``detail`` say why there are none.
     """
     rows = []
     for question, answer in answers:
@@ -44,8 +42,7 @@ def decide(
     """What becomes of every pair, by pair id; counts go to the stage ``difficulty``. Couples stand or fall as a whole.
 
     Args:
-        found: of :func:`by_pair`.
-        bounds: least and most solved tries of ``tries``, both included.
+        found: of :func:`by_pair`. ``bounds``: least and most solved tries of ``tries``, both included.
     """
     low, high = bounds
     decisions: dict[str, Decision] = {}
@@ -73,25 +70,16 @@ def kept_pairs(
 
 
 def write_page(
-    folder: Path,
-    file: PairFile,
-    tries: pd.DataFrame,
-    decisions: dict[str, Decision],
-    funnel: Funnel,
-    *,
-    model: str,
-    each: int,
-    usage: dict[str, Any],
-) -> None:
-    """Write ``index.html`` and ``summary.json``: how often pairs were solved, by which label, examples of each kind.
-
-    Args:
-        tries: of :func:`tries_of`; ``each`` pair was to be tried so often.
+    folder: Path, file: PairFile, tries: pd.DataFrame, decisions: dict[str, Decision], funnel: Funnel, *, model: str,
+    each: int, usage: dict[str, Any],
+) -> None:  # fmt: skip
+    """``index.html`` and ``summary.json``: how often pairs were solved, by which label, examples of each kind; ``each``
+    pair was to be tried so often.
     """
     found, labels = by_pair(tries), tries.groupby("label")[["solved", "tried"]].sum()
     accuracy = (labels["solved"] / labels["tried"]).dropna().round(4).to_dict()
     replies, unparsed = int(tries["tried"].sum()), int(tries["unparsed"].sum())
-    solved = Counter(found["solved"])
+    solved, notices = Counter(found["solved"]), []
     summary = {
         "model": model,
         "pairs_in": len(file),
@@ -104,7 +92,6 @@ def write_page(
         "accuracy_by_label": accuracy,
         "solver": usage,
     }
-    notices = []
     if unparsed > 0.2 * replies:
         notices.append(
             f"{unparsed / replies:.0%} of the replies name no option, and count as not solved: they may be cut "
@@ -112,24 +99,20 @@ def write_page(
         )
     if accuracy and max(accuracy.values()) - min(accuracy.values()) > 0.2:
         notices.append(f"The model prefers a position: accuracy by label is {accuracy}.")
+    reasons = pd.Series({one.pair_id: one.reason for one in decisions.values()})
+    shown = set(reasons.groupby(reasons).head(3).index)
+    examples = (
+        Example.of(pair, "dropped" if one.reason else "kept", one.reason, solved=one.detail)
+        for pair in file
+        if (one := decisions[pair.pair_id]).pair_id in shown
+    )
     write_report(
         folder,
         summary,
         funnel,
-        _examples(file, found, decisions),
+        examples,
         title=f"Difficulty for {model}",
         histograms=[Histogram("solved tries of a pair", found["solved"])],
         notices=notices,
         tables={"accuracy by label of the supporting context": accuracy},
     )
-
-
-def _examples(file: PairFile, found: pd.DataFrame, decisions: dict[str, Decision]) -> Iterator[Example]:
-    """Three of each outcome."""
-    shown: Counter[str] = Counter()
-    for pair in file:
-        one, tally = decisions[pair.pair_id], found.loc[pair.pair_id]
-        shown[one.reason] += 1
-        if shown[one.reason] <= 3:
-            solved = f"{tally.solved} of {tally.tried}"
-            yield Example.of(pair, "kept" if one.kept else "dropped", one.reason, solved=solved)

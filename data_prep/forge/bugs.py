@@ -20,6 +20,8 @@ from data_prep.forge.sandbox import Call, Outcome, Sandbox
 FEWEST_MUTATIONS, MUTATIONS_TRIED = 4, 28
 FEWEST_BUGS, MOST_BUGS, MOST_COMMITS = 2, 5, 4
 FEWEST_CALLS, CALLS_KEPT = 3, 5
+# A mutation that shows, and the places of the calls that show it.
+_Shown = tuple[Mutation, set[int]]
 
 
 class Check(NamedTuple):
@@ -45,30 +47,14 @@ class Fix(NamedTuple):
 
 
 class Issue(NamedTuple):
-    """One bug of a commit.
+    """One bug of a commit."""
 
-    Attributes:
-        function: what is wrong, with its lines in the commit's file.
-        kind: of the mutation.
-        text: of the commit's file.
-        fix: the change that mends the bug.
-        checks: calls that show it.
-        controls: calls that the commit's bugs do not change, with their outcomes.
-    """
-
-    function: Function
-    kind: str
-    text: str
+    function: Function  # what is wrong, with its lines in the commit's file
+    kind: str  # of the mutation
+    text: str  # of the commit's file
     fix: Fix
-    checks: tuple[Check, ...]
-    controls: tuple[tuple[Call, Outcome], ...]
-
-
-class _Shown(NamedTuple):
-    """A mutation that shows, and the places of the calls that show it."""
-
-    mutation: Mutation
-    calls: set[int]
+    checks: tuple[Check, ...]  # calls that show it
+    controls: tuple[tuple[Call, Outcome], ...]  # calls that the commit's bugs do not change, with their outcomes
 
 
 def screen(
@@ -99,27 +85,27 @@ def screen(
     for mutation, observed in zip(tried, changed, strict=True):
         differing = {n for n in usable if observed and observed[n].usable and observed[n] != right[n]}
         if differing:
-            shown.append(_Shown(mutation, differing))
+            shown.append((mutation, differing))
         else:
             reason = "does not import, was ended by a limit, or crashed" if observed is None else "no call changes"
             dropped.drop(reason, {**named, "old": mutation.old, "new": mutation.new})
     # Bugs that few calls show first: one that shows in every call hides all others.
-    shown.sort(key=lambda one: len(one.calls))
+    shown.sort(key=lambda one: len(one[1]))
     commits: list[list[Issue]] = []
     while len(commits) < MOST_COMMITS and len(group := _group(shown, draw.randint(3, MOST_BUGS))) >= FEWEST_BUGS:
         shown = [one for one in shown if one not in group]
-        buggy = apply(text, [one.mutation for one in group])
-        mended = [apply(text, [other.mutation for other in group if other != one]) for one in group]
+        buggy = apply(text, [mutation for mutation, _ in group])
+        mended = [apply(text, [other for other, _ in group if other != one]) for one, _ in group]
         wrong, *now = observe([buggy, *mended])
         wrong = wrong or [Outcome("bad", "crash")] * len(calls)
         there = function._replace(last=function.last - text.count("\n") + buggy.count("\n"))
         controls = tuple((calls[n], right[n]) for n in usable if wrong[n] == right[n])[:CALLS_KEPT]
         issues = []
-        for one, fixed, outcomes in zip(group, mended, now, strict=True):
+        for (mutation, _), fixed, outcomes in zip(group, mended, now, strict=True):
             places = [n for n in usable if outcomes and outcomes[n] == right[n] != wrong[n] and wrong[n].usable]
             checks = sorted((Check(calls[n], right[n], wrong[n]) for n in places), key=_plainness)
             fix = _difference(buggy, fixed)
-            issues.append(Issue(there, one.mutation.kind, buggy, fix, tuple(checks[:CALLS_KEPT]), controls))
+            issues.append(Issue(there, mutation.kind, buggy, fix, tuple(checks[:CALLS_KEPT]), controls))
         if all(issue.checks for issue in issues):
             dropped.keep(len(issues))
             commits.append(issues)
@@ -152,9 +138,9 @@ def _group(shown: list[_Shown], size: int) -> list[_Shown]:
     group: list[_Shown] = []
     for one in shown:
         wider = [*group, one]
-        times = Counter(call for member in wider for call in member.calls)
-        alone = all(any(times[call] == 1 for call in member.calls) for member in wider)
-        if len(group) < size and alone and not any(one.mutation.near(other.mutation) for other in group):
+        times = Counter(call for _, calls in wider for call in calls)
+        alone = all(any(times[call] == 1 for call in calls) for _, calls in wider)
+        if len(group) < size and alone and not any(one[0].near(other) for other, _ in group):
             group = wider
     return group
 

@@ -43,20 +43,13 @@ _LEFT_ALONE = (
 
 
 class Function(NamedTuple):
-    """A function or method of a module's top level or of a class there.
+    """A function or method of a module's top level or of a class there."""
 
-    Attributes:
-        path: of the file, relative to the library's root.
-        qualname: ``name`` or ``Class.name``.
-        first, last: lines from ``def`` to the end.
-        literals: strings and whole numbers that its text holds.
-    """
-
-    path: str
-    qualname: str
-    first: int
+    path: str  # of the file, relative to the library's root
+    qualname: str  # ``name`` or ``Class.name``
+    first: int  # line of ``def``
     last: int
-    literals: tuple[str | int, ...]
+    literals: tuple[str | int, ...]  # strings and whole numbers that its text holds
 
     @property
     def module(self) -> str:
@@ -92,27 +85,24 @@ def apply(text: str, mutations: Iterable[Mutation]) -> str:
     return data.decode()
 
 
-def definitions(text: str) -> Iterator[tuple[str, ast.FunctionDef]]:
-    """Qualified names and definitions of a module's functions. A file that does not parse has none."""
+def functions(path: str, text: str) -> Iterator[tuple[Function, list[Mutation]]]:
+    """Every function worth mutating, with its mutations in order of position. A file that does not parse has none."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return
-    for node in tree.body:
-        prefix, members = (f"{node.name}.", node.body) if isinstance(node, ast.ClassDef) else ("", [node])
-        yield from ((prefix + member.name, member) for member in members if isinstance(member, ast.FunctionDef))
-
-
-def functions(path: str, text: str) -> Iterator[tuple[Function, list[Mutation]]]:
-    """Every function worth mutating, with its mutations in order of position."""
-    for qualname, node in definitions(text):
-        finder = _Finder(text)
-        finder.visit(node)
-        if finder.found and not node.name.startswith("__"):
-            constants = [child.value for child in ast.walk(node) if isinstance(child, ast.Constant)]
-            literals = dict.fromkeys(v for v in constants if type(v) in (str, int) and len(repr(v)) < 24)
-            function = Function(path, qualname, node.lineno, node.end_lineno or node.lineno, tuple(literals))
-            yield function, sorted(finder.found)
+    for holder in tree.body:
+        prefix, members = (f"{holder.name}.", holder.body) if isinstance(holder, ast.ClassDef) else ("", [holder])
+        for node in members:
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith("__"):
+                continue
+            finder = _Finder(text)
+            finder.visit(node)
+            if finder.found:
+                constants = [child.value for child in ast.walk(node) if isinstance(child, ast.Constant)]
+                literals = dict.fromkeys(v for v in constants if type(v) in (str, int) and len(repr(v)) < 24)
+                last = node.end_lineno or node.lineno
+                yield Function(path, prefix + node.name, node.lineno, last, tuple(literals)), sorted(finder.found)
 
 
 class _Finder:

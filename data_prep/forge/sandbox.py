@@ -144,14 +144,9 @@ class Sandbox:
     def observe(
         self, module: str, questions: Iterable[tuple[Mapping[str, str], Sequence[Call]]]
     ) -> list[list[Outcome] | None]:
-        """What calls give, each question in a new process that imports the library.
+        """What calls of a module give, each question in a new process; None where that was ended or crashed.
 
-        Args:
-            module: where the calls' function is.
-            questions: texts that some of the library's files have instead of those on disk, by path, and the calls.
-
-        Returns:
-            Outcomes by question; None where the process was ended or crashed.
+        A question is texts that some of the library's files have instead of those on disk, by path, and the calls.
         """
         answers = self._answers(module, [{"files": files, "calls": calls} for files, calls in questions])
         return [answer and [Outcome(*item) for item in answer] for answer in answers]

@@ -43,7 +43,7 @@ def images(
 
     from contextrl_verl.errors import ConfigError
     from data_prep.common.settings_file import load_settings
-    from data_prep.images.edit.model_spec import EditorSpec, ProposerSpec
+    from data_prep.images.edit.run import EditorSpec, ProposerSpec
     from data_prep.images.prepare import ImageSettings, edit_costs, prepare_images
     from data_prep.models.spec import read_spec
     from data_prep.report.text import print_stages
@@ -55,20 +55,19 @@ def images(
     own = dict.fromkeys(("seed", "source.seed", "retrieve.seed", "edit.seed"), seed) | {"source.limit": questions}
     sets = [*(set_ or []), *(f"{name}={value}" for name, value in own.items() if value is not None)]
     settings = load_settings(ImageSettings, config, sets, methods=method and method.replace(" ", "").split(","))
-    if named := read_spec("--proposer", proposer, ProposerSpec):
-        settings = replace(settings, edit=replace(settings.edit, proposer=named))
-    if named := read_spec("--editor", editor, EditorSpec):
-        settings = replace(settings, edit=replace(settings.edit, editor=named))
+    for role, items, form in (("proposer", proposer, ProposerSpec), ("editor", editor, EditorSpec)):
+        if spec := read_spec(f"--{role}", items, form):
+            settings = replace(settings, edit=replace(settings.edit, **{role: spec}))
     spec = read_spec("--judge", judge)
-    asked = OpenAIJudge(spec) if spec else None
+    judging = Judging(OpenAIJudge(spec) if spec else None, review, allow_unjudged)
+    run = {"engine": engine, "workers": workers}
     if dry_run:
-        for sentence in edit_costs(source, out, settings, engine=engine, workers=workers):
+        for sentence in edit_costs(source, out, settings, **run):
             typer.echo(sentence)
         return
     summary = prepare_images(
-        source, out, settings, report=report, engine=engine, workers=workers, gpus=gpus, keep_work=keep_work,
-        judging=Judging(asked, review, allow_unjudged),
-    )  # fmt: skip
+        source, out, settings, report=report, gpus=gpus, keep_work=keep_work, judging=judging, **run
+    )
     print_stages(f"{summary['pairs']} pairs from {summary['questions_read']} questions", summary["stages"])
     if summary.get("waiting_for_review"):
         typer.echo(f"{summary['waiting_for_review']} pairs wait in {review} for your decision")

@@ -15,18 +15,9 @@ _EDGE = 24.0
 
 
 def image_features(data: bytes) -> dict[str, float]:
-    """Content-free features of an encoded picture.
-
-    Args:
-        data: PNG, JPEG, ... as stored in a pair.
-
-    Returns:
-        Finite numbers, the same names for every picture. Energies are mean squares of 8-bit levels.
-
-    Raises:
-        ImageRejected: the bytes are no picture that may be opened.
-    """
-    from data_prep.images.decode import open_image
+    """Content-free features of an encoded picture: finite numbers, the same names for every one. Raises
+    ImageRejected: the bytes are no picture that may be opened."""
+    from data_prep.images.store import open_image
 
     return picture_features(open_image(data)) | {"bytes": float(len(data))}
 

@@ -11,20 +11,21 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 from tqdm import tqdm
 
 import contextrl_verl
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import PairFile, write_pairs
 from data_prep.common.funnel import Funnel
-from data_prep.common.pipeline import Engine, PipelineError, fingerprint, remove, run_parts, total
+from data_prep.common.pipeline import PipelineError, fingerprint, remove, run_parts, total
 from data_prep.common.splits import assign_components, read_shares
-from data_prep.images.edit.run import EditSettings, edit_here, edit_part, estimate, plan_edits
+from data_prep.images.edit.run import EditSettings, choose_edits, edit_here, edit_part, estimate, plan_edits
 from data_prep.images.embed.parts import embed_part, load_embeddings, make_embedder, plan_embed
-from data_prep.images.item import ImageCouple, Method, VqaItem, read_couples, read_items, write_records
+from data_prep.images.item import ImageCouple, Method, VqaItem, read_items
 from data_prep.images.retrieve import RetrieveSettings, find_image_couples
-from data_prep.images.sources import SourceOptions, distinct, plan_source, scan_images
+from data_prep.images.sources.base import SourceOptions
+from data_prep.images.sources.scan import distinct, plan_source, scan_images
 from data_prep.images.store import ImageStore
 from data_prep.report.page import Example, Histogram, write_report
 from data_prep.verify.rules import RuleSettings
@@ -33,14 +34,7 @@ from data_prep.verify.write import Judging, UnjudgedError, Verification, conclud
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """Everything the result depends on besides the source.
-
-    Attributes:
-        source: how it is read.
-        methods: how couples are made.
-        embedder: see :func:`data_prep.images.embed.parts.make_embedder`.
-        splits: shares of the splits; no picture is in two of them.
-    """
+    """Everything the result depends on besides the source; no picture is in two of the ``splits``."""
 
     source: SourceOptions = field(default_factory=SourceOptions)
     methods: tuple[Method, ...] = ("retrieve", "edit")
@@ -53,10 +47,6 @@ class ImageSettings:
     def __post_init__(self) -> None:
         read_shares(self.splits)
 
-    def summary(self) -> dict[str, Any]:
-        """JSON values."""
-        return TypeAdapter(ImageSettings).dump_python(self, mode="json")
-
 
 @dataclass(frozen=True)
 class _Job:
@@ -64,7 +54,7 @@ class _Job:
 
     settings: ImageSettings
     work: Path
-    run: dict[str, Any]  # engine, workers and progress of run_parts
+    run: dict[str, Any]
     funnel: Funnel
     store: ImageStore
     items: list[VqaItem]
@@ -76,17 +66,15 @@ def prepare_images(
     settings: ImageSettings,
     *,
     report: Path | None = None,
-    engine: Engine = "local",
-    workers: int | None = None,
     gpus: float = 0,
     keep_work: bool = False,
-    progress: bool = True,
     judging: Judging = Judging(),
+    **run: Any,
 ) -> dict[str, Any]:
     """Write ``out`` (and the report) and return the summary; resumable like the trajectory side.
 
-    Args:
-        gpus: of each worker that embeds or edits.
+    ``gpus`` are of each worker that embeds or edits; ``run`` is engine, workers and progress of
+    :func:`data_prep.common.pipeline.run_parts`.
 
     Raises:
         ConfigError: no such source, or an option that makes no sense.
@@ -94,22 +82,18 @@ def prepare_images(
         UnjudgedError: an endpoint could not see everything; what is done is kept.
     """
     started = time.monotonic()
-    job = _read(source, out, settings, {"engine": engine, "workers": workers, "progress": progress})
-    couples: list[ImageCouple] = []
+    job = _read(source, out, settings, run)
+    couples = _retrieved(job, gpus) if "retrieve" in settings.methods else []
     usage: dict[str, Any] = {}
-    if "retrieve" in settings.methods:
-        couples += _retrieved(job, gpus)
     if "edit" in settings.methods:
         edited, usage = _edited(job, gpus, judging.allow_unjudged)
         couples += edited
     if not couples:
         raise PipelineError(nothing_left(job.funnel))
     splits = assign_components([one.images for one in couples], read_shares(settings.splits), seed=settings.seed)
-    pairs = chain.from_iterable(
-        pairs_of(couple, job.store, split) for couple, split in zip(couples, splits, strict=True)
-    )
+    made = zip(couples, splits, strict=True)
     candidates = job.work / "pairs.parquet"
-    write_pairs(pairs, candidates)
+    write_pairs((pair for couple, split in made for pair in pairs_of(couple, job.store, split)), candidates)
     concluded = conclude(candidates, out, RuleSettings(), judging, job.funnel)
     summary = {
         "contextrl_verl_version": contextrl_verl.__version__,
@@ -117,7 +101,7 @@ def prepare_images(
         "questions_read": job.funnel.stage("read").entered,
         "pairs": concluded.pairs,
         "methods": dict(Counter(pair.provenance["method"] for pair in PairFile(out))),
-        "settings": settings.summary(),
+        "settings": to_jsonable_python(settings),
         **concluded.summary(),
         **usage,
         "seconds": round(time.monotonic() - started, 1),
@@ -130,19 +114,16 @@ def prepare_images(
     return summary
 
 
-def edit_costs(
-    source: str, out: Path, settings: ImageSettings, *, engine: Engine = "local", workers: int | None = None
-) -> Iterator[str]:
+def edit_costs(source: str, out: Path, settings: ImageSettings, **run: Any) -> Iterator[str]:
     """Sentences about what proposer and editor would cost; reads the source, asks nothing."""
-    job = _read(source, out, settings, {"engine": engine, "workers": workers, "progress": True})
-    items = [VqaItem(**row) for part in _edit_parts(job) for row in part["items"]]
-    yield from estimate(items, job.store.folder, settings.edit)
+    job = _read(source, out, settings, run)
+    yield from estimate(choose_edits(job.items, settings.edit, job.funnel), job.store.folder, settings.edit)
 
 
 def _read(source: str, out: Path, settings: ImageSettings, run: dict[str, Any]) -> _Job:
     parts = plan_source(source, settings.source)
     embedder = make_embedder(settings.embedder).name if "retrieve" in settings.methods else ""
-    name = fingerprint([contextrl_verl.__version__, parts, embedder, settings.summary()])
+    name = fingerprint([contextrl_verl.__version__, parts, embedder, to_jsonable_python(settings)])
     work = out.with_name(f".{out.name}.work") / name
     store = ImageStore((work / "pictures").resolve())
     parts = [{**part, "store": str(store.folder)} for part in parts]
@@ -151,7 +132,6 @@ def _read(source: str, out: Path, settings: ImageSettings, run: dict[str, Any]) 
     items = distinct(read_items([part.path for part in scanned]), funnel)
     if not items:
         raise PipelineError(nothing_left(funnel))
-    write_records(items, work / "items.jsonl")
     return _Job(settings, work, run, funnel, store, items)
 
 
@@ -167,26 +147,24 @@ def _retrieved(job: _Job, gpus: float) -> list[ImageCouple]:
     return find_image_couples(job.items, embeddings, job.settings.retrieve, job.funnel)
 
 
-def _edit_parts(job: _Job) -> list[dict[str, Any]]:
-    return plan_edits([job.work / "items.jsonl"], job.store.folder, job.settings.edit, job.funnel)
-
-
 def _edited(job: _Job, gpus: float, allow_unreached: bool) -> tuple[list[ImageCouple], dict[str, Any]]:
     """Couples, and the usage of the endpoints that proposed and edited."""
-    settings, parts = job.settings.edit, _edit_parts(job)
+    settings, store = job.settings.edit, job.store.folder
+    items = choose_edits(job.items, settings, job.funnel)
     if not settings.remote:
-        run = {**job.run, "gpus": gpus}
-        done = run_parts(job.work / "edit", parts, edit_part, title="Editing pictures", suffix=".jsonl", **run)
+        run = {"title": "Editing pictures", "suffix": ".jsonl", "gpus": gpus, **job.run}
+        done = run_parts(job.work / "edit", plan_edits(items, store, settings), edit_part, **run)
         job.funnel.add(total(done))
-        return list(read_couples([part.path for part in done])), {}
+        return list(read_items([part.path for part in done], ImageCouple)), {}
     # One process, which minds the cap; answers are cached, so a killed job asks only what is missing.
-    items = [VqaItem(**row) for part in parts for row in part["items"]]
-    with tqdm(total=len(items), desc="Editing pictures", unit="picture", disable=not job.run["progress"]) as bar:
-        edited = edit_here(items, job.store.folder, settings, job.funnel, bar.update)
+    with tqdm(
+        total=len(items), desc="Editing pictures", unit="picture", disable=not job.run.get("progress", True)
+    ) as bar:
+        edited = edit_here(items, store, settings, job.funnel, bar.update)
     if edited.unreached and not allow_unreached:
         causes = ", ".join(f"{count} for '{cause}'" for cause, count in sorted(edited.unreached.items()))
         raise UnjudgedError(
-            f"{sum(edited.unreached.values())} pictures were not edited because an endpoint was not reached: {causes}. "
+            f"{edited.unreached.total()} pictures were not edited because an endpoint was not reached: {causes}. "
             "What came is kept in the cache. Fix: raise max_cost or see that the endpoint is up, and run the command "
             "again, or leave those pictures out with --allow-unjudged."
         )
@@ -202,10 +180,8 @@ def pairs_of(couple: ImageCouple, store: ImageStore, split: str) -> Iterator[Con
     parts = (couple.method, couple.question, *couple.images, *couple.answers)
     state = b"".join(part.encode("utf-8", "surrogatepass") + b"\0" for part in parts)
     name = hashlib.blake2b(state, digest_size=8).hexdigest()
-    sides = [
-        {**couple.provenance[side], "picture": couple.images[side], "edited": couple.method == "edit" and side == 1}
-        for side in (0, 1)
-    ]
+    shown = zip(couple.provenance, couple.images, (False, couple.method == "edit"), strict=True)
+    sides = [{**where, "picture": image, "edited": edited} for where, image, edited in shown]
     for side in (0, 1):
         yield ContrastivePair(
             pair_id=f"{couple.method}-{name}-{side}",
@@ -232,15 +208,14 @@ def _report(folder: Path, summary: dict[str, Any], job: _Job, concluded: Verific
     splits: Counter[str] = Counter()
     domains: Counter[str] = Counter()
     rows: dict[str, list[int]] = defaultdict(list)
-    numbers: dict[str, list[float]] = {"cosine of retrieved couples": [], "encoded picture, bytes": []}
-    cosines, sizes = numbers.values()
+    cosines, sizes = numbers = Histogram("cosine of retrieved couples", []), Histogram("encoded picture, bytes", [])
     for row, pair in enumerate(file):
         method = pair.provenance["method"]
         rows[method].append(row)
         splits[pair.split] += 1
         domains[f"{method}: {pair.provenance['domain']}"] += 1
-        cosines += [pair.provenance["cosine"]] if "cosine" in pair.provenance else []
-        sizes += [len(image.bytes) for context in pair.contexts for image in context.images]
+        cosines.values.extend([pair.provenance["cosine"]] if "cosine" in pair.provenance else [])
+        sizes.values.extend(len(image.bytes) for context in pair.contexts for image in context.images)
     kept = chain.from_iterable(spread(file, 8, of_method) for of_method in rows.values())
     write_report(
         folder,
@@ -248,7 +223,7 @@ def _report(folder: Path, summary: dict[str, Any], job: _Job, concluded: Verific
         job.funnel,
         chain(kept, _dropped(job), concluded.dropped),
         title=f"Image pairs: {out.name}",
-        histograms=[Histogram(name, values) for name, values in numbers.items() if values],
+        histograms=[one for one in numbers if one.values],
         tables={"splits": splits, "methods and domains": domains},
     )
 
@@ -263,7 +238,7 @@ def _dropped(job: _Job) -> Iterator[Example]:
             contexts=[Context(kind="images", images=[image]) for image in images],
             status="dropped",
             reason=f"{stage}: {reason}",
-            question=facts.pop("question", "") or "\n".join(facts.pop("questions", [])),
+            question=facts.pop("question", ""),
             answer="\n".join(map(str, facts.pop("answers", []))),
             facts=facts,
             labels=("one picture", "the other picture"),

@@ -9,20 +9,29 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, repeat
 from math import comb, inf
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel, Stage
-from data_prep.common.seeded import draw
+from data_prep.common.splits import draw
 from data_prep.images.embed.parts import Embeddings
-from data_prep.images.item import ImageCouple, VqaItem
-from data_prep.images.search import Engine, pairs_above
-from data_prep.images.wording import AnswerKey, Template, answer_key, question_key
+from data_prep.images.item import AnswerKey, ImageCouple, Template, VqaItem, answer_key, in_turns, question_key
 
+# faiss is exact; the other two are quicker among hundreds of thousands of rows and may miss some pairs.
+Engine = Literal["faiss", "faiss-hnsw", "faiss-ivf"]
+_BLOCK = 2048
+# Scores of a block at most, 12 bytes each.
+_SCORES = 1 << 24
+# Inverted lists: about so many rows in each, and one in so many of them is looked into.
+_ROWS_PER_LIST, _SHARE_OF_LISTS = 200, 8
+# Pictures whose perceptual hashes differ in no more bits, and whose small copies in no cell by more (of 255), are the
+# same picture, encoded again.
+SAME_HASH, SAME_LOOK = 10, 32
 # Couples found: places in their question's items, and the stable pseudo-random number that draws them.
 _COUPLE = np.dtype([("one", np.int64), ("other", np.int64), ("cosine", np.float64), ("rank", np.uint64)])
 
@@ -32,22 +41,16 @@ class RetrieveSettings:
     """Conditions of a couple.
 
     Attributes:
-        low, high: band of the cosine; no ``high`` sets no bound above.
+        low, high: band of the cosine.
         template: questions are the same if ``exact`` letter by letter, or ``normalised`` (case, blanks, punctuation).
-        same_hash, same_look: pictures whose perceptual hashes differ in no more bits, and whose small copies in no cell
-            by more (of 255), are the same picture, encoded again.
         per_image: couples that a picture may be in.
         limit: couples at most; None takes all that ``per_image`` allows.
         pool: couples of a question that the choice is made from; beyond it they are drawn from ``seed``.
-        engine: of the search.
-        seed: of all draws.
     """
 
     low: float = 0.85
     high: float | None = None
     template: Template = "normalised"
-    same_hash: Annotated[int, Field(ge=0)] = 10
-    same_look: Annotated[int, Field(ge=0)] = 32
     per_image: Annotated[int, Field(ge=1)] = 4
     limit: Annotated[int, Field(ge=1)] | None = None
     pool: Annotated[int, Field(ge=1)] = 20_000
@@ -61,13 +64,8 @@ class RetrieveSettings:
 
 @dataclass
 class _Group:
-    """A question and the pictures that it is asked of.
-
-    Attributes:
-        items: one of each picture.
-        rows: (N,) of the pictures in the embeddings; they ascend.
-        kinds: (N,) place of the item's answer in ``answers``, which are distinct.
-    """
+    """A question and its items, one of each picture that it is asked of: (N,) rows of the pictures in the embeddings,
+    which ascend, and (N,) places of the items' answers in ``answers``, which are distinct."""
 
     name: str
     items: list[VqaItem]
@@ -82,15 +80,59 @@ class _Group:
         return {"images": images, "question": pair[0].question, "answers": answers, "cosine": round(float(cosine), 4)}
 
 
+def pairs_above(
+    vectors: np.ndarray, threshold: float, *, engine: Engine = "faiss", block: int = _BLOCK
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Pairs of ``vectors``, (N, D) float32 rows of length 1, with ``cosine >= threshold``, in a fixed order.
+
+    Yields:
+        Of at most ``block`` rows: (M,) int64 row numbers ``i < j``, and (M,) float64 copies of their cosines.
+    """
+    import faiss
+
+    count = len(vectors)
+    if count < 2:
+        return
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    index = _index(vectors, engine)
+    # faiss leaves out what equals the bound.
+    bound = float(np.nextafter(np.float32(threshold), np.float32(-2)))
+    block = max(1, min(block, _SCORES // count))
+    threads = faiss.omp_get_max_threads()
+    for start in range(0, count, block):
+        rows = vectors[start : start + block]
+        # A graph depends on the order in which threads add to it; one thread builds the same one every time.
+        faiss.omp_set_num_threads(1 if engine == "faiss-hnsw" else threads)
+        # Rows meet only those before them, so each pair is scored once.
+        index.add(rows)
+        faiss.omp_set_num_threads(threads)
+        ends, cosine, i = index.range_search(rows, bound)
+        j = np.repeat(np.arange(start, start + len(rows)), np.diff(ends).astype(np.int64))
+        before = np.flatnonzero(i < j)
+        # In order and once: faiss hands them over as its threads come to them, a graph some of them twice.
+        kept = before[np.unique(i[before] * count + j[before], return_index=True)[1]]
+        yield i[kept], j[kept], cosine[kept].astype(np.float64)
+
+
+def _index(vectors: np.ndarray, engine: Engine) -> Any:
+    import faiss
+
+    lists = max(1, len(vectors) // _ROWS_PER_LIST)
+    form = {"faiss": "Flat", "faiss-hnsw": "HNSW32", "faiss-ivf": f"IVF{lists},Flat"}[engine]
+    index = faiss.index_factory(vectors.shape[1], form, faiss.METRIC_INNER_PRODUCT)
+    if engine == "faiss-hnsw":
+        index.hnsw.efConstruction, index.hnsw.efSearch = 80, 256
+    elif engine == "faiss-ivf":
+        index.nprobe = max(1, lists // _SHARE_OF_LISTS)
+        index.cp.min_points_per_centroid = 1
+        index.train(vectors)
+    return index
+
+
 def find_image_couples(
     items: Iterable[VqaItem], embeddings: Embeddings, settings: RetrieveSettings, funnel: Funnel
 ) -> list[ImageCouple]:
-    """Couples that meet every condition, in the order of choice; counts and samples go to ``funnel``.
-
-    Args:
-        items: of any number of sources.
-        embeddings: of their pictures; an item whose picture has none is dropped and counted.
-    """
+    """Couples that meet every condition, in the order of choice; what is dropped is counted in ``funnel``."""
     groups = _groups(items, embeddings, settings, funnel.stage("question", "questions"))
     asked, inside = funnel.stage("same question", "couples"), sum(comb(len(group.items), 2) for group in groups)
     asked.keep(inside)
@@ -176,7 +218,7 @@ def _good(
     differ = [answers[code // len(answers)].differs(answers[code % len(answers)]) for code in codes.tolist()]
     block = kept(np.array(differ, dtype=bool)[back.reshape(-1)], stages[1], "same answer")
     bits, levels = embeddings.apart(group.rows[block["one"]], group.rows[block["other"]])
-    return kept((bits > settings.same_hash) | (levels > settings.same_look), stages[2], "same picture")
+    return kept((bits > SAME_HASH) | (levels > SAME_LOOK), stages[2], "same picture")
 
 
 def _number(seed: int, *names: str) -> int:
@@ -203,15 +245,8 @@ def _choose(
     uses = np.zeros(pictures, np.int64)
     left = [np.ones(len(pool), bool) for pool in pools]
     at = zip(groups, pools, left, strict=True)
-    turns = [(number, _turns(*question, uses, settings.per_image)) for number, question in enumerate(at)]
-    picked: list[tuple[int, int]] = []
-    while turns and len(picked) != settings.limit:
-        still = []
-        for number, turn in turns:
-            if len(picked) != settings.limit and (place := next(turn, None)) is not None:
-                picked.append((number, place))
-                still.append((number, turn))
-        turns = still
+    turns = (zip(repeat(number), _turns(*each, uses, settings.per_image)) for number, each in enumerate(at))
+    picked = list(islice(in_turns(turns), settings.limit))
     stage.keep(len(picked))
     for group, pool, rest in zip(groups, pools, left, strict=True):
         pool = pool[rest]

@@ -21,11 +21,7 @@ def digest(parts: Any) -> str:
 
 
 class ReplyCache:
-    """A folder of answers.
-
-    Attributes:
-        damaged: how many files could not be used; they are asked again and replaced.
-    """
+    """A folder of answers; ``damaged`` counts files that could not be used, which are asked again and replaced."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder, self.damaged = Path(folder), 0

@@ -6,19 +6,21 @@ The client of the ``openai`` package sends requests and tries them again as long
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, NonNegativeInt, SecretStr, TypeAdapter, ValidationError
 
 from contextrl_verl.errors import ConfigError
 from data_prep.models.cache import ReplyCache
-from data_prep.models.spec import ModelSpec, read_key, scrubbed, shown_url, valid_url
+from data_prep.models.spec import ModelSpec, read_key, scrubbed, shown_url
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -29,6 +31,7 @@ _REFUSALS_BEFORE_STOP = 5
 _SHOWN = 300
 # What the running task's request may cost at most, as counts of the budget's prices.
 _bound: ContextVar[tuple[int, int]] = ContextVar("bound")
+_adapter = lru_cache(TypeAdapter)
 
 
 class MalformedReply(ValueError):
@@ -54,15 +57,8 @@ class Reply(Generic[Answer]):
 
 
 class Usage(BaseModel):
-    """What was asked.
-
-    Attributes:
-        requests: HTTP requests sent, whatever came back; ``failures``: those without an answer, by status.
-        answered: answers from the endpoint; ``cached``: from the cache.
-        malformed_replies: replies that had to be asked again; ``malformed``: questions given up for that.
-        unanswered: other questions without an answer, by cause.
-        fallbacks: what the endpoint did not take and what was sent instead.
-    """
+    """HTTP requests, and those without an answer by status; answers from the endpoint and from the cache; replies that
+    could not be used, and questions given up for that; others without an answer, by cause; what was sent instead."""
 
     requests: int = 0
     answered: int = 0
@@ -78,28 +74,18 @@ class Usage(BaseModel):
 
 class Endpoint:
     """Base of all clients; asks within ``async with``, in several event loops if need be, else knows its cache only.
+    Raises ConfigError: an address, prices or a cap that make no sense; on entry, no key."""
 
-    Args:
-        spec: where, how and for how much.
-        environ: where key and address are read from.
-
-    Attributes:
-        default_url: of the provider, which wants a key; ``url_variable`` may name another address.
-
-    Raises:
-        ConfigError: an address, prices or a cap that make no sense; on entry, no key.
-    """
-
+    # Of the provider, which wants a key; the variable may name another address.
     default_url = "https://api.openai.com/v1"
     url_variable = "OPENAI_BASE_URL"
+    remote = True
 
-    def __init__(self, spec: ModelSpec, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, spec: ModelSpec) -> None:
         self.spec, self.budget, self.usage = spec, spec.budget(), Usage()
-        self.url = valid_url(spec.base_url or environ.get(self.url_variable) or self.default_url)
+        self.url = spec.base_url or os.environ.get(self.url_variable) or self.default_url
         self.shown = shown_url(self.url)
         self.cache = ReplyCache(spec.cache) if spec.cache is not None else None
-        wants_key = self.default_url if self.url.startswith(self.default_url.removesuffix("/v1")) else None
-        self._read_key = lambda: read_key(spec.key_variable, wants_key, environ)
         self._key, self._client = SecretStr(""), None
 
     async def __aenter__(self) -> Self:
@@ -124,7 +110,8 @@ class Endpoint:
                     usage.failures[str(response.status_code)] += 1
                 return response
 
-        self._key = self._read_key()
+        wants_key = self.url.startswith(self.default_url.removesuffix("/v1"))
+        self._key = read_key(self.spec.key_variable, self.default_url if wants_key else None)
         self._client = AsyncOpenAI(
             api_key=self._key.get_secret_value(),
             base_url=self.url,
@@ -145,20 +132,16 @@ class Endpoint:
     ) -> Reply[Answer]:
         """What becomes of one question; an answer is paid for at most once.
 
-        Args:
-            key: of the cache.
-            ask: asks once and bills; takes what was wrong with the reply before this one, or nothing, and returns the
-                answer as JSON value. Raises MalformedReply.
-            load: from such a value to the answer. Raises MalformedReply, of a damaged file any ValueError or TypeError.
-
-        Raises:
-            ConfigError: nothing more can be asked (wrong key, endpoint down, cache not writable).
+        ``ask`` asks once and bills; it takes what was wrong with the reply before this one, or nothing, and returns the
+        answer as JSON value; ``load`` goes from such a value to the answer. Both raise MalformedReply; ``load`` raises
+        any ValueError or TypeError of a damaged file. Raises ConfigError: nothing more can be asked (wrong key,
+        endpoint down, cache not writable).
         """
         if (known := self.stored_reply(key, load)) is not None:
             self.usage.cached += 1
             return known
         if self._client is None:
-            return Reply("not asked", None, "it is not in the cache")
+            return Reply("not asked", why="it is not in the cache")
         value, problem = None, ""
         try:
             for _ in range(self.spec.malformed_tries):
@@ -194,13 +177,13 @@ class Endpoint:
             self.cache.damaged += 1
             return None
 
-    async def send(self, call: Callable[[Any], Awaitable[Any]], bound: tuple[int, int]) -> bytes:
-        """The body of one answer, not yet counted as spent.
+    async def send(self, call: Callable[[Any], Awaitable[Any]], bound: tuple[int, int]) -> Any:
+        """The body of one answer as JSON values, None if it is no JSON; not yet counted as spent.
 
         Args:
             call: from the client to a response with ``content``; see :func:`post`.
-            bound: what a request may cost at most, as counts of the budget's prices; requests that were sent and not
-                answered may be billed, and are counted so.
+            bound: what a request may cost at most, as counts of the budget's prices; one that was sent and not answered
+                may be billed, and is counted so.
 
         Raises:
             NotAnswered: this question has no answer.
@@ -213,28 +196,36 @@ class Endpoint:
                 raise NotAnswered("spending cap", "the spending cap is reached")
             _bound.set(bound)
             try:
-                return (await call(self._client)).content
+                body = (await call(self._client)).content
             except Exception as error:
                 problem = self._meaning(error)
                 if isinstance(problem, ConfigError):
                     self._stop = problem
                 raise problem from None
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            return None
 
-    def bill(self, tokens: tuple[int, int] | None, bound: tuple[int, int]) -> None:
-        """Count what an answer cost; one that does not say counts at its worst case."""
-        self.budget.add(tokens or bound, uncertain=tokens is None)
-        self.usage.input_tokens += tokens[0] if tokens else 0
-        self.usage.output_tokens += tokens[1] if tokens else 0
+    def bill(self, body: Any, bound: tuple[int, int]) -> None:
+        """Count the tokens that an answer says it took; one that does not say counts at its worst case."""
+        said = [at(body, NonNegativeInt, "usage", f"{kind}_tokens") for kind in ("prompt", "completion")]
+        tokens = (said[0], said[1] if bound[1] else 0)
+        if None in tokens:
+            return self.budget.add(bound, uncertain=True)
+        self.budget.add(tokens)
+        self.usage.input_tokens += tokens[0]
+        self.usage.output_tokens += tokens[1]
 
     def _count(self, error: NotAnswered) -> None:
         """Count a question without an answer. Raises ConfigError if the endpoint itself seems to be at fault."""
-        usage, found = self.usage, self.usage.unanswered
-        found[error.how] += 1
+        usage = self.usage
+        usage.unanswered[error.how] += 1
         self._failed_in_a_row += error.how == "failed"
-        if found["refused"] >= _REFUSALS_BEFORE_STOP and not usage.answered + usage.cached:
+        if (refused := usage.unanswered["refused"]) >= _REFUSALS_BEFORE_STOP and not usage.answered + usage.cached:
             self._stop = ConfigError(
-                f"The endpoint {self.shown} refused {found['refused']} requests and answered none; the last refusal: "
-                f"{error} Fix: correct the model's name or the parameters it does not take."
+                f"The endpoint {self.shown} refused {refused} requests and answered none; the last refusal: {error} "
+                "Fix: correct the model's name or the parameters it does not take."
             )
         # One request may be at fault by itself; two in a row without an answer between them mean the endpoint.
         elif self._failed_in_a_row > 1:
@@ -286,11 +277,18 @@ class Endpoint:
 
     def summary(self) -> dict[str, Any]:
         """Requests, answers, tokens and money as plain values."""
-        damaged = self.cache.damaged if self.cache else 0
-        return {
-            **self.usage.model_dump(), "model": self.spec.model, "damaged_cache_files": damaged,
-            **self.budget.summary(),
-        }  # fmt: skip
+        own = {"model": self.spec.model, "damaged_cache_files": self.cache.damaged if self.cache else 0}
+        return {**self.usage.model_dump(), **own, **self.budget.summary()}
+
+
+def at(body: Any, kind: Any, *path: str | int) -> Any:
+    """What stands at a place of a stranger's reply; None if nothing of that kind does."""
+    try:
+        for step in path:
+            body = body[step]
+        return _adapter(kind).validate_python(body)
+    except (LookupError, TypeError, ValidationError):
+        return None
 
 
 def post(path: str, body: dict[str, Any], **options: Any) -> Callable[[Any], Awaitable[Any]]:
@@ -318,11 +316,9 @@ def answers(
                     running.append((question, asyncio.ensure_future(ask(question))))
                     await asyncio.sleep(0)
                     while len(running) >= _AHEAD or (running and running[0][1].done()):
-                        first, task = running.popleft()
-                        yield first, await task
+                        yield running[0][0], await running.popleft()[1]
                 while running:
-                    first, task = running.popleft()
-                    yield first, await task
+                    yield running[0][0], await running.popleft()[1]
             finally:
                 for _, task in running:
                     task.cancel()

@@ -1,4 +1,4 @@
-"""The one way to name a model in every command: ``--judge model=M --judge base_url=URL --judge max_cost=5``.
+"""The one way to name a model in every command, and what it may cost: ``--judge model=M --judge base_url=URL``.
 
 A part (judge, solver, proposer, editor, embedder, probed model) is a :class:`ModelSpec` or a small subclass of it.
 """
@@ -7,41 +7,75 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from contextrl_verl.errors import ConfigError
-from data_prep.models.budget import Budget
+from data_prep.common.settings_file import load_settings
 
 # Servers on one's own machine want some key, any key.
 NO_KEY = "none"
+# The most that an image may cost, for estimates and where an answer does not tell.
+TOKENS_PER_IMAGE = 4096
 Spec = TypeVar("Spec", bound="ModelSpec")
+
+
+@dataclass
+class Budget:
+    """Prices of a million input and output tokens, and what they came to; without prices nothing is counted.
+
+    Attributes:
+        cap: amount after which nothing more is asked; what runs then still ends, so concurrency may overshoot.
+        uncertain: part of ``spent`` whose true cost no answer told; it is counted at its worst case.
+    """
+
+    prices: tuple[Decimal, Decimal] | None = None
+    cap: Decimal | None = None
+    spent: Decimal = Decimal(0)
+    uncertain: Decimal = Decimal(0)
+
+    @property
+    def reached(self) -> bool:
+        return self.cap is not None and self.spent >= self.cap
+
+    def cost(self, tokens: tuple[int, int]) -> Decimal:
+        """Of input and output tokens; zero without prices."""
+        return sum((a * b for a, b in zip(self.prices or (), tokens, strict=False)), Decimal(0)) / 1_000_000
+
+    def add(self, tokens: tuple[int, int], *, uncertain: bool = False) -> None:
+        """Count what was billed, or may have been."""
+        cost = self.cost(tokens)
+        self.spent += cost
+        self.uncertain += cost if uncertain else 0
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values; empty without prices."""
+        if self.prices is None:
+            return {}
+        found = {"spent": self.spent, "of_it_at_worst_case": self.uncertain, "cap": self.cap}
+        return {name: None if value is None else float(value) for name, value in found.items()}
 
 
 class ModelSpec(BaseModel):
     """A model behind an endpoint: where and how to ask, and what it may cost.
 
     Attributes:
-        model: as the endpoint calls it.
         base_url: OpenAI-compatible address; None for ``OPENAI_BASE_URL`` or OpenAI's own.
         key_variable: name of the environment variable that holds the key.
         cache: folder of answers, so that asking again costs nothing; None asks everything anew.
-        concurrency: requests at a time.
         timeout: seconds that the endpoint may be silent.
-        tries: requests for one answer when the endpoint fails.
-        malformed_tries: requests for one answer when answers cannot be used.
+        tries: requests for one answer when the endpoint fails; malformed_tries: when answers cannot be used.
         again_if_malformed: ask again what the cache holds as malformed.
         max_tokens: tokens of one reply, reasoning included; doubled when a reply was cut.
-        tokens_per_image: the most an image may cost, for estimates.
         temperature: of sampling; None leaves the field out.
-        extra: more fields of the request body, on the command line as JSON: ``extra={"reasoning_effort":"low"}``.
-        price_in, price_out: of a million input and output tokens.
-        currency: of the prices and the cap; only shown.
+        extra: more fields of the request body: ``extra={"reasoning_effort":"low"}``.
+        price_in, price_out: of a million input and output tokens, in any currency.
         max_cost: amount after which the command asks nothing more; needs prices.
     """
 
@@ -56,66 +90,36 @@ class ModelSpec(BaseModel):
     malformed_tries: int = Field(3, ge=1)
     again_if_malformed: bool = False
     max_tokens: int = Field(2048, ge=1)
-    tokens_per_image: int = Field(4096, ge=0)
     temperature: float | None = 0.0
-    extra: dict[str, Any] | Json[dict[str, Any]] = {}
+    extra: dict[str, Any] = {}
     price_in: Decimal | None = Field(None, ge=0)
     price_out: Decimal | None = Field(None, ge=0)
-    currency: str = "USD"
     max_cost: Decimal | None = Field(None, ge=0)
 
     def budget(self) -> Budget:
         """Raises ConfigError for a cap without prices, or one price without the other."""
-        prices = self.price_in, self.price_out
-        if prices == (None, None) and self.max_cost is None:
+        if self.price_in is None and self.price_out is None and self.max_cost is None:
             return Budget()
-        if None in prices:
+        if self.price_in is None or self.price_out is None:
             raise ConfigError(
                 f"price_in={self.price_in}, price_out={self.price_out}, max_cost={self.max_cost}: a price alone, or a "
                 "cap without prices, cannot be counted with. Fix: give both prices, of a million tokens."
             )
-        return Budget(prices, self.max_cost, self.currency)
+        return Budget((self.price_in, self.price_out), self.max_cost)
 
 
 def read_spec(option: str, items: Sequence[str] | None, form: type[Spec] = ModelSpec) -> Spec | None:
-    """A model from ``NAME=VALUE`` items; None without any.
-
-    Args:
-        option: its name on the command line, for messages.
-        items: each one or several ``NAME=VALUE`` with blanks between; a lone word without ``=`` is the model.
-        form: the class, with the names it knows.
-
-    Raises:
-        ConfigError: twice the same name, an unknown name, or a value of the wrong kind.
-    """
+    """A model of the class ``form`` from an option's items, each one or several ``NAME=VALUE`` with blanks between, or
+    the model alone; None without any. Raises ConfigError: a name twice or unknown, or a value of the wrong kind."""
     words = [word for item in items or () for word in re.split(r"\s+(?=[a-z_]+=)", item.strip())]
-    pairs = [tuple(word.split("=", 1)) if "=" in word else ("model", word) for word in words]
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ConfigError(f"{option} gives a name twice: {' '.join(words)}. Fix: give each once.")
-    if not values:
-        return None
-    try:
-        return form.model_validate(values)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        name = str(wrong["loc"][0])
-        raise ConfigError(
-            f"{option} {name}: {wrong['msg'].lower()}{f' (found {values[name]!r})' if name in values else ''}. "
-            f"Fix: {option} NAME=VALUE with names of {', '.join(form.model_fields)}; model is required."
-        ) from None
+    named = [word if "=" in word else f"model={word}" for word in words]
+    return load_settings(form, None, named, option=option) if named else None
 
 
-def read_key(variable: str, wants_key: str | None, environ: Mapping[str, str] = os.environ) -> SecretStr:
-    """The key in the named variable.
-
-    Args:
-        wants_key: address of a provider that does not answer without a key; None for one's own server.
-
-    Raises:
-        ConfigError: no key where one is wanted, or one that cannot stand in a header; never shows the key.
-    """
-    value = environ.get(variable, "").strip()
+def read_key(variable: str, wants_key: str | None) -> SecretStr:
+    """The key in the named variable of the environment; ``wants_key``: address of a provider that wants one. Raises
+    ConfigError: no key where one is wanted, or one that cannot stand in a header; never shows the key."""
+    value = os.environ.get(variable, "").strip()
     if not value and wants_key:
         raise ConfigError(
             f"The environment variable {variable} is empty, and {wants_key} wants a key. Fix: put the key there, name "
@@ -140,15 +144,26 @@ def scrubbed(text: str, key: SecretStr) -> str:
     return text
 
 
-def valid_url(url: str) -> str:
-    """The address itself; raises ConfigError if it is none."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"base_url is {shown_url(url)!r}, which is not an http(s) URL. Fix: http://localhost:8000/v1")
-    return url
-
-
 def shown_url(url: str) -> str:
-    """An address without user name, password and query."""
+    """An address without user name, password and query; raises ConfigError if it is none."""
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"base_url is {shown!r}, which is not an http(s) URL. Fix: http://localhost:8000/v1")
+    return shown
+
+
+def load_sentence_encoder(model: str, option: str, error: type[Exception]) -> Any:
+    """The sentence-transformers model of that name or folder, for texts or pictures; its own code is never run.
+    Raises error: the library is missing or the model cannot be loaded; names the ``option`` that asked for it."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise error(f"{option} needs sentence-transformers. Fix: pip install 'contextrl-verl[embed]'.") from None
+    try:
+        return SentenceTransformer(model, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as problem:
+        raise error(
+            f"{option} is {model!r}, which cannot be loaded ({' '.join(str(problem).split())[:300]}). Fix: the "
+            "name of a sentence-transformers model, or its folder on this machine."
+        ) from None

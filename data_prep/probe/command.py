@@ -74,26 +74,15 @@ def probe_command(
     from contextrl_verl.pairs.prompting import PromptConfig
     from data_prep.models.spec import read_spec
     from data_prep.probe.endpoint_backend import EndpointBackend, ProbeSpec
-    from data_prep.probe.local_backend import PLAIN, PLAIN_PREFILL
+    from data_prep.probe.local_backend import PLAIN, PLAIN_PREFILL, TransformersBackend
     from data_prep.probe.questions import Questions, labels_for
-    from data_prep.probe.report import comparison_sentence, read_result, sentence, write_folder
+    from data_prep.probe.report import compared, comparison_sentence, read_result, write_folder
     from data_prep.probe.run import probe
-    from data_prep.probe.statistics import compare as compared
+    from data_prep.probe.vllm_backend import VllmBackend
 
-    file = PairFile(pairs)
+    began, file = time.monotonic(), PairFile(pairs)
     with pairs.open("rb") as stream:
         pairs_digest = hashlib.file_digest(stream, "sha256").hexdigest()
-
-    def earlier(option: str, folder: Path) -> Any:
-        """An earlier result, which must be of the same pairs."""
-        summary, table = read_result(option, folder)
-        if summary["pairs_digest"] != pairs_digest:
-            raise ConfigError(
-                f"{option} {folder} was made from other pairs ({summary.get('pairs_file')!r}) than {pairs}: their "
-                "digests differ. Fix: probe both models on the same file."
-            )
-        return summary, table
-
     given = sum((bool(model), bool(endpoint), results is not None))
     rows = list(file.without_images())
     for wrong, problem in (
@@ -113,16 +102,18 @@ def probe_command(
     ):
         if wrong:
             raise ConfigError(problem)
-    other = earlier("--compare", compare) if compare is not None else None
-
-    def against(table: Any) -> dict[str, Any]:
-        return {"model": other[0]["model"], **compared(table, other[1])}
-
+    earlier = {}
+    for option, folder in (("--compare", compare), ("--results", results)):
+        if folder is not None:
+            summary, _ = earlier[option] = read_result(option, folder)
+            if summary["pairs_digest"] != pairs_digest:
+                raise ConfigError(
+                    f"{option} {folder} was made from other pairs ({summary.get('pairs_file')!r}) than {pairs}: their "
+                    "digests differ. Fix: probe both models on the same file."
+                )
     if results is not None:
-        summary, table = earlier("--results", results)
-        typer.echo(comparison_sentence(against(table), summary["model"]))
+        typer.echo(comparison_sentence(compared(earlier["--results"], earlier["--compare"])))
         return
-    began = time.monotonic()
     named = tuple(label.strip() for label in labels.strip("[] ").split(",")) if labels else ()
     try:
         prompt = PromptConfig(
@@ -136,44 +127,30 @@ def probe_command(
         if endpoint:
             asked = EndpointBackend(read_spec("--endpoint", endpoint, ProbeSpec), prompt, written=bool(sampled))
         elif backend == "transformers":
-            from data_prep.probe.transformers_backend import TransformersBackend
-
             asked = TransformersBackend(model, prompt, device=device, batch_tokens=batch_tokens, **more)
         else:
-            from data_prep.probe.vllm_backend import VllmBackend
-
             asked = VllmBackend(model, prompt, engine=_named("--engine", engine), **more)
         found = probe(file, asked, Questions(prompt, seed, lambda _: sampled), limit=limit, skip_long=skip_long)
     except ConfigError as error:
-        raise ConfigError(*map(_renamed, error.problems)) from None
+        problems = error.problems
+        for name, option in _NAMES.items():
+            problems = [problem.replace(name, option) for problem in problems]
+        raise ConfigError(*problems) from None
     made = {
         "model": asked.name,
         "pairs_file": pairs.name,
         "pairs_digest": pairs_digest,
-        "template": prompt.template,
-        "labels": list(prompt.labels),
-        "prefill": prompt.prefill,
-        "chat_template_kwargs": dict(prompt.chat_template_kwargs),
+        **{name: getattr(prompt, name) for name in ("template", "labels", "prefill", "chat_template_kwargs")},
         "chat_template": "the model's own" if text is None else hashlib.sha256(text.encode()).hexdigest()[:16],
         "seed": seed,
         "contextrl": __version__,
         "asked_with": asked.summary(),
         "seconds": round(time.monotonic() - began, 1),
     }
-    comparison = against(found.questions) if other is not None else None
-    notices = write_folder(out, found, made, file, comparison)
-    typer.echo(sentence(found, asked.name))
-    if comparison is not None:
-        typer.echo(comparison_sentence(comparison, asked.name))
-    for notice in notices:
-        typer.echo(f"  {notice}")
+    comparison = compared((made, found.questions), earlier["--compare"]) if compare is not None else None
+    for line in write_folder(out, found, made, file, comparison):
+        typer.echo(line)
     typer.echo(f"{out}: summary.json, questions.parquet, probe.md, probe.png, index.html")
-
-
-def _renamed(problem: str) -> str:
-    for name, option in _NAMES.items():
-        problem = problem.replace(name, option)
-    return problem
 
 
 def _named(option: str, items: list[str] | None) -> dict[str, Any]:

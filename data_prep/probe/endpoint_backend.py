@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ class EndpointBackend(ChatEndpoint):
     """A model behind an endpoint.
 
     Args:
-        spec: address, model, cap, cache.
         prompt: chat_template_kwargs are sent along; a prefill cannot be sent.
         written: read the replies that each question wants, as the selection reward reads them; else the
             log-probabilities of the first token.
@@ -50,9 +48,7 @@ class EndpointBackend(ChatEndpoint):
 
     window: int | None = None
 
-    def __init__(
-        self, spec: ProbeSpec, prompt: PromptConfig, *, written: bool = False, environ: Mapping[str, str] = os.environ
-    ) -> None:
+    def __init__(self, spec: ProbeSpec, prompt: PromptConfig, *, written: bool = False) -> None:
         if prompt.prefill:
             raise ConfigError(
                 f"--prefill is {prompt.prefill!r}, and a chat endpoint starts the reply itself. Fix: leave it out, or "
@@ -65,25 +61,26 @@ class EndpointBackend(ChatEndpoint):
         if not written:
             extra |= {"logprobs": True, "top_logprobs": _LISTED}
             changes |= {"max_tokens": 1, "malformed_tries": 1, "again_if_malformed": True}
-        super().__init__(spec.model_copy(update=changes), environ)
+        super().__init__(spec.model_copy(update=changes))
         self.name, self._written = spec.model, written
         self._bounds = 0
 
     def length(self, question: Question) -> None:
         """Unknown: the endpoint has the tokenizer."""
-        return None
 
     def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Answer]]:
-        """Answers in the order of the questions.
+        """Answers in the order of the questions; a lost reply leaves its question without one.
 
         Raises:
-            ConfigError: the endpoint gives no log-probabilities; found out with the first question alone.
-            ConfigError: nothing more can be asked; what was answered is in the cache.
+            ConfigError: the endpoint gives no log-probabilities, found out with the first question alone; or nothing
+                more can be asked, and what was answered is in the cache.
         """
         if self._written:
             draws = ((question, number) for question in questions for number in range(question.replies))
             for question, found in groupby(answers(self, draws, self._reply), key=lambda one: one[0][0]):
-                yield question, _votes(question, [reply for _, reply in found])
+                replies = [reply for _, reply in found]
+                lost = next((Answer(failure=one.how, detail=one.why) for one in replies if one.value is None), None)
+                yield question, lost or question.votes([reply.value.text for reply in replies])
             return
         stream = iter(questions)
         for question, answer in answers(self, islice(stream, 1), self._first_token):
@@ -104,11 +101,12 @@ class EndpointBackend(ChatEndpoint):
 
     def sentence(self, questions: Iterable[Question]) -> str:
         """About calls, tokens and cost of written replies; asks nothing."""
-        asked = ((question.sent(), _version(number)) for question in questions for number in range(question.replies))
+        asked = ((one.sent(), f"{VERSION}:{number}") for one in questions for number in range(one.replies))
         return self.estimate(asked, FreeText, _USUAL_REPLY_TOKENS)
 
     async def _reply(self, draw: tuple[Question, int]) -> Reply[FreeText]:
-        return await self.ask(draw[0].sent(), FreeText, _version(draw[1]))
+        # The number is part of the version: every reply is a draw of its own.
+        return await self.ask(draw[0].sent(), FreeText, f"{VERSION}:{draw[1]}")
 
     async def _first_token(self, question: Question) -> Answer:
         reply = await self.ask(question.sent(), FirstToken, VERSION)
@@ -125,16 +123,3 @@ class EndpointBackend(ChatEndpoint):
         self._bounds += unlisted > 0
         below = math.nextafter(min(value for _, value in listed), -math.inf)
         return Answer(scores=tuple(max(value, below) for value in found), mass=math.fsum(map(math.exp, found)))
-
-
-def _votes(question: Question, replies: list[Reply[FreeText]]) -> Answer:
-    """All replies to a question; one that does not come leaves the question without an answer."""
-    for reply in replies:
-        if reply.value is None:
-            return Answer(failure=reply.how, detail=reply.why)
-    return question.votes([reply.value.text for reply in replies])
-
-
-def _version(number: int) -> str:
-    # The number is part of the version: every reply is a draw of its own.
-    return f"{VERSION}:{number}"

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import string
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair
 from contextrl_verl.pairs.prompting import PromptConfig, PromptRenderer, option_order
-from data_prep.models.chat import sendable
-from reward_fns.selection import score_selection
+from data_prep.models.chat import image_part, sendable
+from reward_fns.choice import score_selection
 
 
 @dataclass(frozen=True)
 class Question:
-    """A pair in one order.
+    """The pair of a row in one order.
 
     Attributes:
-        row: of the pair in its file.
         rotation: number of the order; a pair of ``n`` contexts has ``n``.
-        order: indices into ``pair.contexts`` as shown; index 0 supports.
-        labels: of the options as shown.
+        order: indices into ``pair.contexts`` as shown; index 0 supports. ``labels`` are those of the options as shown.
         messages: chat messages; images as PIL images in parts of type ``image``.
         replies: how many written replies to read; 0 for the options' scores.
     """
@@ -69,8 +66,7 @@ def _sent(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
         else:
             buffer = io.BytesIO()
             part["image"].save(buffer, "PNG")
-            url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-            parts.append({"type": "image_url", "image_url": {"url": url}})
+            parts.append(image_part(buffer.getvalue()))
     return parts
 
 
@@ -78,10 +74,9 @@ class Answer(BaseModel):
     """What a model did with a question: ``scores`` if its logits were read, ``votes`` if its replies were.
 
     Attributes:
-        scores: of the options as shown: logits, up to a constant.
-        mass: probability on all labels together; None if unknown.
-        votes: how many replies chose each option.
-        unread: replies that name no option; 1 if no label is among the tokens that an endpoint tells.
+        scores: of the options as shown, up to a constant; ``mass``: probability on all labels, None if unknown.
+        votes: how many replies chose each option; ``unread``: how many name none, 1 if no label is among the tokens
+            that an endpoint tells.
         failure: why there is no answer, in a few words; ``detail`` with more.
     """
 
@@ -94,22 +89,6 @@ class Answer(BaseModel):
     detail: str = ""
 
 
-class Backend(Protocol):
-    """A model that can be asked: its name, and how many tokens a question may have; None if unknown."""
-
-    name: str
-    window: int | None
-
-    def length(self, question: Question) -> int | None:
-        """Tokens of a question; None if this backend cannot count."""
-
-    def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Answer]]:
-        """An answer for every question, in any order; questions are taken, and the model is loaded, as needed."""
-
-    def summary(self) -> dict[str, Any]:
-        """What tells how the answers were made, as plain JSON values."""
-
-
 def labels_for(options: int) -> tuple[str, ...]:
     """A, B, C, ... Raises ConfigError for more options than letters."""
     if options > len(string.ascii_uppercase):
@@ -120,10 +99,8 @@ def labels_for(options: int) -> tuple[str, ...]:
 class Questions:
     """Makes the questions of pairs.
 
-    Args:
-        prompt: template, labels, prefill.
-        seed: of the orders; with the seed of a training job, its validation asks in the same orders.
-        replies: how many written replies to read to a question of a pair with so many options; 0 for scores.
+    ``seed`` is of the orders; with that of a training job, its validation asks in the same orders. ``replies`` says how
+    many written replies to read to a question of a pair with so many options; 0 for scores.
     """
 
     def __init__(self, prompt: PromptConfig, seed: int = 1, replies: Callable[[int], int] = lambda options: 0) -> None:
@@ -133,8 +110,7 @@ class Questions:
     def of(self, pair: ContrastivePair, row: int) -> Iterator[Question]:
         """One question for every rotation of the pair's order, so that every position is right once.
 
-        Raises:
-            ConfigError: too few labels, or the template fails on the pair.
+        Raises ConfigError for too few labels, or when the template fails on the pair.
         """
         options = len(pair.contexts)
         labels, replies = tuple(self.prompt.labels[:options]), self._replies(options)

@@ -12,13 +12,12 @@ import pandas as pd
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.whole_file import whole_file, write_whole
 from data_prep.probe.run import Probe
+from data_prep.probe.statistics import compare
 from data_prep.report.page import Example, Histogram, write_report
 
 _EXAMPLES = 3
 # More rows cannot be read in the picture.
 _MOST_ROWS = 24
-
-
 # Column of the table -> the cell of some numbers.
 _COLUMNS = {
     "pairs": "{pairs}",
@@ -47,21 +46,18 @@ def _cell(numbers: dict[str, Any], form: str) -> str:
 def write_folder(
     folder: Path, found: Probe, made: dict[str, Any], pairs: Any, comparison: dict[str, Any] | None = None
 ) -> list[str]:
-    """Write everything, and return what a reader must know before the numbers, in sentences.
+    """Write everything, and return the result in lines for the terminal.
 
-    Args:
-        made: what tells how the probe was made; ``model`` is its name.
-        pairs: the pairs, by row, for the page's examples.
-        comparison: of :func:`data_prep.probe.statistics.compare`, with ``model``.
+    ``made`` tells how the probe was made, with the ``model``; ``pairs``, by row, are for the page's examples.
     """
-    said = notices_of(found)
+    said = _notices(found)
     with whole_file(folder / "questions.parquet") as scratch:
         found.questions.to_parquet(scratch, index=False)
     with whole_file(folder / "probe.png") as scratch:
-        draw(scratch, found, f"{made['model']} on {made['pairs_file']}")
-    write_whole(folder / "probe.md", markdown(found, made, said, comparison))
+        _draw(scratch, found, f"{made['model']} on {made['pairs_file']}")
+    write_whole(folder / "probe.md", _markdown(found, made, said, comparison))
     summary = {**made, **found.overall, "groups": found.groups, "baselines": found.baselines}
-    margins = found.questions["margin"].dropna().tolist()
+    margins, chosen = found.questions["margin"].dropna().tolist(), found.questions["chosen"].value_counts()
     write_report(
         folder,
         {**summary, **({"comparison": comparison} if comparison else {}), "notices": said},
@@ -73,9 +69,11 @@ def write_folder(
         tables={
             "accuracy by group": {f"{one['by']} {one['name']}": round(one["accuracy"], 4) for one in found.groups},
             "accuracy of baselines": {one["name"]: round(one["accuracy"], 4) for one in found.baselines},
+            "chosen option (0: none)": {str(place + 1): count for place, count in chosen.sort_index().items()},
         },
     )
-    return said
+    against = [comparison_sentence(comparison)] if comparison else []
+    return [_sentence(found.overall, made["model"]), *against, *(f"  {notice}" for notice in said)]
 
 
 def read_result(option: str, folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -92,7 +90,7 @@ def read_result(option: str, folder: Path) -> tuple[dict[str, Any], pd.DataFrame
     return summary, table
 
 
-def notices_of(found: Probe) -> list[str]:
+def _notices(found: Probe) -> list[str]:
     """Sentences on what makes the accuracy mean less than it seems."""
     numbers, said = found.overall, []
     if numbers["no_choice"] > 0.05:
@@ -116,7 +114,7 @@ def notices_of(found: Probe) -> list[str]:
     return said
 
 
-def markdown(found: Probe, made: dict[str, Any], notices: list[str], comparison: dict[str, Any] | None = None) -> str:
+def _markdown(found: Probe, made: dict[str, Any], notices: list[str], comparison: dict[str, Any] | None) -> str:
     """``probe.md``: tables that can be pasted anywhere."""
     parts = [
         f"# Probe of {made['model']}",
@@ -150,57 +148,50 @@ def _rows(found: Probe) -> list[tuple[str, dict[str, Any]]]:
     return [("all", found.overall), *((f"{one['by']} {one['name']}", one) for one in several)]
 
 
-def sentence(found: Probe, model: str) -> str:
-    """The result in one line, for the terminal."""
-    numbers = found.overall
-    cell = {name: _cell(numbers, form) for name, form in _COLUMNS.items()}
-    return (
-        f"{model}: {cell['accuracy']} of {numbers['questions']} questions right (95 %: {cell['95 % interval']}, chance "
-        f"{numbers['chance']:.1%}); right in every order {cell['every order']}, by scores averaged over the orders "
-        f"{cell['order-free']}, same context in every order {cell['consistent']}; position bias {cell['bias']} (first "
-        f"option {cell['first option']}), option mass {cell['mass']}"
-    )
+def _sentence(numbers: dict[str, Any], model: str) -> str:
+    """The result in one line."""
+    cells = [f"{name} {_cell(numbers, form)}" for name, form in _COLUMNS.items()]
+    return f"{model}: {numbers['questions']} questions, chance {numbers['chance']:.1%}; {', '.join(cells)}"
 
 
-def comparison_sentence(comparison: dict[str, Any], model: str) -> str:
+def compared(ours: tuple[dict[str, Any], pd.DataFrame], theirs: tuple[dict[str, Any], pd.DataFrame]) -> dict[str, Any]:
+    """:func:`data_prep.probe.statistics.compare` two probes, (summary, questions) each, with their models' names."""
+    return {"here": ours[0]["model"], "model": theirs[0]["model"], **compare(ours[1], theirs[1])}
+
+
+def comparison_sentence(comparison: dict[str, Any]) -> str:
     """The comparison in one line."""
     test, couples = comparison["tests"]["question"], comparison["tests"]["couple"]
-    gain = _cell(comparison, _DIFFERENCE)
+    there = comparison["model"]
     return (
-        f"against {comparison['model']}: {gain}; {test['better']} right only by {model}, {test['worse']} only by "
-        f"{comparison['model']}: exact McNemar p = {test['p']:.3g} (by couple {couples['p']:.3g})"
+        f"against {there}: {_cell(comparison, _DIFFERENCE)}; {test['better']} right only by {comparison['here']}, "
+        f"{test['worse']} only by {there}: exact McNemar p = {test['p']:.3g} (by couple {couples['p']:.3g})"
     )
 
 
 def _examples(found: Probe, pairs: Any) -> Iterator[Example]:
     """A few pairs of each outcome."""
-    by_row = found.questions.assign(right=found.questions["credit"] == 1).groupby("row")["right"].agg(["sum", "size"])
+    by_row = (found.questions["credit"] == 1).groupby(found.questions["row"]).agg(["sum", "size"])
     for row, (right, asked) in by_row.groupby(["sum", "size"]).head(_EXAMPLES).iterrows():
         outcome = f"right in {right} of {asked} orders"
         yield Example.of(pairs[int(row)], "right" if right == asked else "wrong", outcome)
 
 
-def draw(path: Path, found: Probe, title: str) -> None:
-    """The PNG: accuracy by group, and which option the model likes."""
+def _draw(path: Path, found: Probe, title: str) -> None:
+    """The PNG: accuracy by group, with its interval, and of overlap of words."""
     from matplotlib.figure import Figure
 
-    baselines, chance = found.baselines[1:], found.overall["chance"]
+    baselines = [(one["name"], one, "0.55") for one in found.baselines[1:]]
     rows = [(*row, "tab:cyan" if at else "tab:blue") for at, row in enumerate(_rows(found))]
-    rows = rows[: _MOST_ROWS - len(baselines)] + [(one["name"], one, "0.55") for one in baselines]
-    figure = Figure(figsize=(11, max(3.6, 0.34 * len(rows) + 1.2)), layout="constrained")
-    accuracy, choices = figure.subplots(1, 2, gridspec_kw={"width_ratios": [2, 1]})
+    rows = [*rows[: _MOST_ROWS - len(baselines)], *baselines]
+    figure = Figure(figsize=(8, max(3.6, 0.34 * len(rows) + 1.2)), layout="constrained")
+    axes = figure.subplots()
     for place, (_, row, color) in enumerate(rows):
-        accuracy.plot([row["low"], row["high"]], [place, place], color=color, linewidth=2)
-        accuracy.plot(row["accuracy"], place, "o", color=color)
-    accuracy.axvline(chance, color="0.6", linestyle=":")
-    accuracy.set(title="Selection accuracy, 95 % intervals (pairs)", xlim=(-0.02, 1.02))
-    accuracy.set_yticks(range(len(rows)), [f"{name} ({row['pairs']})" for name, row, _ in rows], fontsize=8)
-    accuracy.invert_yaxis()
-    chosen = found.questions["chosen"].value_counts(normalize=True)
-    names = {place: f"option {place + 1}" for place in range(found.questions["options"].max())}
-    names |= {-1: "none"} if -1 in chosen else {}
-    choices.bar(list(names.values()), [chosen.get(place, 0) for place in names], color="tab:orange")
-    choices.axhline(chance, color="0.6", linestyle=":")
-    choices.set(title=f"Chosen; position bias {found.overall['position_bias']:+.2f}", ylim=(0, 1.02))
+        span = [row["low"], row["accuracy"], row["high"]]
+        axes.plot(span, [place] * 3, "o-", markevery=[1], color=color, linewidth=2)
+    axes.axvline(found.overall["chance"], color="0.6", linestyle=":")
+    axes.set(title="Selection accuracy, 95 % intervals (pairs)", xlim=(-0.02, 1.02))
+    axes.set_yticks(range(len(rows)), [f"{name} ({row['pairs']})" for name, row, _ in rows], fontsize=8)
+    axes.invert_yaxis()
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=130, format="png")

@@ -13,17 +13,21 @@ from tqdm import tqdm
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair
 from contextrl_verl.pairs.files import PairFile
-from data_prep.audit.baselines import Frequencies, overlap_scores, terms_of
-from data_prep.audit.links import Grouping, link
-from data_prep.audit.view import ContextView, Views
+from data_prep.audit.features import FeatureGroup
+from data_prep.audit.links import Grouping
+from data_prep.audit.models import Layout
+from data_prep.audit.table import BASELINES, baseline_scores, features_of, read_table, shared_words
 from data_prep.common.funnel import Funnel
-from data_prep.common.seeded import draw
-from data_prep.probe.questions import Answer, Backend, Question, Questions
-from data_prep.probe.statistics import choice_credit, numbers, share, terciles
+from data_prep.common.splits import draw
+from data_prep.probe.questions import Answer, Question, Questions
+from data_prep.probe.statistics import numbers, share, terciles
 
-BASELINES = ("overlap: jaccard", "overlap: tf-idf", "overlap: lines", "overlap: fuzzy")
-_COLUMNS = ["pair_id", "domain", "split", "options", "length", "similarity", *BASELINES]
-GROUPS = ("split", "domain", "contexts", "length", "similarity")
+# Of every context: characters, words shared with the supporting one, whether it is text.
+_OF_CONTEXTS = FeatureGroup(
+    "facts",
+    "",
+    columns=lambda view: [[len(c.text), shared_words(view.contexts[0], c), c.kind != "images"] for c in view.contexts],
+)
 
 
 @dataclass
@@ -31,9 +35,9 @@ class Probe:
     """What came out.
 
     Attributes:
-        questions: one row each that was answered; see :func:`table_of`.
-        overall: numbers of all questions, as :func:`data_prep.probe.statistics.numbers`.
-        groups: the same by group: ``by`` (one of :data:`GROUPS`), ``name``, and the numbers.
+        questions: :func:`table_of` those that were answered.
+        overall: their :func:`data_prep.probe.statistics.numbers`.
+        groups: the same by group: ``by`` (split, domain, contexts, length or similarity), ``name``, and the numbers.
         baselines: ``name, accuracy, low, high, pairs`` of chance and of overlap of words.
         funnel: pairs and questions left out, by reason.
     """
@@ -47,29 +51,30 @@ class Probe:
 
 def probe(
     pairs: Sequence[ContrastivePair] | PairFile,
-    backend: Backend,
+    backend: Any,
     questions: Questions,
     *,
     limit: int = 0,
     skip_long: bool = False,
 ) -> Probe:
-    """Ask ``backend`` every pair in every order.
+    """Ask every pair in every order.
 
     Args:
+        backend: a model with its ``name``, ``window`` (tokens of a question at most; None if unknown),
+            ``length(question)`` in tokens or None, and ``answers(questions)``: (question, answer), in any order.
         limit: at most so many pairs, couples whole, drawn by the seed; 0 for all.
         skip_long: leave out pairs that are longer than the model's window, instead of stopping.
 
     Raises:
         ConfigError: questions are too long, none was answered, or the template or an image cannot be used.
     """
-    funnel = Funnel()
+    funnel, found = Funnel(), []
     facts = facts_of(_bar(pairs, len(pairs), "reading pairs", "pair"), questions.seed)
     if limit and limit < len(facts):
         facts = _drawn(facts, limit, questions.seed, funnel)
     facts = _fitting(pairs, facts, backend, questions, funnel, skip_long)
     stage = funnel.stage("answers", "questions")
     asked = (question for row in facts.index for question in questions.of(pairs[row], row))
-    found: list[tuple[Question, Answer]] = []
     for question, answer in _bar(backend.answers(asked), facts["options"].sum(), "asking", "question"):
         if answer.failure:
             stage.drop(answer.failure, {"pair_id": question.pair_id, "order": question.rotation, "why": answer.detail})
@@ -92,42 +97,27 @@ def _bar(items: Iterable[Any], total: int, what: str, unit: str) -> Iterable[Any
 def facts_of(pairs: Iterable[ContrastivePair], seed: int = 1) -> pd.DataFrame:
     """Facts of every pair, by row; takes one pair at a time.
 
-    Columns: ``pair_id, domain, split, options``; number of its ``couple``, and ``component`` of the pairs that share
-    runs, images or contexts with it; ``length`` of its contexts' text in characters; ``similarity``, shared words over
-    all words (Jaccard) of the supporting context and the confounder most like it; and the credit of each of
-    :data:`BASELINES`. The last five are missing for images.
+    Columns: ``pair_id, domain, split, options``; numbers of its ``couple`` and ``component``; ``length`` of its
+    contexts' text in characters; ``similarity``, shared words over all words of the supporting context and the
+    confounder most like it; and the credit of each of :data:`BASELINES`. The last five are missing for images.
     """
-    views, frequencies = Views(seed), Frequencies()
-    links, rows, terms = [], [], {}
-    for number, pair in enumerate(pairs):
-        view = views.of(pair, number)
-        links.append(link(view))
-        row = {
-            "pair_id": pair.pair_id,
-            "domain": pair.domain,
-            "split": pair.split,
-            "options": len(view.contexts),
-            "length": sum(len(context.text) for context in view.contexts),
-        }
-        rows.append(row)
-        if view.contexts[0].kind != "images":
-            row["similarity"] = max(_jaccard(view.contexts[0], other) for other in view.contexts[1:])
-            jaccard, lines, fuzzy = (choice_credit(column) for column in overlap_scores(view).T)
-            row |= dict(zip(BASELINES, (jaccard, np.nan, lines, fuzzy), strict=True))
-            terms[number] = terms_of(view)
-            for context in view.contexts:
-                frequencies.add(context)
-    # How rare a word is shows only once all pairs are read.
-    for number, found in terms.items():
-        rows[number]["overlap: tf-idf"] = choice_credit(frequencies.score(found))
-    facts, grouping = pd.DataFrame(rows, columns=_COLUMNS), Grouping(links)
-    return facts.assign(couple=grouping.couple, component=grouping.component)
-
-
-def _jaccard(one: ContextView, other: ContextView) -> float:
-    shared = len(np.intersect1d(one.words.indices, other.words.indices, assume_unique=True))
-    union = one.words.nnz + other.words.nnz - shared
-    return shared / union if union else 1.0
+    rows, _, frequencies = read_table(pairs, [_OF_CONTEXTS], seed=seed, most=np.inf, evidence=True)
+    layout, grouping = Layout([len(row.link.names) for row in rows]), Grouping([row.link for row in rows])
+    columns = features_of(rows, 0, wide=False).columns.astype(float)
+    columns[layout.supports, 1] = -1  # like itself
+    columns[columns[:, 2] == 0, 1] = np.nan
+    credits = {name: layout.credit(scores) for name, scores in baseline_scores(rows, frequencies).items()}
+    names = [(row.pair_id, row.domain, row.split) for row in rows]
+    facts = pd.DataFrame(names, columns=["pair_id", "domain", "split"]).assign(
+        options=layout.sizes,
+        length=np.add.reduceat(columns[:, 0], layout.start).astype(int),
+        similarity=np.maximum.reduceat(columns[:, 1], layout.start),
+        **credits,
+        couple=grouping.couple,
+        component=grouping.component,
+    )
+    facts.loc[facts["similarity"].isna(), list(credits)] = np.nan
+    return facts
 
 
 def table_of(found: Iterable[tuple[Question, Answer]], facts: pd.DataFrame) -> pd.DataFrame:
@@ -150,23 +140,14 @@ def table_of(found: Iterable[tuple[Question, Answer]], facts: pd.DataFrame) -> p
             total = sum(votes) + answer.unread
             chosen = votes.index(max(votes)) if votes.count(max(votes)) == 1 else -1
             credit, first, unread = votes[right] / total, votes[0] / total, answer.unread / total
+        context = question.order[chosen] if chosen >= 0 else -1
         rows.append(
-            {
-                "row": question.row,
-                "rotation": question.rotation,
-                "order": list(question.order),
-                "right": right,
-                "chosen": chosen,
-                "chosen_context": question.order[chosen] if chosen >= 0 else -1,
-                "credit": credit,
-                "first": first,
-                "no_choice": unread,
-                "scores": scores and list(scores),
-                "votes": votes and list(votes),
-                "margin": margin,
-                "option_mass": answer.mass,
-            }
-        )
+            dict(
+                row=question.row, rotation=question.rotation, order=list(question.order), right=right, chosen=chosen,
+                chosen_context=context, credit=credit, first=first, no_choice=unread,
+                scores=scores and list(scores), votes=votes and list(votes), margin=margin, option_mass=answer.mass,
+            )
+        )  # fmt: skip
     table = pd.DataFrame(rows).sort_values(["row", "rotation"], ignore_index=True).join(facts, on="row")
     return table.astype({"margin": float, "option_mass": float})
 
@@ -180,7 +161,7 @@ def _groups(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
         similarity=terciles(pairs["similarity"].round(3)),
     )
     thirds = ("low", "middle", "high", "unknown")
-    for by in GROUPS:
+    for by in named:
         # Names of thirds begin with the third; other names are in order of the alphabet.
         rank = (lambda name: thirds.index(name.partition(":")[0])) if by in ("length", "similarity") else str
         for name in sorted(named[by].unique(), key=rank):
@@ -190,12 +171,12 @@ def _groups(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def _baselines(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Chance, and overlap of words on the same pairs (those with text)."""
     asked = table.drop_duplicates("row")
-    chance = float((1 / asked["options"]).mean())
-    yield {"name": "chance", "accuracy": chance, "low": chance, "high": chance, "pairs": len(asked)}
     with_text = asked.dropna(subset=list(BASELINES))
-    for name in BASELINES if len(with_text) else ():
-        accuracy, low, high = share(with_text, name)
-        yield {"name": name, "accuracy": accuracy, "low": low, "high": high, "pairs": len(with_text)}
+    chance = float((1 / asked["options"]).mean())
+    found = {"chance": (len(asked), chance, chance, chance)}
+    found |= {name: (len(with_text), *share(with_text, name)) for name in BASELINES if len(with_text)}
+    for name, (pairs, accuracy, low, high) in found.items():
+        yield {"name": name, "pairs": pairs, "accuracy": accuracy, "low": low, "high": high}
 
 
 def _drawn(facts: pd.DataFrame, limit: int, seed: int, funnel: Funnel) -> pd.DataFrame:
@@ -212,7 +193,7 @@ def _drawn(facts: pd.DataFrame, limit: int, seed: int, funnel: Funnel) -> pd.Dat
 
 
 def _fitting(
-    pairs: Any, facts: pd.DataFrame, backend: Backend, questions: Questions, funnel: Funnel, skip_long: bool
+    pairs: Any, facts: pd.DataFrame, backend: Any, questions: Questions, funnel: Funnel, skip_long: bool
 ) -> pd.DataFrame:
     """Facts of the pairs that fit into the model's window, with the tokens of the longest question where known."""
     rows = _bar(facts.index, len(facts), "counting tokens", "pair")
@@ -225,9 +206,8 @@ def _fitting(
             f"{len(long)} of {len(facts)} pairs are longer than the {backend.window} tokens that {backend.name} can "
             f"read; the longest, {facts.at[long.idxmax(), 'pair_id']!r}, has {long.max()}. Fix: {fix}."
         )
-    stage = funnel.stage("length", "pairs")
+    stage, reason = funnel.stage("length", "pairs"), f"longer than the model's {backend.window} tokens"
     stage.keep(len(facts) - len(long))
     for row, length in long.items():
-        sample = {"pair_id": facts.at[row, "pair_id"], "tokens": int(length)}
-        stage.drop(f"longer than the model's {backend.window} tokens", sample)
+        stage.drop(reason, {"pair_id": facts.at[row, "pair_id"], "tokens": int(length)})
     return facts.assign(length=tokens.fillna(facts["length"]).astype(int)).drop(long.index)

@@ -17,31 +17,19 @@ from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from contextrl_verl.errors import ConfigError
-from data_prep.audit.stats import wilson
+from data_prep.audit.stats import LEAST_CLUSTERS, variance_of_mean, wilson
 
-LEVEL = 0.95
-# With fewer clusters, their spread says nothing.
-_LEAST_CLUSTERS = 20
-
-
-def _variance_of_mean(values: np.ndarray, clusters: Sequence[int]) -> tuple[float, int]:
-    """(variance of the mean from the spread between clusters, number of clusters); 0 for a single cluster."""
-    _, number = np.unique(clusters, return_inverse=True)
-    sums = np.bincount(number, weights=values - values.mean())
-    count = len(sums)
-    return (count / (count - 1) * float(np.square(sums).sum()) / len(values) ** 2 if count > 1 else 0.0), count
+_LEVEL = 0.95
 
 
 def effective_number(credit: np.ndarray, clusters: Sequence[int], most: float) -> float:
     """The number of independent trials that would tell as much: p (1 - p) / (variance of the mean, from clusters).
 
-    Args:
-        credit: [questions] 0..1; where all are 0, or all 1, there is no spread to go by: the number of clusters.
-        clusters: [questions] number of the cluster of each; questions of different clusters are independent.
-        most: upper limit, the number of pairs: that one order tells something new about a pair is not assumed.
+    Where all credits [questions] are 0, or all 1, there is no spread to go by: the number of clusters. ``most`` is the
+    number of pairs: that one order tells something new about a pair is not assumed.
     """
     mean = float(credit.mean())
-    variance, count = _variance_of_mean(credit, clusters)
+    variance, count = variance_of_mean(credit, clusters)
     if not 0 < mean < 1 or count < 2:
         return float(min(count, most))
     return float(min(most, mean * (1 - mean) / variance)) if variance > 0 else float(most)
@@ -58,11 +46,11 @@ def interval(credit: np.ndarray, clusterings: Sequence[Sequence[int]], most: flo
     found = []
     for place, clusters in enumerate(clusterings):
         count = len(np.unique(clusters))
-        if place and count < _LEAST_CLUSTERS:
+        if place and count < LEAST_CLUSTERS:
             continue
         if count < 2:
             return 0.0, 1.0
-        quantile = float(student.ppf(0.5 + LEVEL / 2, count - 1))
+        quantile = float(student.ppf(0.5 + _LEVEL / 2, count - 1))
         found.append(wilson(float(credit.mean()), effective_number(credit, clusters, most), quantile))
     return min(low for low, _ in found), max(high for _, high in found)
 
@@ -81,23 +69,17 @@ def numbers(questions: pd.DataFrame) -> dict[str, Any]:
 
     Returns:
         ``pairs, couples, questions``; ``accuracy`` with ``low, high``; ``chance``; ``both_orders`` (right in every
-        order) with ``both_low, both_high, both_chance`` (if orders were guessed independently); ``consistency`` (the
-        same context in every order); ``order_free`` (right by scores averaged over the orders, of which a bias to a
-        place is no part; None where logits were not read); ``first_option_share, position_bias``;
+        order) and ``both_chance`` (if orders were guessed independently); ``consistency`` (the same context in every
+        order); ``order_free`` (:func:`order_free_accuracy`); ``first_option_share, position_bias``;
         ``training_position_bias, option_mass, margin_mean`` as the metrics of training, None where logits were not
         read; ``no_choice``.
     """
     pairs = questions.groupby("pair_id", sort=False, as_index=False).agg(
-        both=("credit", "min"),
-        couple=("couple", "first"),
-        component=("component", "first"),
-        asked=("rotation", "size"),
-        options=("options", "first"),
-        contexts=("chosen_context", "nunique"),
-        worst=("chosen_context", "min"),
-    )
+        least=("credit", "min"), asked=("rotation", "size"), options=("options", "first"),
+        contexts=("chosen_context", "nunique"), worst=("chosen_context", "min"),
+    )  # fmt: skip
     # Pairs of which some order has no answer say nothing about orders.
-    whole = pairs.assign(both=pairs["both"] == 1)[pairs["asked"] == pairs["options"]]
+    whole = pairs[pairs["asked"] == pairs["options"]]
     chance, first = float((1 / questions["options"]).mean()), float(questions["first"].mean())
     found: dict[str, Any] = {
         "pairs": len(pairs),
@@ -109,13 +91,13 @@ def numbers(questions: pd.DataFrame) -> dict[str, Any]:
         "position_bias": (first - chance) / (1 - chance),
         "training_position_bias": float((questions["first"] - (questions["right"] == 0)).mean()),
         "no_choice": float(questions["no_choice"].mean()),
-        **dict.fromkeys(("both_orders", "both_low", "both_high", "both_chance", "consistency", "order_free")),
+        **dict.fromkeys(("both_orders", "both_chance", "consistency", "order_free")),
     }
     found["accuracy"], found["low"], found["high"] = share(questions, "credit")
     for name, column in (("option_mass", "option_mass"), ("margin_mean", "margin")):
         found[name] = None if questions[column].isna().all() else float(questions[column].mean())
     if len(whole):
-        found["both_orders"], found["both_low"], found["both_high"] = share(whole, "both")
+        found["both_orders"] = float((whole["least"] == 1).mean())
         found["both_chance"] = float((1.0 / whole["options"].astype(float) ** whole["options"]).mean())
         found["consistency"] = float(((whole["contexts"] == 1) & (whole["worst"] >= 0)).mean())
         found["order_free"] = order_free_accuracy(questions[questions["pair_id"].isin(whole["pair_id"])])
@@ -125,9 +107,8 @@ def numbers(questions: pd.DataFrame) -> dict[str, Any]:
 def order_free_accuracy(questions: pd.DataFrame) -> float | None:
     """Share of pairs whose supporting context has the largest score on the average of the orders; a tie is wrong.
 
-    Args:
-        questions: every order of some pairs: ``pair_id``, ``order`` (contexts as shown, 0 supports), their ``scores``;
-            None comes out if some were not read.
+    Takes every order of some pairs: ``pair_id``, ``order`` (contexts as shown, 0 supports), their ``scores``; None if
+    some were not read.
     """
     if questions["scores"].isna().any():
         return None
@@ -140,24 +121,15 @@ def terciles(values: pd.Series) -> pd.Series:
     """Which third each value lies in, with its bounds; ``unknown`` for a missing one. Equal values stay together."""
     values = values.astype(float)
     thirds = sum((values > edge).astype(int) for edge in values.quantile([1 / 3, 2 / 3])).where(values.notna())
-    named = {
-        third: f"{('low', 'middle', 'high')[int(third)]}: {one.min():g} to {one.max():g}"
-        for third, one in values.groupby(thirds)
-    }
+    ranges = values.groupby(thirds).agg(["min", "max"]).itertuples()
+    named = {third: f"{('low', 'middle', 'high')[int(third)]}: {low:g} to {high:g}" for third, low, high in ranges}
     return thirds.map(named).astype(object).fillna("unknown")
 
 
-def choice_credit(scores: np.ndarray) -> float:
-    """The chance that the best score is the first one, that of the supporting context; equal best ones are drawn."""
-    best = scores == scores.max()
-    return float(best[0] / best.sum())
-
-
 def mcnemar(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
-    """Exact McNemar test, two-sided: among the units where the models differ, is each as often the better one?
+    """Exact McNemar test, two-sided: among the [units] where the models differ, is each as often the better one?
 
-    Args:
-        one, other: [units] credit of both models; for credits other than 0 and 1 it is the sign test.
+    For credits other than 0 and 1 it is the sign test.
     """
     better, worse = int((one > other).sum()), int((one < other).sum())
     p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
@@ -168,10 +140,10 @@ def paired_difference(one: np.ndarray, other: np.ndarray, clusters: Sequence[int
     """(mean of one - other, low, high): Student's interval of the mean over clusters, each weighed by its size."""
     gains = one - other
     mean = float(gains.mean())
-    variance, count = _variance_of_mean(gains, clusters)
+    variance, count = variance_of_mean(gains, clusters)
     if count < 2:
         return mean, -1.0, 1.0
-    half = float(student.ppf(0.5 + LEVEL / 2, count - 1)) * variance**0.5
+    half = float(student.ppf(0.5 + _LEVEL / 2, count - 1)) * variance**0.5
     return mean, max(-1.0, mean - half), min(1.0, mean + half)
 
 
@@ -204,14 +176,9 @@ def compare(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, Any]:
         "pair in every order": whole.astype(int),
         "couple": both.groupby("couple", sort=False)[["one", "other"]].sum(),
     }
-    return {
-        "questions": len(both),
-        "only_here": len(ours) - len(both),
-        "only_there": len(theirs) - len(both),
-        "accuracy": float(both["one"].mean()),
-        "other_accuracy": float(both["other"].mean()),
-        "difference": difference,
-        "low": low,
-        "high": high,
-        "tests": {unit: mcnemar(table["one"].to_numpy(), table["other"].to_numpy()) for unit, table in units.items()},
-    }
+    tests = {unit: mcnemar(table["one"].to_numpy(), table["other"].to_numpy()) for unit, table in units.items()}
+    return dict(
+        questions=len(both), only_here=len(ours) - len(both), only_there=len(theirs) - len(both),
+        accuracy=float(both["one"].mean()), other_accuracy=float(both["other"].mean()), difference=difference,
+        low=low, high=high, tests=tests,
+    )  # fmt: skip

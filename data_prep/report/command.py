@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from contextrl_verl.pairs import Context
 
 
 def show(
@@ -32,17 +29,13 @@ def show(
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     lengths: dict[str, array[float]] = defaultdict(lambda: array("d"))
     for pair in tqdm(file, total=len(file), desc=str(pairs), unit="pair", delay=2, leave=False):
-        for name, fact in (
-            ("split", pair.split),
-            ("domain", pair.domain),
-            ("kind", pair.supporting.kind),
-            ("contexts in a pair", str(len(pair.contexts))),
-        ):
+        sizes, kind = [_size(context) for context in pair.contexts], pair.supporting.kind
+        facts = {"split": pair.split, "domain": pair.domain, "kind": kind, "contexts in a pair": str(len(sizes))}
+        for name, fact in facts.items():
             counts[name][fact] += 1
-        sizes = [_size(context) for context in pair.contexts]
         lengths["answer, characters"].append(len(pair.answer))
-        lengths[f"context, {'bytes' if pair.supporting.kind == 'images' else 'characters'}"].extend(sizes)
-        for context in pair.contexts if pair.supporting.kind == "messages" else ():
+        lengths[f"context, {'bytes' if kind == 'images' else 'characters'}"].extend(sizes)
+        for context in pair.contexts if kind == "messages" else ():
             lengths["context, turns"].append(len(context.messages))
             lengths["context, masks"].append(sum(len(MASK.findall(turn.content)) for turn in context.messages))
         lengths["longest over shortest context"].append(max(sizes) / max(min(sizes), 1))
@@ -60,7 +53,8 @@ def show(
     typer.echo(f"report written to {page}")
 
 
-def _size(context: Context) -> int:
-    if context.kind == "images":
-        return sum(len(i.bytes) if i.bytes is not None else Path(i.path).stat().st_size for i in context.images)
-    return len(context.text or "") + sum(len(message.content) for message in context.messages or ())
+def _size(context: Any) -> int:
+    """Characters of its text, or bytes of its images."""
+    texts = [context.text or "", *(message.content for message in context.messages or ())]
+    files = (len(i.bytes) if i.bytes is not None else Path(i.path).stat().st_size for i in context.images or ())
+    return sum(map(len, texts)) + sum(files)

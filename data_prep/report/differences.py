@@ -28,11 +28,7 @@ Piece = tuple[str, bool]
 
 
 class Row(NamedTuple):
-    """One row of the table: pieces and numbers (from 1) of the lines, None where a side has none; or equal lines.
-
-    Attributes:
-        folded: how many equal lines the row stands for; then it has no lines.
-    """
+    """Pieces and numbers (from 1) of two lines, None where a side has none; or ``folded`` equal lines, not shown."""
 
     equal: bool
     left: list[Piece] | None = None
@@ -48,10 +44,9 @@ def side_by_side(left: str, right: str) -> dict[str, Any]:
         ``rows`` to show and how many more are ``hidden``; how many lines of each text were ``compared`` and how many of
         them are ``equal``; ``notes`` about what is not shown.
     """
-    both = [text.split("\n") for text in (left, right)]
+    both, notes = [text.split("\n") for text in (left, right)], []
     # Cut before anything else looks at them: a line may be a megabyte long.
     one, other = ([visible(shortened(line, MAX_LINE)) for line in lines[:MAX_LINES]] for lines in both)
-    notes = []
     if max(map(len, both)) > MAX_LINES:
         notes.append(f"Only the first {MAX_LINES:,} lines of each side are compared.")
     if any(len(line) > MAX_LINE for lines in both for line in lines[:MAX_LINES]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import re
@@ -16,12 +17,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image, ImageChops
 
-from contextrl_verl.pairs import Context, ContrastivePair
+from contextrl_verl.errors import ConfigError
+from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
+from contextrl_verl.pairs.prompting import open_image
 from contextrl_verl.pairs.whole_file import write_whole
 from data_prep.common.funnel import Funnel
 from data_prep.report.differences import side_by_side
-from data_prep.report.pictures import difference, picture
 from data_prep.report.text import MASK, shortened, visible
 
 # Beyond this, further examples are left out and the page says so.
@@ -29,19 +32,18 @@ MAX_PAGE_BYTES = 8_000_000
 _HERE = Path(__file__).parent
 _TURN = "━━ "
 _BINS = 16
+_LONGEST_SIDE = 448
+# Larger images are compared at this size.
+_COMPARED = 2048
 Status = Literal["kept", "dropped", "right", "wrong"]
 
 
 @dataclass(frozen=True)
 class Example:
-    """A couple or pair to show.
+    """A couple or pair to show; its first two contexts stand side by side, others are named only.
 
     Attributes:
-        title: heading, e.g. the pair's id.
-        contexts: two or more; the first two stand side by side, others are named only.
-        status: of the pair, or of a model's answers to it.
-        reason: why.
-        question, answer: shown above the contexts.
+        status: of the pair, or of a model's answers to it; ``reason`` why.
         facts: more to show, by name: cosine, file, repository, ...
         labels: headings of the contexts.
     """
@@ -63,7 +65,7 @@ class Example:
 
 
 class Histogram(NamedTuple):
-    """Numbers to be counted in bins, e.g. the lengths of all contexts."""
+    """Numbers to be counted in bins."""
 
     name: str
     values: Iterable[float]
@@ -84,14 +86,11 @@ def write_report(
     """Write ``index.html`` and ``summary.json``, each whole or not at all, and return the page's path.
 
     Args:
-        folder: made if it is not there.
         summary: plain JSON values; ``stages`` is filled in from the funnel.
         funnel: counts by stage and reason, with its samples of dropped records.
-        examples: taken from one at a time until the page is full.
-        histograms: shown after the tables.
+        examples: taken from one at a time until the page has ``max_bytes``, give or take its frame.
         notices: sentences at the top.
-        tables: more counts by name, e.g. ``{"splits": {"train": 10}}``.
-        max_bytes: size of the page at most, give or take the page's frame.
+        tables: more counts by name, e.g. ``{"splits": {"train": 10}}``; histograms follow them.
     """
     folder, funnel = Path(folder), funnel or Funnel()
     funnel.check()
@@ -153,12 +152,14 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["shown"] = _shown
-    # A text in pieces: every second is a mask.
-    environment.filters["masks"] = re.compile(f"({MASK.pattern})").split
-    environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-    # For bars: what is no number above zero has none.
-    environment.filters["size"] = lambda value: max(value, 0) if isinstance(value, (int, float)) else 0
+    environment.filters |= {
+        "shown": _shown,
+        # A text in pieces: every second is a mask.
+        "masks": re.compile(f"({MASK.pattern})").split,
+        "number": lambda value: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}",
+        # For bars: what is no number above zero has none.
+        "size": lambda value: max(value, 0) if isinstance(value, (int, float)) else 0,
+    }
     return environment
 
 
@@ -172,13 +173,18 @@ def _view(example: Example) -> dict[str, Any]:
     view: dict[str, Any] = {"diff": None, "pictures": None, "apart": None, "alone": None}
     contexts = list(example.contexts)[:2]
     if contexts and contexts[0].kind == "images":
-        view["pictures"] = [[picture(image) for image in context.images] for context in contexts]
+        view["pictures"] = [[_picture(image) for image in context.images] for context in contexts]
         view["sizes"] = [f"{len(context.images)} images" if len(context.images) > 1 else "" for context in contexts]
         if len(contexts) == 2:
-            view["apart"] = difference(contexts[0].images[0], contexts[1].images[0])
+            view["apart"] = _difference(contexts[0].images[0], contexts[1].images[0])
         return view
-    texts = [_text(context) for context in contexts]
-    view["sizes"] = [_size(context, text) for context, text in zip(contexts, texts, strict=True)]
+    texts, view["sizes"] = [], []
+    for context in contexts:
+        turns = context.messages or ()
+        texts.append(context.text or "\n".join(f"{_TURN}{message.role}\n{message.content}" for message in turns))
+        masks = len(MASK.findall(texts[-1]))
+        counts = [(len(turns), "turn"), (len(texts[-1]), "character"), (masks, "mask")]
+        view["sizes"].append(", ".join(f"{count:,} {name}{'s' * (count > 1)}" for count, name in counts if count))
     if len(texts) == 2:
         view["diff"] = side_by_side(*texts)
     elif texts:
@@ -186,13 +192,43 @@ def _view(example: Example) -> dict[str, Any]:
     return view
 
 
-def _text(context: Context) -> str:
-    if context.kind == "text":
-        return context.text
-    return "\n".join(f"{_TURN}{message.role}\n{message.content}" for message in context.messages)
+class _Picture(NamedTuple):
+    """An image to show; ``url`` is empty if it cannot be, then ``note`` says why."""
+
+    url: str
+    width: int = 0
+    height: int = 0
+    note: str = ""
 
 
-def _size(context: Context, text: str) -> str:
-    turns = f"{len(context.messages):,} turns, " if context.kind == "messages" else ""
-    masks = len(MASK.findall(text))
-    return f"{turns}{len(text):,} characters" + (f", {masks} mask{'s' if masks > 1 else ''}" if masks else "")
+def _picture(image: ImageRef) -> _Picture:
+    """A thumbnail, decoded and encoded anew, so that nothing of the file but its pixels gets into the page."""
+    try:
+        return _encoded(open_image(image))
+    except ConfigError as error:
+        return _Picture("", note=shortened(visible(str(error)), 300))
+
+
+def _difference(left: ImageRef, right: ImageRef) -> _Picture | None:
+    """Where two images of one size differ, brightened; None if they cannot be compared."""
+    try:
+        one, other = open_image(left), open_image(right)
+    except ConfigError:
+        return None
+    if one.size != other.size:
+        return None
+    for image in (one, other):
+        image.thumbnail((_COMPARED, _COMPARED))
+    apart = ImageChops.difference(one, other)
+    most = max(high for _, high in apart.getextrema()) or 255
+    share = sum(apart.convert("L").histogram()[9:]) / (one.width * one.height)
+    shown = _encoded(ImageChops.invert(apart.point(lambda value: min(255, value * 255 // most))))
+    return shown._replace(note=f"{share:.1%} of the pixels differ")
+
+
+def _encoded(image: Image.Image) -> _Picture:
+    size, stream = f"{image.width} × {image.height}", io.BytesIO()
+    image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    image.save(stream, "WEBP", quality=90)
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    return _Picture(f"data:image/webp;base64,{data}", image.width, image.height, size)

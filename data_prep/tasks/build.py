@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +16,10 @@ import contextrl_verl
 from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel
 from data_prep.common.pipeline import Work, fingerprint, remove, run_parts, total
-from data_prep.common.seeded import draw
-from data_prep.common.splits import assign_components
+from data_prep.common.splits import assign_components, draw
 from data_prep.images.item import read_items as read_vqa_items
-from data_prep.images.sources import SourceOptions, plan_source, scan_images
-from data_prep.images.sources.scan import distinct
+from data_prep.images.sources.base import SourceOptions
+from data_prep.images.sources.scan import distinct, plan_source, scan_images
 from data_prep.images.store import ImageStore
 from data_prep.tasks import rows
 from data_prep.tasks.item import Item, fault_of, prompt_of, read_items, row_of
@@ -35,15 +34,14 @@ _FIXES = {
 
 
 class TaskSettings(rows.RowSettings):
-    """What rows to make.
+    """What rows to make, and how the source is read.
 
     Attributes:
-        source: how it is read.
         validation: None: a set's own split for that, and 0.1 where it has none.
         per_picture: at most so many questions about one picture; 0 for all.
         max_words: of a short answer; longer ones cannot be compared word for word.
         tolerance: by which share of the right number a short answer may be off; public sets have their own.
-        agent_loop: name of verl's agent loop for the rows of a list of issues; ``""``: one answer, no tools.
+        agent_loop: of verl, for the rows of a list of issues; ``""``: one answer, no tools.
         instance: whether rows of issues carry all that an agent loop needs; None: with an agent loop.
     """
 
@@ -56,14 +54,10 @@ class TaskSettings(rows.RowSettings):
     instance: bool | None = None
 
 
-def public_rows(
-    name: str, out: Path, settings: TaskSettings, *, path: str = "", split: str = "", **run: Any
-) -> dict[str, Any]:
+def public_rows(name: str, out: Path, settings: TaskSettings, *, path: str = "", **run: Any) -> dict[str, Any]:
     """Rows of a public set, see :data:`data_prep.tasks.sets.SETS`; as :func:`vqa_rows`.
 
-    Args:
-        path: a file, a folder of its files or one that save_to_disk wrote; ``""``: the Hub.
-        split: of the set that is read for training; ``""``: its own.
+    ``path``: a file, a folder of its files or one that save_to_disk wrote; ``""``: the Hub.
     """
     if name not in SETS:
         raise ConfigError(
@@ -77,23 +71,20 @@ def public_rows(
             f"({', '.join(one.name for one in SETS.values() if one.issues)})."
         )
     _check(out, settings)
-    split = split or record.train
-    payloads = plan_public(record, path, split, settings.validation is None, settings.source)
-    said = {"source": {"name": name, "hub": record.hub, "subset": record.subset, "split": split, "path": path or None}}
+    payloads = plan_public(record, path, settings.validation is None, settings.source)
+    read = {"split": settings.source.split or record.train, "path": path or None}
+    said = {"source": {"name": name, "hub": record.hub, "subset": record.subset, **read}}
     return _written(name, out, settings, payloads, scan_public, read_items, images=not record.issues, said=said, **run)
 
 
 def vqa_rows(source: str, out: Path, settings: TaskSettings, **run: Any) -> dict[str, Any]:
-    """Write rows for training to ``out``, for validation (:func:`rows.validation_file`) and a summary beside it.
+    """Write rows for training to ``out``, those for validation and a summary beside it, and return the summary.
 
     No picture, and no instance, is in both files. A killed run goes on where it was.
 
     Args:
-        source: see :func:`data_prep.images.sources.plan_source`.
+        source: see :func:`data_prep.images.sources.scan.plan_source`.
         run: ``keep_work``, and what :func:`data_prep.common.pipeline.run_parts` takes.
-
-    Returns:
-        The summary.
 
     Raises:
         ConfigError: nothing to read, no row left, or a bad option; the files are then as they were.
@@ -113,8 +104,7 @@ def vqa_rows(source: str, out: Path, settings: TaskSettings, **run: Any) -> dict
 
 def _check(out: Path, settings: TaskSettings) -> None:
     rows.check_out(out)
-    other = rows.validation_file(out)
-    if settings.validation == 0 and other.exists():
+    if settings.validation == 0 and (other := rows.validation_file(out)).exists():
         raise ConfigError(
             f"{other} is there from another run, and what it holds would now be trained on. Fix: move it away."
         )
@@ -183,30 +173,29 @@ def _checked(items: Iterator[Item], settings: TaskSettings, funnel: Funnel) -> l
 
 def _few(items: list[Item], settings: TaskSettings, funnel: Funnel) -> list[Item]:
     """At most so many questions about one picture."""
-    stage, about, kept = funnel.stage("few", "questions"), defaultdict(list), set()
-    for item in items:
-        about[item.image].append(item.item_id)
-    for asked in about.values():
-        few = sorted(asked, key=lambda name: draw(settings.seed, name))[: settings.per_picture or None]
-        kept.update(few)
-        stage.keep(len(few))
-        if left := sorted(set(asked).difference(few)):
-            stage.drop("more than are taken of one picture", {"item": left[0]}, len(left))
+    stage, taken, kept = funnel.stage("few", "questions"), Counter(), set()
+    for item in sorted(items, key=lambda item: draw(settings.seed, item.item_id)):
+        taken[item.image] += 1
+        if settings.per_picture and taken[item.image] > settings.per_picture:
+            stage.drop("more than are taken of one picture", {"item": item.item_id})
+        else:
+            stage.keep()
+            kept.add(item.item_id)
     return [item for item in items if item.item_id in kept]
 
 
 def _splits(items: list[Item], settings: TaskSettings, own: bool, funnel: Funnel) -> dict[str, str]:
     """``{item id: train or validation}`` of the items that stay."""
-    stage, units = funnel.stage("rows", "questions"), [item.units(settings.split_by) for item in items]
+    stage, units = funnel.stage("rows", "questions"), {one.item_id: one.units(settings.split_by) for one in items}
     if not own:
         stage.keep(len(items))
         share = _SHARE if settings.validation is None else settings.validation
-        given = assign_components(units, {"train": 1 - share, "validation": share}, seed=settings.seed)
-        return {item.item_id: split for item, split in zip(items, given, strict=True)}
-    trained = {unit for item, names in zip(items, units, strict=True) if item.split == "train" for unit in names}
+        given = assign_components([*units.values()], {"train": 1 - share, "validation": share}, seed=settings.seed)
+        return dict(zip(units, given, strict=True))
+    trained = {unit for item in items if item.split == "train" for unit in units[item.item_id]}
     splits = {}
-    for item, names in zip(items, units, strict=True):
-        if item.split == "validation" and trained.intersection(names):
+    for item in items:
+        if item.split == "validation" and trained.intersection(units[item.item_id]):
             stage.drop("for validation, but also in training", {"item": item.item_id})
         else:
             stage.keep()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
+Form = TypeVar("Form")
 tasks = typer.Typer(help="Make rows for the main task from agent runs or pictures.", no_args_is_help=True)
 
 
@@ -49,12 +50,21 @@ Sets = Annotated[
 ]
 
 
-def _source(**given: Any) -> list[str]:
-    return [f"source.{name}={value}" for name, value in given.items() if value is not None]
+def _settings(form: type[Form], context: typer.Context) -> Form:
+    """The settings that a command's options are named like, and those of --set."""
+    from data_prep.common.settings_file import load_settings
+    from data_prep.images.sources.base import SourceOptions
+
+    given = {name: value for name, value in context.params.items() if value is not None}
+    sets = [f"source.{name}={given[name]}" for name in SourceOptions.model_fields if name in given]
+    sets += [f"source.columns.{pair}" for pair in given.get("column", [])]
+    own = {name: given[name] for name in form.model_fields if name in given and name != "source"}
+    return load_settings(form, None, [*given.get("set_", []), *(sets if "source" in form.model_fields else [])], **own)
 
 
 @tasks.command()
 def public(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the set, see --list.")],
     out: Out,
     show: Annotated[
@@ -83,21 +93,16 @@ def public(
     set_: Sets = None,
 ) -> None:
     """Questions and issues of the public sets that the paper trains on."""
-    from data_prep.common.settings_file import load_settings
     from data_prep.tasks.build import TaskSettings, public_rows
     from data_prep.tasks.rows import tell
 
-    settings = load_settings(
-        TaskSettings, None, [*(set_ or []), *_source(root=root, limit=limit, seed=seed)], validation=validation,
-        max_tokens=max_tokens, tokenizer=tokenizer, split_by=split_by, agent_loop=agent_loop, instance=instance,
-        seed=seed,
-    )  # fmt: skip
     run = {"engine": engine, "workers": workers, "keep_work": keep_work}
-    tell(public_rows(name, out, settings, path=path, split=split or "", **run), out)
+    tell(public_rows(name, out, _settings(TaskSettings, context), path=path, **run), out)
 
 
 @tasks.command()
 def vqa(
+    context: typer.Context,
     source: Annotated[str, typer.Option(help="easy_vqa, hf:NAME, or a table, or a folder of pictures with a table.")],
     out: Out,
     column: Annotated[
@@ -115,18 +120,16 @@ def vqa(
     set_: Sets = None,
 ) -> None:
     """Questions about pictures with short answers; no picture is in both files."""
-    from data_prep.common.settings_file import load_settings
     from data_prep.tasks.build import TaskSettings, vqa_rows
     from data_prep.tasks.rows import tell
 
-    sets = _source(split=split, root=root, domain=domain, limit=limit, seed=seed)
-    sets += [f"source.columns.{pair}" for pair in column or []]
-    settings = load_settings(TaskSettings, None, [*(set_ or []), *sets], validation=validation, seed=seed)
-    tell(vqa_rows(source, out, settings, engine=engine, workers=workers, keep_work=keep_work), out)
+    run = {"engine": engine, "workers": workers, "keep_work": keep_work}
+    tell(vqa_rows(source, out, _settings(TaskSettings, context), **run), out)
 
 
 @tasks.command()
 def trace_qa(
+    context: typer.Context,
     input: Annotated[Path, typer.Option(help="File or folder of runs, in any format that the readers know.")],
     out: Annotated[Path, typer.Option(help="Parquet file of the rows; a .summary.json is written beside it.")],
     max_tokens: MaxTokens = None,
@@ -137,12 +140,7 @@ def trace_qa(
     seed: Seed = None,
 ) -> None:
     """Questions about what happened in a run, with exact answers."""
-    from data_prep.common.settings_file import load_settings
     from data_prep.tasks.rows import tell
     from data_prep.tasks.trace_qa import TraceSettings, trace_rows
 
-    settings = load_settings(
-        TraceSettings, None, [], max_tokens=max_tokens, tokenizer=tokenizer, per_run=per_run, validation=validation,
-        split_by=split_by, seed=seed,
-    )  # fmt: skip
-    tell(trace_rows(input, out, settings), out)
+    tell(trace_rows(input, out, _settings(TraceSettings, context)), out)

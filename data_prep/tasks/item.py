@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 from contextrl_verl.errors import ConfigError
 from data_prep.tasks.rows import make_row
 from reward_fns.dispatch import compute_score
-from reward_fns.exact_match import normalise
 from reward_fns.registry import RewardConfigError
+from reward_fns.short_answer import normalise
 
 Kind = Literal["math", "multiple_choice", "short", "patch"]
 # The reward that scores a kind of answer, see reward_fns.
@@ -47,16 +47,20 @@ _ABILITIES = {"math": "math", "multiple_choice": "science", "short": "visual_que
 
 
 @dataclass(frozen=True)
-class Question:
+class Item:
     """One question of an example.
 
     Attributes:
         text: the question; marks ``<image>`` say where its pictures stand, without any they come first.
         answer: a formula, a letter, a short text or a unified diff, by ``kind``.
-        kind: how it is answered and scored.
-        pictures: as the example holds them: bytes, paths or structs of these.
+        pictures: as the example holds them (bytes, paths or structs of these), and once they are stored by their names
+            in the :class:`data_prep.images.store.ImageStore`.
         choices: of a multiple choice, without letters.
         instance: of an issue: ``instance_id``, ``repo`` and whatever else an agent loop needs (JSON values).
+        item_id: unique among the items of a job.
+        name: of the set or the kind of pictures; the end of the row's ``data_source``.
+        split: in which of the set's splits it is, ``train`` or ``validation``.
+        tolerance: by which share of the right number a short answer may be off.
     """
 
     text: str
@@ -65,21 +69,8 @@ class Question:
     pictures: tuple[Any, ...] = ()
     choices: tuple[str, ...] = ()
     instance: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item(Question):
-    """A question whose pictures are names in the :class:`data_prep.images.store.ImageStore`.
-
-    Attributes:
-        item_id: unique among the items of a job.
-        name: of the set or the kind of pictures; the end of the row's ``data_source``.
-        split: ``train`` or ``validation``: in which of the set's splits it is.
-        tolerance: by which share of the right number a short answer may be off.
-    """
-
-    item_id: str
-    name: str
+    item_id: str = ""
+    name: str = ""
     split: str = "train"
     tolerance: float = 0.0
 
@@ -101,8 +92,8 @@ class Item(Question):
     @property
     def facts(self) -> dict[str, Any]:
         """What the reward reads from ``extra_info``."""
-        options = len(self.choices) if self.kind == "multiple_choice" else None
-        return {"tolerance": self.tolerance if self.kind == "short" else None, "num_options": options}
+        tolerance = self.tolerance if self.kind == "short" else None
+        return {"tolerance": tolerance, "num_options": len(self.choices) or None}
 
     def units(self, split_by: str) -> tuple[str, ...]:
         """What no two splits may share."""
@@ -140,10 +131,8 @@ def prompt_of(item: Item, agent_loop: str = "") -> str:
 def fault_of(item: Item, max_words: int) -> str:
     """Why no row can be made of the item, as a reason for counting; ``""`` if one can.
 
-    Its own answer must get full marks from the reward, else no response ever could.
-
-    Raises:
-        ConfigError: the reward's package is missing.
+    Its own answer must get full marks from the reward, else no response ever could. Raises ConfigError if the reward's
+    package is missing.
     """
     answer, choices, words = item.answer, item.choices, normalise(item.answer).split()
     marks = item.question.count(MARK)
@@ -178,13 +167,7 @@ def fault_of(item: Item, max_words: int) -> str:
 def row_of(
     item: Item, index: int, split: str, bytes_of: Callable[[str], bytes], agent_loop: str = "", instance: bool = False
 ) -> dict[str, Any]:
-    """The row.
-
-    Args:
-        bytes_of: gives the picture of a name in the store.
-        agent_loop: written into the column ``agent_name``.
-        instance: whether ``extra_info["instance"]`` is filled.
-    """
+    """The row, with pictures from ``bytes_of``; ``instance``: whether ``extra_info["instance"]`` is filled."""
     row = make_row(
         item.data_source, prompt_of(item, agent_loop), _ABILITIES[item.kind], item.answer,
         index=index, kind=item.kind, split=split, question=None if item.kind == "patch" else item.text,

@@ -33,13 +33,9 @@ _UNCLEAR = "it is not clear which steps run the script"
 
 @dataclass(frozen=True)
 class Question:
-    """One question.
+    """One question with its only right answer, and what kind of thing that is, for the instruction.
 
-    Attributes:
-        text: the question itself.
-        answer: the only right one.
-        form: what kind of thing the answer is, for the instruction.
-        evidence: lines that must stay in the transcript, by step.
+    ``evidence``: lines that must stay in the transcript, by step.
     """
 
     text: str
@@ -54,11 +50,11 @@ Asked = Iterator[Question | str]
 
 def first_failure(steps: list[Step], draw: random.Random) -> Asked:
     failed = [step.number for step in steps if step.code]
+    text = "In which step did a command fail (exit with a code other than 0) for the first time?"
     if not failed or failed[0] == 1:
         yield "the answer is the first step" if failed else "no command failed"
-        return
-    text = "In which step did a command fail (exit with a code other than 0) for the first time?"
-    yield Question(text, str(failed[0]), "the number of the step")
+    else:
+        yield Question(text, str(failed[0]), "the number of the step")
 
 
 def failures(steps: list[Step], draw: random.Random) -> Asked:
@@ -69,15 +65,14 @@ def failures(steps: list[Step], draw: random.Random) -> Asked:
 
 def before_failure(steps: list[Step], draw: random.Random) -> Asked:
     failed = next((index for index, step in enumerate(steps) if step.code), 0)
-    if not failed:
-        yield "no command failed, or the first one did"
-        return
-    last = steps[failed - 1]
-    if last.several or not 3 < len(last.line) <= _LONGEST or not re.match(r"\w", last.line):
-        yield "the command is long or no single line"
-        return
+    last = steps[failed - 1] if failed else None
     text = "What was the whole command of the step right before the first one that failed?"
-    yield Question(text, last.line, "the command", _shown(last))
+    if last is None:
+        yield "no command failed, or the first one did"
+    elif last.several or not 3 < len(last.line) <= _LONGEST or not re.match(r"\w", last.line):
+        yield "the command is long or no single line"
+    else:
+        yield Question(text, last.line, "the command", _shown(last))
 
 
 def nth_exit_code(steps: list[Step], draw: random.Random) -> Asked:
@@ -104,12 +99,12 @@ def script_runs(steps: list[Step], draw: random.Random) -> Asked:
     for script, starts in several.items():
         named = re.compile(rf"(?:^|[\s/]){re.escape(script)}\b")
         others = [step.command for step in steps if step not in starts and named.search(step.command)]
-        if any(re.search(r"python3?\b.*\.py\b|&&|;", command) for command in others) or any(
-            step.several or "&&" in step.line or ";" in step.line for step in starts
-        ):
+        more = any(step.several or "&&" in step.line or ";" in step.line for step in starts)
+        text = f"In how many steps was the script {script} run?"
+        if more or any(re.search(r"python3?\b.*\.py\b|&&|;", command) for command in others):
             yield _UNCLEAR
-            continue
-        yield Question(f"In how many steps was the script {script} run?", str(len(starts)), "a number", _shown(*starts))
+        else:
+            yield Question(text, str(len(starts)), "a number", _shown(*starts))
 
 
 def printed(steps: list[Step], draw: random.Random) -> Asked:
@@ -124,13 +119,11 @@ def printed(steps: list[Step], draw: random.Random) -> Asked:
         for label, [(value, line), *others] in sorted(labels.items()):
             plain = not others and len(value) <= _LONGEST and re.search(r"\w", value) and label.lower() != "file"
             if plain and value.lower() not in label.lower() and step.output.count(label) == 1:
-                found.append((step, label, value, line))
-    if not found:
-        yield "no run of a script prints a line with one label"
-        return
-    step, label, value, line = draw.choice(found)
-    text = f"Step {step.number} printed a line that begins with {label!r}. What stands behind the ':' or '=' in it?"
-    yield Question(text, value, "the text as printed", {step.number: (line,)})
+                text = (
+                    f"Step {step.number} printed a line that begins with {label!r}. What stands behind the ':' or '='"
+                )
+                found.append(Question(f"{text} in it?", value, "the text as printed", {step.number: (line,)}))
+    yield draw.choice(found) if found else "no run of a script prints a line with one label"
 
 
 def definition_file(steps: list[Step], draw: random.Random) -> Asked:
@@ -145,17 +138,16 @@ def definition_file(steps: list[Step], draw: random.Random) -> Asked:
     choices = []
     for (what, name), paths in sorted(places.items()):
         path, (number, line) = next(iter(paths.items()))
+        noun = "class" if what == "class" else "function or method"
+        text = f"A search in this run showed where the {noun} {name} is defined. In which file?"
         if len(paths) > 1:
             yield "the name is defined in several files"
         elif name.lower() in path.lower():
             yield "the file is named like the definition"
         else:
-            choices.append((what, name, path, number, line))
+            choices.append(Question(text, path, "the path of the file as shown", {number: (line,)}))
     if choices:
-        what, name, path, number, line = draw.choice(choices)
-        noun = "class" if what == "class" else "function or method"
-        text = f"A search in this run showed where the {noun} {name} is defined. In which file?"
-        yield Question(text, path, "the path of the file as shown", {number: (line,)})
+        yield draw.choice(choices)
 
 
 def grep_line(steps: list[Step], draw: random.Random) -> Asked:
@@ -176,13 +168,11 @@ def grep_line(steps: list[Step], draw: random.Random) -> Asked:
         elif min(numbers) in re.findall(r"\d+", text):
             yield "the number stands in the text"
         elif sum(text in shown for shown in step.lines) == 1:
-            usable.append((text, min(numbers), step, line))
-    if not usable:
-        yield "no search showed a text at one numbered line"
-        return
-    text, number, step, line = draw.choice(usable)
-    asked = f"A search in this run found the line `{text}`. What is its line number in the file it was found in?"
-    yield Question(asked, number, "a number", {step.number: (line,)})
+            asked = (
+                f"A search in this run found the line `{text}`. What is its line number in the file it was found in?"
+            )
+            usable.append(Question(asked, min(numbers), "a number", {step.number: (line,)}))
+    yield draw.choice(usable) if usable else "no search showed a text at one numbered line"
 
 
 def first_sed(steps: list[Step], draw: random.Random) -> Asked:
@@ -193,12 +183,12 @@ def first_sed(steps: list[Step], draw: random.Random) -> Asked:
     first = edits[0]
     path, shown = first.command.split()[-1], first.command.strip().split("\n")
     plain = _PATH.fullmatch(path) and not re.search(r"&&|\|\||;\s*sed", first.command)
+    text = "Which file did the first command that starts with `sed -i` edit?"
     if not plain or any(re.search(r"\bsed\b.*\s-i\b", step.command) for step in steps[: first.number - 1]):
         yield "it is not clear which file came first"
     elif len(edits) == 1:
         yield "only one command edits with sed -i"
     else:
-        text = "Which file did the first command that starts with `sed -i` edit?"
         yield Question(text, path, "the path of the file", {first.number: (shown[0], shown[-1])})
 
 
@@ -221,14 +211,12 @@ def first_mention(steps: list[Step], draw: random.Random) -> Asked:
             path = path.removeprefix("./")
             if "/" in path and path.endswith((".py", ".txt", ".cfg", ".toml", ".md", ".rst")):
                 first.setdefault(path, step)
-    names = sorted(
-        path for path, step in first.items() if step.number > 2 and sum(o.endswith(path) for o in first) == 1
-    )
+    later = sorted(path for path, step in first.items() if step.number > 2)
+    names = [path for path in later if sum(other.endswith(path) for other in first) == 1]
     if not names:
         yield "no file with a folder is named after the second step"
         return
-    path = draw.choice(names)
-    step = first[path]
+    step = first[path := draw.choice(names)]
     holding = next(line for line in step.command.strip().split("\n") if path in line)
     text = f"Which step is the first one whose command names the file {path}?"
     yield Question(text, str(step.number), "the number of the step", {step.number: (holding,)})

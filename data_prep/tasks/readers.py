@@ -14,10 +14,10 @@ from typing import Any
 from data_prep.common.reverse_diff import DiffError, reverse_diff
 from data_prep.images.sources.base import RowRejected
 from data_prep.images.sources.values import answer_of, label_of
-from data_prep.tasks.item import LETTERS, MARK, Kind, Question
+from data_prep.tasks.item import LETTERS, MARK, Item, Kind
 
 Example = Mapping[str, Any]
-Reader = Callable[[Example], Iterator[Question | RowRejected]]
+Reader = Callable[[Example], Iterator[Item | RowRejected]]
 
 _CHOICE = re.compile(r"^\s*(?:-\s*)?\(?([A-Z])\s*[:.)]\s*(.*\S)\s*$")
 _ASKED = re.compile(r"(?:\A|\n)\s*Question\s*:\s*", re.IGNORECASE)
@@ -36,22 +36,20 @@ OPTIONAL = (
 def open_question(question: str, answer: str, pictures: str, kind: Kind) -> Reader:
     """A reader of sets with one column each for question, answer (a list of one at most) and pictures."""
 
-    def read(example: Example) -> Iterator[Question]:
+    def read(example: Example) -> Iterator[Item]:
         given, found = example[answer], _pictures(example[pictures])
         given = given[0] if isinstance(given, list) and len(given) == 1 else given
-        yield Question(asked(example[question]), answer_of(given), kind, found)
+        yield Item(asked(example[question]), answer_of(given), kind, found)
 
     return read
 
 
 def multiple_choice(context: str) -> Reader:
-    """A reader of sets with a list of choices; ``answer`` is a letter or counts them from 0.
-
-    Args:
-        context: column of what belongs before the question.
+    """A reader of sets with a list of choices; ``answer`` is a letter or counts them from 0, and the column ``context``
+    belongs before the question.
     """
 
-    def read(example: Example) -> Iterator[Question]:
+    def read(example: Example) -> Iterator[Item]:
         choices, answer = example["choices"], example["answer"]
         if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
             raise RowRejected("choices are no list of texts", type(choices).__name__)
@@ -61,17 +59,17 @@ def multiple_choice(context: str) -> Reader:
             raise RowRejected("the answer is none of the choices", f"{example['answer']!r} of {len(choices)}")
         before, found = label_of(example[context]), _pictures(example["image"])
         text = "\n".join([*filter(None, [before]), asked(example["question"])])
-        yield Question(text, LETTERS[answer], "multiple_choice", found, tuple(choices))
+        yield Item(text, LETTERS[answer], "multiple_choice", found, tuple(choices))
 
     return read
 
 
-def icon_qa(example: Example) -> Iterator[Question]:
+def icon_qa(example: Example) -> Iterator[Item]:
     """``choices`` are joined by commas; those of ``choose_img`` are pictures in columns of their own."""
     kind, text = label_of(example["ques_type"]), asked(example["question"])
     answer, query = answer_of(example["answer"]), _pictures(example["query_image"])
     if kind == "fill_in_blank":
-        yield Question(text, answer, "short", query)
+        yield Item(text, answer, "short", query)
         return
     if kind not in ("choose_txt", "choose_img"):
         raise RowRejected("a kind of question that is not known", kind[:80])
@@ -86,10 +84,10 @@ def icon_qa(example: Example) -> Iterator[Question]:
             raise RowRejected("a choice has no picture", ", ".join(choices)[:80])
         text = text if MARK in text else f"{MARK}\n{text}"
         query, choices = (*query, *shown), (MARK,) * len(shown)
-    yield Question(text, letter, "multiple_choice", query, choices)
+    yield Item(text, letter, "multiple_choice", query, choices)
 
 
-def conversations(example: Example) -> Iterator[Question]:
+def conversations(example: Example) -> Iterator[Item]:
     """One turn of ``human`` and ``gpt``: a question with lettered choices, or with a value at the end of the answer."""
     turns = example["conversations"]
     if not isinstance(turns, list) or [turn.get("from") for turn in turns] != ["human", "gpt"]:
@@ -104,7 +102,7 @@ def conversations(example: Example) -> Iterator[Question]:
         value = said[-1].strip().removesuffix(".") if len(said) > 1 else ""
         if not value or "\n" in value or len(value) > _LONGEST_VALUE:
             raise RowRejected("no short answer at the end of the solution", answer[-80:])
-        yield Question(text.strip(), value, "math", pictures)
+        yield Item(text.strip(), value, "math", pictures)
         return
     lines = [_CHOICE.match(line) for line in listed.split("\n") if line.strip()]
     if [line and line[1] for line in lines] != list(LETTERS[: len(lines)]):
@@ -113,10 +111,10 @@ def conversations(example: Example) -> Iterator[Question]:
     if letter is None:
         raise RowRejected("no letter at the end of the solution", answer[-80:])
     choices = tuple(line[2] for line in lines if line)
-    yield Question(text.strip(), letter[1].upper(), "multiple_choice", pictures, choices)
+    yield Item(text.strip(), letter[1].upper(), "multiple_choice", pictures, choices)
 
 
-def cauldron(example: Example) -> Iterator[Question | RowRejected]:
+def cauldron(example: Example) -> Iterator[Item | RowRejected]:
     """Several turns about the same pictures, each a question of its own."""
     pictures, turns = _pictures(example["images"]), example["texts"]
     if not isinstance(turns, list):
@@ -124,7 +122,7 @@ def cauldron(example: Example) -> Iterator[Question | RowRejected]:
     for turn in turns:
         try:
             answer = answer_of(turn.get("assistant")).removeprefix("Answer:").strip()
-            yield Question(asked(turn.get("user")), answer.removesuffix("."), "short", pictures)
+            yield Item(asked(turn.get("user")), answer.removesuffix("."), "short", pictures)
         except RowRejected as reason:
             yield reason
 
@@ -137,7 +135,7 @@ def issues(image: Callable[[str], str] | None = None, introduces: bool = False) 
         introduces: whether ``patch`` makes the bug; the answer is then its reverse.
     """
 
-    def read(example: Example) -> Iterator[Question]:
+    def read(example: Example) -> Iterator[Item]:
         identity, text = label_of(example["instance_id"]), label_of(example["problem_statement"])
         patch = example["patch"] if isinstance(example["patch"], str) else ""
         for name, value in (("instance_id", identity), ("problem statement", text), ("patch", patch.strip())):
@@ -155,7 +153,7 @@ def issues(image: Callable[[str], str] | None = None, introduces: bool = False) 
             instance.setdefault("image_name", image(identity))
         # Tools that apply a diff want the end of its last line.
         fix = (backwards if introduces else patch).strip("\n") + "\n"
-        yield Question(text, fix, "patch", instance=instance)
+        yield Item(text, fix, "patch", instance=instance)
 
     return read
 

@@ -21,7 +21,7 @@ from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.whole_file import whole_file, write_whole
 from data_prep.common.funnel import Funnel
 from data_prep.report.text import print_stages
-from data_prep.trajectories import tokens
+from data_prep.trajectories import elide
 
 _ROWS_PER_GROUP = 200
 _BYTES_PER_GROUP = 64 << 20
@@ -53,8 +53,6 @@ class RowSettings(BaseModel):
     Attributes:
         validation: share of pictures, or of what ``split_by`` names, whose rows are for validation.
         max_tokens: of a prompt, pictures not counted, as ``tokenizer`` counts them; ``""``: an estimate.
-        split_by: what splits of issues or runs never share.
-        seed: of every choice.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -133,5 +131,5 @@ def tell(summary: dict[str, Any], out: Path) -> None:
 
 def token_counter(name: str = "") -> Callable[[str], int]:
     """Counts the tokens of a text with the tokenizer of that name or folder, or estimates them; raises ConfigError."""
-    count = tokens.token_counter(name)
+    count = elide.token_counter(name)
     return lambda text: count([text])[0]

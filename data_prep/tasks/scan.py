@@ -5,35 +5,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel
-from data_prep.images.decode import ImageRejected
-from data_prep.images.sources import SourceOptions, hf, tables
-from data_prep.images.sources.base import RowRejected
+from data_prep.images.sources import hf, tables
+from data_prep.images.sources.base import RowRejected, SourceOptions
 from data_prep.images.sources.scan import PictureReader, drawn_rows, plan_parts
+from data_prep.images.store import ImageRejected
 from data_prep.tasks.item import Item, write_items
 from data_prep.tasks.sets import SETS, PublicSet
 
 _SPLITS = ("train", "validation", "val", "dev", "test", "qa_tuning", "alignment")
 
 
-def plan_public(
-    record: PublicSet, path: str, split: str, own_validation: bool, options: SourceOptions
-) -> list[dict[str, Any]]:
+def plan_public(record: PublicSet, path: str, own_validation: bool, options: SourceOptions) -> list[dict[str, Any]]:
     """Payloads for :func:`scan_public`, of the split for training and, where it is wanted and there, for validation.
 
-    Args:
-        path: a file, a folder of files as the Hub has them, or one that ``save_to_disk`` wrote; ``""``: the Hub.
-        split: of the set that is read for training.
-
-    Raises:
-        ConfigError: nothing there, no such split, or columns that are missing.
+    ``path``: a file, a folder of files as the Hub has them, or one that ``save_to_disk`` wrote; ``""``: the Hub. Raises
+    ConfigError when nothing is there, no such split, or columns are missing.
     """
-    there = _splits(record, path)
-    wanted = {"train": split}
+    there, split = _splits(record, path), options.split or record.train
+    wanted, options = {"train": split}, options.model_copy(update={"split": ""})
     if own_validation and record.validation not in ("", split) and record.validation in there:
         wanted["validation"] = record.validation
     parts = []
@@ -59,17 +55,15 @@ def _splits(record: PublicSet, path: str) -> dict[str, list[Path]]:
         return {name: [] for name in json.loads(saved.read_text(encoding="utf-8"))["splits"]}
     if folder.is_file() or not folder.exists():
         return {"": [folder]} if folder.is_file() else {}
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and tables.is_table(file)]
-    files = [file for file in files if not any(part[0] == "." for part in file.relative_to(folder).parts)]
+    files = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file() and tables.is_table(file)]
+    files = [file for file in files if not any(part[0] == "." for part in file.parts)]
     # The Hub keeps each subset in a folder of its name.
-    files = [file for file in files if record.subset in file.relative_to(folder).parts] or files
+    files = [file for file in files if record.subset in file.parts] or files
     named: dict[str, list[Path]] = {}
-    for file in files:
-        said = "/".join([*file.relative_to(folder).parts[:-1], file.stem]).lower()
-        for name in _SPLITS:
-            if re.search(rf"(?<![a-z]){name}(?![a-z])", said):
-                named.setdefault(name, []).append(file)
-    return named or ({record.train: files} if files else {})
+    for file, name in product(files, _SPLITS):
+        if re.search(rf"(?<![a-z]){name}(?![a-z])", file.with_suffix("").as_posix().lower()):
+            named.setdefault(name, []).append(folder / file)
+    return named or ({record.train: [folder / file for file in files]} if files else {})
 
 
 def _find(
@@ -82,10 +76,9 @@ def _find(
     if not path:
         if not record.streamed:
             raise ConfigError(f"{record.name} cannot be read from the Hub row by row. Fix: run {download}.")
+        options = options.model_copy(update={"split": split, "subset": record.subset})
         try:
-            return "hf", hf.find(
-                f"hf:{record.hub}", options.model_copy(update={"split": split, "subset": record.subset})
-            )
+            return "hf", hf.find(f"hf:{record.hub}", options)
         except ConfigError as error:
             raise ConfigError(f"{error} Or, where there is a network, run {download}.") from None
     folder = Path(path)
@@ -130,4 +123,4 @@ def _items(payload: dict[str, Any], funnel: Funnel) -> Iterator[Item]:
                 continue
             questions.keep()
             identity = f"{record.name}:{split}:{row.key}:{number}"
-            yield Item(**vars(question) | {"pictures": stored}, item_id=identity, **known)
+            yield replace(question, pictures=stored, item_id=identity, **known)

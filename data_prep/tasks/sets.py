@@ -15,15 +15,13 @@ from data_prep.tasks.readers import Reader, open_question
 
 @dataclass(frozen=True)
 class PublicSet:
-    """A data set.
+    """A data set, by its name on the command line.
 
     Attributes:
-        name: on the command line.
         hub: its id on the Hugging Face Hub; ``subset`` of it.
         domain: kind of pictures or work, as the paper groups them.
         columns, optional: what an example must have, and what is read where it is there.
-        read: gives the questions of an example.
-        kinds: of its answers.
+        read: gives the questions of an example, with answers of these ``kinds``.
         train, validation: names of its splits; ``""``: it has none for validation.
         tolerance: by which share of the right number a short answer may be off.
         streamed: whether it can be read from the Hub without being downloaded as a whole.

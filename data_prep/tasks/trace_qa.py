@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel
-from data_prep.common.seeded import draw
+from data_prep.common.splits import draw
 from data_prep.tasks import rows
 from data_prep.tasks.item import NO_WORD
 from data_prep.tasks.questions import KINDS, Question
-from data_prep.tasks.transcript import Step, render, steps_of
+from data_prep.tasks.transcript import Step, renderings, steps_of
 from data_prep.trajectories.readers import Rejected, open_source
 from data_prep.trajectories.run import AgentRun
-from reward_fns.exact_match import normalise
+from reward_fns.short_answer import normalise
 
 DATA_SOURCE = "contextrl/exact_match/trace_qa"
 _INSTRUCTION = (
@@ -44,8 +44,7 @@ def trace_rows(source: Path, out: Path, settings: TraceSettings, progress: bool 
     nothing to read; nothing is left under the name of ``out`` then.
     """
     rows.check_out(out)
-    maker = _Maker(settings)
-    splits: list[str] = []
+    maker, splits = _Maker(settings), []
 
     def made() -> Iterator[dict[str, Any]]:
         for located in tqdm(open_source(source), unit="run", disable=not progress):
@@ -55,10 +54,8 @@ def trace_rows(source: Path, out: Path, settings: TraceSettings, progress: bool 
                 yield row
         maker.funnel.check()
         if not splits:
-            why = rows.reasons(maker.funnel)
-            raise ConfigError(
-                f"{source}: no question could be asked; {why}. Fix: give other runs, or more --max-tokens."
-            )
+            said = f"{source}: no question could be asked; {rows.reasons(maker.funnel)}."
+            raise ConfigError(f"{said} Fix: give other runs, or more --max-tokens.")
 
     rows.write_row_files({out: made()}, pa.schema(rows.COLUMNS))
     return rows.write_summary(out, maker.funnel, splits, kinds=dict(sorted(maker.kinds.items())))
@@ -68,24 +65,18 @@ class _Maker:
     """Makes rows run by run, so that all kinds of questions become about as frequent."""
 
     def __init__(self, settings: TraceSettings) -> None:
-        self.settings = settings
-        self.tokens = rows.token_counter(settings.tokenizer)
-        self.funnel = Funnel()
-        self.kinds: Counter[str] = Counter()
-        self.seen: set[str] = set()
-        self.read, self.asked, self.fitted = (
-            self.funnel.stage(name, unit)
-            for name, unit in (("runs", "runs"), ("questions", "questions"), ("rows", "questions"))
-        )
+        self.settings, self.tokens = settings, rows.token_counter(settings.tokenizer)
+        self.funnel, self.kinds, self.seen = Funnel(), Counter(), set()
+        self.read = self.funnel.stage("runs", "runs")
+        self.asked, self.fitted = (self.funnel.stage(name, "questions") for name in ("questions", "rows"))
 
     def rows_of(self, run: AgentRun | Rejected) -> Iterator[dict[str, Any]]:
         """The rows of a run; what is left out is counted."""
         if isinstance(run, Rejected):
             self.read.drop(run.reason, {**run.location._asdict(), "detail": run.detail})
             return
-        steps = steps_of(run)
-        if run.run_id in self.seen or len(steps) < 3:
-            again = run.run_id in self.seen
+        steps, again = steps_of(run), run.run_id in self.seen
+        if again or len(steps) < 3:
             reason = "the same run again" if again else "fewer than three commands with an exit code"
             self.read.drop(reason, {"run": run.run_id})
             return
@@ -93,13 +84,16 @@ class _Maker:
         self.read.keep()
         chance = random.Random(f"{self.settings.seed}/{run.run_id}")
         for kind, question in self._chosen(list(self._questions(steps, chance)), chance):
-            row = self._row(run, steps, kind, question)
-            if row is None:
+            prompt = self._prompt(run, steps, question)
+            if prompt is None:
                 self.fitted.drop("the transcript does not fit the budget", {"run": run.run_id, "kind": kind})
                 continue
             self.fitted.keep()
             self.kinds[kind] += 1
-            yield row
+            yield rows.make_row(
+                DATA_SOURCE, prompt, "long_context", question.answer, run_id=run.run_id, kind=kind,
+                split=split_of(run, self.settings), question=question.text,
+            )  # fmt: skip
 
     def _questions(self, steps: list[Step], chance: random.Random) -> Iterator[tuple[str, Question]]:
         for kind, ask in KINDS.items():
@@ -122,18 +116,11 @@ class _Maker:
             self.fitted.drop("more than are taken of one run", count=len(made) - len(chosen))
         return [(kind, question) for *_, kind, question in chosen]
 
-    def _row(self, run: AgentRun, steps: list[Step], kind: str, question: Question) -> dict[str, Any] | None:
-        def prompt(transcript: str) -> str:
-            return _INSTRUCTION.format(transcript=transcript, question=question.text, form=question.form)
-
-        most = self.settings.max_tokens
-        transcript = render(steps, run.issue, question.evidence, lambda text: self.tokens(prompt(text)) <= most)
-        if transcript is None:
-            return None
-        return rows.make_row(
-            DATA_SOURCE, prompt(transcript), "long_context", question.answer, run_id=run.run_id, kind=kind,
-            split=split_of(run, self.settings), question=question.text,
-        )  # fmt: skip
+    def _prompt(self, run: AgentRun, steps: list[Step], question: Question) -> str | None:
+        """The longest prompt within the budget; None if there is none."""
+        texts = renderings(steps, run.issue, question.evidence)
+        prompts = (_INSTRUCTION.format(transcript=text, question=question.text, form=question.form) for text in texts)
+        return next((prompt for prompt in prompts if self.tokens(prompt) <= self.settings.max_tokens), None)
 
 
 def split_of(run: AgentRun, settings: TraceSettings) -> str:

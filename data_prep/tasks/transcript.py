@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 
@@ -16,15 +16,9 @@ _SIZES = ((4000, 6000, 1500), (2000, 2500, 700), (1000, 1000, 300), (500, 400, 0
 
 @dataclass(frozen=True)
 class Step:
-    """One command with what came back.
+    """One command with its exit code and output, and the thought before it; numbers are from 1.
 
-    Attributes:
-        number: from 1.
-        thought: what the agent said before the command.
-        command: as sent to the shell.
-        code: its exit code.
-        output: its output; without the middle where ``cut``.
-        cut: whether the harness left out a part of the output.
+    ``cut`` says whether the harness left out the middle of the output.
     """
 
     number: int
@@ -64,14 +58,9 @@ def steps_of(run: AgentRun) -> list[Step]:
     return steps
 
 
-def render(
-    steps: list[Step], issue: str, evidence: dict[int, tuple[str, ...]], fits: Callable[[str], bool]
-) -> str | None:
-    """The steps as text, with long parts elided as far as needed; None when even the shortest form does not fit.
-
-    Args:
-        evidence: lines of a step's output or command that must stay, by the step's number.
-        fits: whether a text is within the budget.
+def renderings(steps: list[Step], issue: str, evidence: dict[int, tuple[str, ...]]) -> Iterator[str]:
+    """The steps as text, with long parts elided, ever shorter; ``evidence``, lines of a step's output or command by the
+    step's number, stays.
     """
     for command, output, thought in _SIZES:
         parts = [f"Issue:\n{elided(issue, output)}"] if issue else []
@@ -80,9 +69,7 @@ def render(
             said = f"{elided(step.thought, thought)}\n" if thought and step.thought else ""
             ran, shown = elided(step.command.strip(), command, kept), elided(step.output, output, kept)
             parts.append(f"=== step {step.number} ===\n{said}$ {ran}\n(exit code {step.code})\n{shown}".rstrip("\n"))
-        if fits(text := "\n\n".join(parts)):
-            return text
-    return None
+        yield "\n\n".join(parts)
 
 
 def elided(text: str, limit: int, keep: Iterable[str] = ()) -> str:

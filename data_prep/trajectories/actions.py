@@ -1,19 +1,24 @@
-"""What an agent's turn holds, fences, XML and JSON tool calls, edit blocks, and what came back for each of them.
+"""What an agent's turns do and write, in fences, XML, JSON and edit blocks, and what came back.
 
-A new form of edit block is an entry of `_BLOCKS`; names of tools' arguments stand in `writes`.
+Nothing is run. Which of the writes end up in given files is followed backwards: a file that is moved, copied, piped or
+patched into one of them counts as one of them, and so does a script that writes one of them. A new form of edit block
+is an entry of `_BLOCKS`.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat, takewhile
 from operator import itemgetter
 from typing import NamedTuple
 
-from data_prep.trajectories.run import AgentRun
-from data_prep.trajectories.writes import CONTENTS, PATHS, Region, Write, diff_targets, fields_write
+from data_prep.trajectories.run import AgentRun, Message
+from data_prep.trajectories.writes import CONTENTS, PATHS, Piece, Write, diff_targets, fields_write, shell_writes
+
+# A place in a run: ``messages[message].content[start:end]``.
+Span = tuple[int, int, int]
 
 _FENCED = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n`]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.M | re.S)
 _SHELLS = ("", "bash", "sh", "shell", "zsh", "console", "mswea_bash_command")
@@ -25,11 +30,7 @@ _COMMAND_LINE = re.compile(
 _COMMANDS = frozenset("command cmd code script keystrokes bash".split())
 _SUBCOMMANDS = frozenset("view create str_replace insert undo_edit".split())
 _SHELL_TOOLS = ("bash", "execute_bash")
-_NESTED = ("arguments", "kwargs")
-_JSON_NAMES = _COMMANDS | CONTENTS | PATHS | {*_NESTED, "input"}
 _JSON_FIELD = re.compile(r'"(\w+)"\s{0,9}:\s{0,9}"([^"\\]*(?:\\.[^"\\]*)*)"?', re.S)
-_JSON_PIECE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))|[^\\]+|\\", re.S)
-_JSON_CHARS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _XML = re.compile(
     r'<(?:function=|invoke\s+name=")(?P<tool>[\w.-]+)'
     r'|<parameter(?:=|\s+name=")(?P<field>[\w-]+)"?>(?P<value>.*?)(?:</parameter>|\Z)',
@@ -42,7 +43,7 @@ _BLOCKS: tuple[tuple[str, re.Pattern[str], Callable[[str, str], list[str]]], ...
     (
         "*** Begin Patch",
         re.compile(r"\*\*\* Begin Patch\n?(?P<body>.*?)\n?(?:\*\*\* End Patch|\Z)", re.S),
-        lambda body, opened: diff_targets(body) or diff_targets(body.replace("\\n", "\n")),
+        lambda body, opened: diff_targets(body) or diff_targets(re.sub(r"\\+n", "\n", body)),
     ),
     (
         "\nend_of_edit",
@@ -57,36 +58,12 @@ _HEAD, _TAIL = (re.compile(rf"<output_{part}>\n?(.*?)</output_{part}>", re.S) fo
 _CLIPPED = re.compile(
     r"<response clipped>|\[\.\.\. .{0,40}(?:omitted|truncated|left out)|Observation was too long", re.I
 )
-
-
-@dataclass
-class Calls:
-    """What a turn holds: shell text to be read further (and whether a fence says that it is some), edits that are
-    already known, calls of other tools (place, name, arguments)."""
-
-    regions: list[Region] = field(default_factory=list)
-    named: bool = False
-    writes: list[Write] = field(default_factory=list)
-    tools: list[tuple[int, str, dict[str, str]]] = field(default_factory=list)
-
-    def add(self, name: str, value: Region, fields: list[tuple[str, Region]]) -> bool:
-        """Add an argument of a tool: to the shell text or to the fields; True."""
-        if name in _COMMANDS and value.text.strip() not in _SUBCOMMANDS:
-            self.regions.append(value)
-        else:
-            fields.append((name, value))
-        return True
+_UNRESOLVED = re.compile(r"[$*?`{}\[\]]")
 
 
 class Output(NamedTuple):
-    """What came back.
-
-    Attributes:
-        code: return code; None where the format has none.
-        head: the output's text, or its beginning if it was cut.
-        tail: the end of a cut output.
-        cut: whether something is missing between the two.
-    """
+    """What came back: the return code, None where the format has none; the output's text, or head and tail of one that
+    was cut."""
 
     code: int | None
     head: str
@@ -95,15 +72,8 @@ class Output(NamedTuple):
 
 
 class Action(NamedTuple):
-    """One thing done.
-
-    Attributes:
-        turn: index of the agent's turn.
-        name: ``bash``, or the tool's name.
-        script: text of the command; empty for tools.
-        output: what came back for this action alone; None where several actions share a turn or nothing came back.
-        arguments: of a tool.
-    """
+    """One thing that an agent's turn did: a script of ``bash``, or a tool by its name and arguments. The output is None
+    where several actions share a turn or nothing came back."""
 
     turn: int
     name: str
@@ -113,19 +83,14 @@ class Action(NamedTuple):
 
 
 def actions_of(run: AgentRun, wanted: Callable[[str], bool] = bool) -> Iterator[Action]:
-    """The actions in order, without those the agent's harness refused.
-
-    Args:
-        wanted: asked with the text of each agent's turn; turns it refuses are passed over.
-    """
+    """The actions in order, without those that the agent's harness refused, of turns whose text is ``wanted``."""
     for turn, message in enumerate(run.messages):
         if message.role != "assistant" or not wanted(message.content):
             continue
-        calls = Calls()
-        _add_marked(message.content, calls)
-        regions = calls.regions if calls.tools or calls.named else calls.regions[-1:]
-        found = [(region.places[0], "bash", _trimmed(region).text, {}) for region in regions]
-        found += [(start, name, "", arguments) for start, name, arguments in calls.tools]
+        scripts, tools, named = _marked(message.content)
+        pieces = map(_trimmed, scripts if tools or named else scripts[-1:])
+        found = [(start, "bash", text, {}) for start, text in pieces]
+        found += [(start, name, "", {key: text for key, (_, text) in fields}) for start, name, fields in tools]
         replies = [one.content for one in takewhile(lambda one: one.role != "assistant", run.messages[turn + 1 :])]
         if replies and not _NOT_RUN.match(replies[0]):
             outputs = map(output_of, replies) if len(replies) >= len(found) else repeat(None)
@@ -149,92 +114,140 @@ def output_of(reply: str) -> Output:
     return Output(code, head[1] if head else rest.lstrip("\n"), tail[1] if head and tail else "", cut=True)
 
 
-def find_calls(content: str, opened: str = "") -> Calls:
-    """The commands and edits of one turn, marked or not; ``opened`` is the file that SWE-agent's editor shows then."""
-    calls = Calls()
+def writes_of(messages: Sequence[Message]) -> list[tuple[int, Write]]:
+    """Every write of the assistant's turns with the turn's index; spans are places in the turn's content."""
+    found: list[tuple[int, Write]] = []
+    opened = ""  # the file that SWE-agent's editor shows
+    for index, message in enumerate(messages):
+        if message.role == "assistant":
+            text = message.content
+            named = _OPENED.findall(text) if "open " in text or "create " in text else []
+            opened = named[-1] if named else opened
+            found += [(index, write) for write in _writes_in(text, opened)]
+    return found
+
+
+def _writes_in(content: str, opened: str) -> list[Write]:
+    writes: list[Write] = []
     for sign, block, targets_of in _BLOCKS:
         for match in block.finditer(content) if sign in content else ():
             if match["body"] is not None:
                 targets = targets_of(match["body"], opened)
-                calls.writes.append(Write([match.span("body")], targets, unknown=not targets))
-    if _add_marked(content, calls) or ('":' in content and _add_json(_part(content, 0, len(content)), calls)):
-        return calls
-    if match := _COMMAND_LINE.search(content):
-        calls.regions.append(_part(content, match.start(), len(content)))
-    return calls
+                writes.append(Write([match.span("body")], targets, unknown=not targets))
+    scripts, tools, _ = _marked(content)
+    for *_, fields in tools:
+        writes += fields_write(fields)
+    if not scripts and not tools:
+        if '":' in content and (found := _json_writes(content)):
+            return writes + found
+        if match := _COMMAND_LINE.search(content):
+            scripts = [(match.start(), content[match.start() :])]
+    for at, text in scripts:
+        for write in shell_writes(text):
+            write.spans = [(at + start, at + end) for start, end in write.spans]
+            writes.append(write)
+    return writes
 
 
-def last_opened(content: str, before: str) -> str:
-    """The file that SWE-agent's editor shows after the turn."""
-    found = _OPENED.findall(content) if "open " in content or "create " in content else []
-    return found[-1] if found else before
-
-
-def _part(content: str, start: int, end: int) -> Region:
-    return Region(content[start:end], range(start, max(start, end) + 1))
-
-
-def _trimmed(region: Region) -> Region:
+def _trimmed(piece: Piece) -> Piece:
     """A parameter's value: the line breaks that belong to the tags are not part of it."""
-    text, places = region
-    return Region(text[1:-1], places[1:-1]) if len(text) > 1 and text[0] == text[-1] == "\n" else region
+    start, text = piece
+    return (start + 1, text[1:-1]) if len(text) > 1 and text[0] == text[-1] == "\n" else piece
 
 
-def _add_marked(content: str, calls: Calls) -> bool:
-    """Add what stands in fences and XML tags; a fence without a language counts only where no fence names a shell."""
-    unnamed = []
+def _marked(content: str) -> tuple[list[Piece], list[tuple[int, str, list[tuple[str, Piece]]]], bool]:
+    """What stands in fences and XML tags: scripts, calls of other tools (place, name, fields), whether a fence names a
+    shell. A fence without a language counts only where none does."""
+    scripts: list[Piece] = []
+    unnamed: list[Piece] = []
     for match in _FENCED.finditer(content) if "```" in content else ():
         language, (start, end) = match[1].lower(), match.span(2)
         if language in _SHELLS:
             # The line break in front of the closing fence is the fence's.
-            region = _part(content, start, end - (start < end < match.end()))
-            (calls.regions if language else unnamed).append(region)
-    calls.named = bool(calls.regions)
-    if not calls.named:
-        if "<parameter" in content:
-            _add_xml(content, calls)
-        calls.regions += unnamed
-    return bool(calls.tools or calls.regions)
-
-
-def _add_xml(content: str, calls: Calls) -> None:
-    tools: list[tuple[int, str, list[tuple[str, Region]]]] = []
-    for match in _XML.finditer(content):
+            piece = start, content[start : end - (start < end < match.end())]
+            (scripts if language else unnamed).append(piece)
+    if scripts:
+        return scripts, [], True
+    tools: list[tuple[int, str, list[tuple[str, Piece]]]] = []
+    for match in _XML.finditer(content) if "<parameter" in content else ():
         if match["tool"] or not tools:
             tools.append((match.start(), match["tool"] or "", []))
-        if match["field"]:
-            calls.add(match["field"], _trimmed(_part(content, *match.span("value"))), tools[-1][2])
-    for start, name, fields in tools:
-        calls.writes += fields_write(fields)
-        if fields and name not in _SHELL_TOOLS:
-            calls.tools.append((start, name, {key: value.text for key, value in fields}))
+        if name := match["field"]:
+            piece = _trimmed((match.start("value"), match["value"]))
+            if name in _COMMANDS and piece[1].strip() not in _SUBCOMMANDS:
+                scripts.append(piece)
+            else:
+                tools[-1][2].append((name, piece))
+    return scripts + unnamed, [tool for tool in tools if tool[2] and tool[1] not in _SHELL_TOOLS], False
 
 
-def _add_json(region: Region, calls: Calls, depth: int = 0) -> bool:
-    fields: list[tuple[str, Region]] = []
-    found = False
-    for match in _JSON_FIELD.finditer(region.text):
-        if match[1] not in _JSON_NAMES:
-            continue
-        value = _unescaped(match[2], region.places[match.start(2) : match.end(2) + 1])
-        if match[1] in _NESTED:
-            found |= depth < 3 and _add_json(value, calls, depth + 1)
-        elif match[1] != "input" or "*** Begin Patch" in value.text:
-            found |= calls.add("patch" if match[1] == "input" else match[1], value, fields)
-    calls.writes += fields_write(fields)
-    return found
+def _json_writes(text: str, depth: int = 0) -> list[Write]:
+    """What calls written as JSON write; a command or a call inside a string that writes is masked as a whole."""
+    writes: list[Write] = []
+    fields: list[tuple[str, Piece]] = []
+    for match in _JSON_FIELD.finditer(text):
+        name, value = match.groups()
+        if name in CONTENTS or name in PATHS:
+            fields.append((name, (match.start(2), value)))
+        elif name in _COMMANDS or (name in ("arguments", "kwargs") and depth < 3):
+            try:
+                value = json.loads(f'"{value}"', strict=False)
+            except ValueError:
+                pass  # cut off or no JSON: as it stands
+            found = shell_writes(value) if name in _COMMANDS else _json_writes(value, depth + 1)
+            for write in found:
+                write.spans = [match.span(2)] if write.spans else []
+            writes += found
+    return writes + fields_write(fields)
 
 
-def _unescaped(raw: str, places: Sequence[int]) -> Region:
-    """The text that a JSON string stands for."""
-    if "\\" not in raw:
-        return Region(raw, places)
-    pieces: list[str] = []
-    origin: list[int] = []
-    for match in _JSON_PIECE.finditer(raw):
-        plain = match[1] is None and match[2] is None
-        pieces.append(
-            match[0] if plain else chr(int(match[1], 16)) if match[1] else _JSON_CHARS.get(match[2], match[2])
-        )
-        origin += places[match.start() : match.end() if plain else match.start() + 1]
-    return Region("".join(pieces), [*origin, places[-1]])
+class Paths:
+    """A set of paths that may be spelt from any folder: two paths agree if one ends with the other."""
+
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        self._by_name: dict[str, set[tuple[str, ...]]] = {}
+        self.update(paths)
+
+    def update(self, paths: Iterable[str]) -> None:
+        """Add paths; one with a variable or a pattern in it is no path."""
+        for path in paths:
+            parts = _parts(path)
+            if parts and not _UNRESOLVED.search(path):
+                self._by_name.setdefault(parts[-1], set()).add(parts)
+
+    def __contains__(self, path: str) -> bool:
+        parts = _parts(path)
+        if not parts or _UNRESOLVED.search(parts[-1]):
+            return bool(parts)
+        known = self._by_name.get(parts[-1], set())
+        if _UNRESOLVED.search(path):
+            return bool(known)
+        return any(parts[-len(other) :] == other[-len(parts) :] for other in known)
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.strip().split("/") if part not in ("", ".", "..", "~"))
+
+
+def edits_of(writes: list[tuple[int, Write]], files: Iterable[str]) -> list[tuple[int, Write]]:
+    """Those of the writes that end up in the given files."""
+    hot = Paths(files)
+
+    def touches(write: Write) -> bool:
+        return write.unknown or any(path in hot for path in write.targets)
+
+    for _, write in reversed(writes):
+        if touches(write):
+            hot.update([*write.feeds, *(write.targets if write.script else ())])
+    return [(index, write) for index, write in writes if touches(write)]
+
+
+def contents_of(edits: list[tuple[int, Write]]) -> list[Span]:
+    """Where the edits' contents stand, in order; those that overlap are joined."""
+    result: list[Span] = []
+    for message, start, end in sorted((index, *span) for index, write in edits for span in write.spans):
+        if start < end and result and result[-1][0] == message and start < result[-1][2]:
+            result[-1] = (message, result[-1][1], max(end, result[-1][2]))
+        elif start < end:
+            result.append((message, start, end))
+    return result

@@ -1,33 +1,44 @@
 """The paper's cascade on light records: couples of runs alike in everything but the evidence, and groups of them.
 
 Couples are never enumerated beyond runs that edited the same file; what the first stages drop is counted by
-arithmetic, so the funnel is complete without it.
+arithmetic, so the funnel is complete without it. A group of N runs gives N pairs: each run in turn supports its own
+patch against the others, so that nothing about a run by itself tells the answer.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from array import array
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice, product
 from math import comb
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
+from contextrl_verl.pairs.whole_file import whole_file
 from data_prep.common.funnel import Funnel
-from data_prep.common.seeded import draw
-from data_prep.trajectories.issue_similarity import IssueSimilarity
-from data_prep.trajectories.scan import Light
+from data_prep.common.splits import assign_components, draw
+from data_prep.models.spec import load_sentence_encoder
+from data_prep.trajectories.passes import Light, stored_run
+from data_prep.trajectories.run import TrajectoryError
 
 Level = Literal["file", "class", "function"]
+Unit = Literal["instance", "repository"]
 Couple = tuple[int, int]
+Group = tuple[int, ...]
 Similarity = Callable[[Light, Light], float]
 WORDS_BAND = (0.02, 0.8)
 # Couples gone through for a sample of what was counted by arithmetic.
 _LOOKED_AT = 20_000
+# An encoder reads a few hundred tokens; the rest of an issue is cut by it anyway.
+_READ = 8_000
 
 
 @dataclass(frozen=True)
@@ -55,20 +66,80 @@ class CascadeSettings:
     bucket: Annotated[int, Field(ge=2)] = 400
 
 
+@dataclass(frozen=True)
+class GroupSettings:
+    """How groups are chosen among couples.
+
+    Attributes:
+        options: contexts of a pair; 2 is one confounder.
+        per_run: groups that one run may be in.
+        per_file: groups whose runs have a file of one repository in common.
+        limit: groups in all; 0 for no limit. The paper keeps 1,000 pairs of 66,000 runs.
+    """
+
+    options: Annotated[int, Field(ge=2)] = 2
+    per_run: Annotated[int, Field(ge=1)] = 4
+    per_file: Annotated[int, Field(ge=1)] = 200
+    limit: Annotated[int, Field(ge=0)] = 2500
+
+
+def shared_words(lights: Iterable[Light]) -> Similarity:
+    """How related two issues are by their words: cosine of log(1 + count) * idf vectors, 0 (no word in common) to 1.
+
+    idf is counted among the issues given, one of each instance.
+    """
+    issues = {light.instance_id: light.words for light in lights}
+    every = np.concatenate([np.zeros(0, np.int64), *(ids for ids, _ in issues.values())])
+    known, documents = np.unique(every, return_counts=True)
+    idf = np.log((1 + len(issues)) / (1 + documents)) + 1.0
+    vectors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for instance, (ids, counts) in issues.items():
+        weights = np.log1p(counts) * idf[np.searchsorted(known, ids)]
+        vectors[instance] = ids, weights / (float(np.linalg.norm(weights)) or 1.0)
+
+    def similarity(one: Light, other: Light) -> float:
+        (ids_a, a), (ids_b, b) = vectors[one.instance_id], vectors[other.instance_id]
+        _, at_a, at_b = np.intersect1d(ids_a, ids_b, assume_unique=True, return_indices=True)
+        return float(min(1.0, a[at_a] @ b[at_b]))
+
+    return similarity
+
+
+def embedded(lights: Iterable[Light], model: str, folder: Path, *, progress: bool = True) -> Similarity:
+    """How related two issues are by an encoder: cosine of its vectors; the issue of every instance is embedded once.
+
+    ``model`` is the name or folder of a sentence-transformers model; code that comes with a model is not run. Vectors
+    are kept in ``folder``, so that a killed job does not compute them again.
+
+    Raises:
+        TrajectoryError: the library is not installed, or the model cannot be loaded.
+    """
+    first = {light.instance_id: light.stored for light in sorted(lights, key=lambda light: light.stored)[::-1]}
+    wanted = sorted(first)
+    name = hashlib.blake2b(json.dumps([model, wanted]).encode(), digest_size=8).hexdigest()
+    file = folder / f"issues-{name}.npy"
+    if not file.exists():
+        encoder = load_sentence_encoder(model, "--related-model", TrajectoryError)
+        issues = [stored_run(*first[instance]).issue[:_READ] for instance in wanted]
+        found = encoder.encode(issues, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=progress)
+        with whole_file(file) as path, path.open("wb") as stream:
+            np.save(stream, found.astype(np.float32), allow_pickle=False)
+    vectors = dict(zip(wanted, np.load(file, allow_pickle=False), strict=True))
+    return lambda one, other: float(vectors[one.instance_id] @ vectors[other.instance_id])
+
+
 def find_couples(
     lights: Sequence[Light],
     settings: CascadeSettings,
     funnel: Funnel,
-    similarity_of: Callable[[Iterable[Light]], Similarity] = IssueSimilarity,
+    similarity_of: Callable[[Iterable[Light]], Similarity] = shared_words,
     seen: array[float] | None = None,
     seed: int = 1,
 ) -> list[Couple]:
     """Couples that pass every stage, as ascending indices, in a fixed order; counts go to ``funnel``.
 
-    Args:
-        similarity_of: makes the similarity of two issues from the runs that are still in some couple.
-        seen: gets the similarity of every couple that was asked for it.
-        seed: draws the runs of a file that too many edit.
+    ``similarity_of`` makes the similarity of two issues from the runs that are still in some couple; ``seen`` gets
+    every one that was asked for. ``seed`` draws the runs of a file that too many edit.
     """
     repositories: dict[str, list[Light]] = defaultdict(list)
     for light in lights:
@@ -156,14 +227,11 @@ def _same_file(lights: Sequence[Light], settings: CascadeSettings, seed: int) ->
         for file in light.files:
             buckets[light.repository, commit, file].append(index)
     couples: set[Couple] = set()
-    truncated = False
     for members in buckets.values():
-        if len(members) > settings.bucket:
-            truncated = True
-            members = sorted(members, key=lambda index: draw(seed, lights[index].run_id))[: settings.bucket]
-        pairs = combinations(sorted(members), 2)
+        drawn = sorted(members, key=lambda index: draw(seed, lights[index].run_id))[: settings.bucket]
+        pairs = combinations(sorted(drawn), 2)
         couples.update((one, other) for one, other in pairs if _commits_fit(lights[one], lights[other], settings))
-    return sorted(couples), truncated
+    return sorted(couples), any(len(members) > settings.bucket for members in buckets.values())
 
 
 def shared_place(a: Light, b: Light, level: Level) -> tuple[str, str] | None:
@@ -185,3 +253,59 @@ def patch_overlap(a: Light, b: Light) -> float:
     """Share of the smaller patch's added lines that the other adds too; 0 when a patch adds nothing of note."""
     smaller = min(len(a.added), len(b.added))
     return len(a.added & b.added) / smaller if smaller else 0.0
+
+
+def choose_groups(
+    couples: Sequence[Couple], lights: Sequence[Light], settings: GroupSettings, funnel: Funnel, seed: int = 1
+) -> list[Group]:
+    """Groups of ``settings.options`` runs, every two of them a couple; counts go to the funnel, in couples.
+
+    ``seed`` decides which couples come first.
+    """
+    stage = funnel.stage("caps", "couples")
+    neighbours: dict[int, set[int]] = defaultdict(set)
+    for one, other in couples:
+        neighbours[one].add(other)
+        neighbours[other].add(one)
+    used: Counter[int] = Counter()
+    in_file: Counter[tuple[str, str]] = Counter()
+    groups: set[Group] = set()
+
+    def extended(couple: Couple) -> Group:
+        """With further runs, as many as fit."""
+        group = list(couple)
+        common = neighbours[couple[0]] & neighbours[couple[1]]
+        for run in sorted(common, key=lambda index: draw(seed, "more", lights[index].run_id)):
+            if len(group) < settings.options and used[run] < settings.per_run and neighbours[run].issuperset(group):
+                group.append(run)
+        return tuple(sorted(group))
+
+    for one, other in sorted(couples, key=lambda c: draw(seed, lights[c[0]].run_id, lights[c[1]].run_id)):
+        files = {(lights[one].repository, file) for file in lights[one].files & lights[other].files}
+        group, reason = (), ""
+        if settings.limit and len(groups) >= settings.limit:
+            reason = "over the limit in all"
+        elif max(used[one], used[other]) >= settings.per_run:
+            reason = f"a run is in {settings.per_run} groups already"
+        elif any(in_file[file] >= settings.per_file for file in files):
+            reason = f"a file has {settings.per_file} groups already"
+        elif len(group := extended((one, other))) < settings.options:
+            reason = "no further run fits"
+        elif group in groups:
+            reason = "the same group again"
+        if reason:
+            stage.drop(reason, {"runs": [lights[one].run_id, lights[other].run_id]})
+            continue
+        stage.keep()
+        groups.add(group)
+        used.update(group)
+        in_file.update(files)
+    return sorted(groups)
+
+
+def assign_splits(
+    groups: Sequence[Group], lights: Sequence[Light], shares: Mapping[str, float], *, by: Unit, seed: int = 1
+) -> list[str]:
+    """A split for every group, so that no instance, or no repository, is in two of them."""
+    unit = {"instance": "instance_id", "repository": "repository"}[by]
+    return assign_components([[getattr(lights[run], unit) for run in group] for group in groups], shares, seed=seed)

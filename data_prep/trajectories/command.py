@@ -40,7 +40,7 @@ def trajectories(
     from data_prep.common.settings_file import load_settings
     from data_prep.models.spec import read_spec
     from data_prep.report.text import print_stages
-    from data_prep.trajectories.prepare import PrepareSettings, find_candidates, prepare, rules_of
+    from data_prep.trajectories.prepare import PrepareSettings, find_candidates, prepare
     from data_prep.verify.judge import OpenAIJudge
     from data_prep.verify.write import Judging, estimate
 
@@ -54,12 +54,11 @@ def trajectories(
     work = {"engine": engine, "workers": workers}
     if dry_run:
         found = find_candidates(input, out, settings, **work)
-        for sentence in estimate(PairFile(found.candidates), asking, rules_of(settings), review):
+        for sentence in estimate(PairFile(found.candidates), asking, settings.rules, review):
             typer.echo(sentence)
         typer.echo(f"nothing written; what is done so far lies in {found.work} for the command without --dry-run")
         return
-    judging = Judging(asking, review, allow_unjudged)
-    summary = prepare(input, out, settings, report=report, judging=judging, **work)
+    summary = prepare(input, out, settings, report=report, judging=Judging(asking, review, allow_unjudged), **work)
     print_stages(f"{summary['pairs']} pairs from {summary['runs_read']} runs", summary["stages"])
     if summary.get("waiting_for_review"):
         typer.echo(f"{summary['waiting_for_review']} pairs wait in {review} for your decision")

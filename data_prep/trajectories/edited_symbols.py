@@ -1,19 +1,18 @@
 """Where a patch edits: file by file and hunk by hunk, the Python function or class around each change.
 
 Found by indentation, in the cheapest source that settles it: the hunk's own lines and its heading; else the file's text
-as far as the run showed it. ``how`` says which it was.
+as far as the run showed it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
-from unidiff import Hunk, PatchedFile, PatchSet
+from unidiff import Hunk, PatchSet
 from unidiff.errors import UnidiffParseError
 
 from data_prep.trajectories.repo_state import Workspace
@@ -38,40 +37,23 @@ _OTHER_TOP_FOLDERS = ("test", "docs", "doc", "documentation")
 
 
 class PatchError(ValueError):
-    """A patch that says nothing about places: ``reason`` is ``empty patch`` or ``patch does not parse``."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
+    """A patch that says nothing about places: the reason, ``empty patch`` or ``patch does not parse``, and details."""
 
 
 class Place(NamedTuple):
-    """One edited place.
-
-    Attributes:
-        file: path in the repository before the patch.
-        symbol: qualified name as far as known (``Class.method``); empty for the module and in other languages.
-        kind: of the symbol.
-        start, end: lines of the change in the file before the patch; for added lines, the line above them.
-        how: ``heading`` (the hunk and its heading), ``lines`` (the run showed), ``file`` (no Python, so no symbol).
-    """
+    """One edited place: path in the repository before the patch; qualified name as far as known (``Class.method``),
+    empty for the module and in other languages than Python."""
 
     file: str
     symbol: str
     kind: Kind
-    start: int
-    end: int
-    how: Literal["lines", "heading", "file"]
 
 
-def touched(patch: str, run: AgentRun | None = None, *, exact: bool = False) -> list[Place]:
+def touched(patch: str, run: AgentRun | None = None) -> list[Place]:
     """The places a patch edits, without repetitions, in the patch's order; empty if it edits no code.
 
-    New files do not count; agents leave scripts of their own behind.
-
-    Args:
-        run: where to look for the files' text when a hunk's heading is not enough to name the function.
-        exact: use the run even where the heading is enough.
+    New files do not count; agents leave scripts of their own behind. ``run`` is where to look for the files' text when
+    a hunk's heading is not enough to name the function.
 
     Raises:
         PatchError: the patch is empty or cannot be parsed.
@@ -85,28 +67,24 @@ def touched(patch: str, run: AgentRun | None = None, *, exact: bool = False) -> 
     if not parts:
         raise PatchError("patch does not parse", "no file in it")
     counted = [part for part in parts if len(part) and not part.is_binary_file and not part.is_added_file]
-    changes = [
-        change for part in counted if is_code(_old_path(part)) for hunk in part for change in _changes(part, hunk)
-    ]
-    wanted = {change.path for change in changes if change.around.indent > 0 and (exact or not change.settled)}
+    by_path = (((part.source_file or "").removeprefix("a/"), part) for part in counted)
+    changes = [change for path, part in by_path if is_code(path) for hunk in part for change in _changes(path, hunk)]
+    # What lines and heading say of each, and whether that names the function, or shows that there is none.
+    found = [_with_heading(change.around, change.heading) for change in changes]
+    wanted = {change.path for change, (_, settled) in zip(changes, found, strict=True) if not settled}
     workspace = Workspace(run, only=wanted) if run is not None and wanted else None
-    shown = workspace.shown if workspace else {}
     lines = {
         path: {number: line for number, line in enumerate(text.first, 1) if line is not None}
         for path, text in (workspace.files.items() if workspace else ())
     }
-    places: dict[tuple[str, str, Kind], Place] = {}
-    for change in changes:
-        symbol, how = change.symbol, "heading" if _is_python(change.path) else "file"
-        if change.around.indent > 0 and (exact or not change.settled):
-            wider = change.seen_in(lines.get(change.path, {}), shown.get(change.path, ()))
+    places: dict[Place, None] = {}
+    for change, (symbol, settled) in zip(changes, found, strict=True):
+        if workspace and not settled:
+            wider = change.seen_in(lines.get(change.path, {}), workspace.shown.get(change.path, ()))
             if wider.indent == 0 or len(wider.names) > len(change.around.names):
-                symbol, how = _with_heading(wider, change.heading)[0], "lines"
-        place = Place(change.path, *symbol, change.start, change.end, how)
-        known = places.setdefault(place[:3], place)
-        start, end = min(known.start, place.start), max(known.end, place.end)
-        places[place[:3]] = known._replace(start=start, end=end)
-    return list(places.values())
+                symbol, _ = _with_heading(wider, change.heading)
+        places[Place(change.path, *symbol)] = None
+    return list(places)
 
 
 def is_code(path: str) -> bool:
@@ -123,22 +101,6 @@ def is_code(path: str) -> bool:
     )
 
 
-def _old_path(part: PatchedFile) -> str:
-    source = part.source_file or ""
-    return part.path if source == "/dev/null" else source.removeprefix("a/")
-
-
-def _is_python(path: str) -> bool:
-    return path.endswith((".py", ".pyi"))
-
-
-class Symbol(NamedTuple):
-    """What a line belongs to: ``Class.method`` and the like; the empty name is the module."""
-
-    name: str
-    kind: Kind
-
-
 class Around(NamedTuple):
     """What walking upwards from a line found: enclosing definitions, innermost first, as (``def`` or ``class``, name);
     the indentation that a definition further out would be below, 0 if there is none."""
@@ -146,12 +108,12 @@ class Around(NamedTuple):
     names: tuple[tuple[str, str], ...]
     indent: int
 
-    def symbol(self) -> Symbol:
-        """The innermost definition."""
+    def symbol(self) -> tuple[str, Kind]:
+        """The innermost definition, as ``Class.method`` and the like; the empty name is the module."""
         if not self.names:
-            return Symbol("", "module")
+            return "", "module"
         name = ".".join(name for _, name in reversed(self.names))
-        return Symbol(name, "function" if self.names[0][0] == "def" else "class")
+        return name, "function" if self.names[0][0] == "def" else "class"
 
 
 def indent_of(line: str) -> int:
@@ -197,23 +159,16 @@ def _opens(line: str, quote: str, above: str) -> bool:
     return (not before and (bool(after.strip()) or above.rstrip().endswith(":"))) or before.endswith(("=", "(", ","))
 
 
-@dataclass
-class _Change:
-    """Neighbouring changed lines: where they stand as in Place, the indentation of the first with text (the definition
-    around it is indented less), the line to look upwards from, the hunk's lines as they were and its heading."""
+class _Change(NamedTuple):
+    """Neighbouring changed lines: the indentation of the first with text (the definition around it is indented less),
+    the line to look upwards from, the hunk's lines as they were, what is around by them, and the hunk's heading."""
 
     path: str
-    start: int
-    end: int
     indent: int
     above: int
     lines: dict[int, str]
+    around: Around
     heading: str
-
-    def __post_init__(self) -> None:
-        self.around = walk_up(self.lines, self.above, self.indent)
-        # What lines and heading say; whether that names the function, or shows that there is none.
-        self.symbol, self.settled = _with_heading(self.around, self.heading)
 
     def seen_in(self, lines: Mapping[int, str], shown: Sequence[tuple[str, ...]]) -> Around:
         """What more lines of the file say; else any piece of it that holds the lines right above the change, whatever
@@ -233,8 +188,7 @@ class _Change:
         return best
 
 
-def _changes(part: PatchedFile, hunk: Hunk) -> Iterator[_Change]:
-    path = _old_path(part)
+def _changes(path: str, hunk: Hunk) -> Iterator[_Change]:
     lines: dict[int, str] = {}
     numbered: list[tuple[int, str, str]] = []
     number = hunk.source_start - 1 if hunk.source_length else hunk.source_start
@@ -245,19 +199,18 @@ def _changes(part: PatchedFile, hunk: Hunk) -> Iterator[_Change]:
             lines[number] = value
         if kind != "\\":
             numbered.append((number, value, kind))
-    for changed, neighbours in groupby(numbered, lambda one: one[2] in ("+", "-")):
-        if not changed:
-            continue
-        group = list(neighbours)
-        removed = [number for number, _, kind in group if kind == "-"] or [group[0][0]]
-        after = (removed[0], lines.get(removed[0] + 1, ""), "")
+    changed = groupby(numbered, lambda one: one[2] in ("+", "-"))
+    for group in (list(neighbours) for differ, neighbours in changed if differ):
+        first = next((number for number, _, kind in group if kind == "-"), group[0][0])
+        after = (first, lines.get(first + 1, ""), "")
         above, text, kind = next((one for one in group if one[1].strip()), after)
         # A definition that is changed is itself the place.
-        indent = indent_of(text) + bool(kind == "-" and _DEFINITION.match(text)) if _is_python(path) else 0
-        yield _Change(path, removed[0], removed[-1], indent, above, lines, hunk.section_header)
+        indent = indent_of(text) + bool(kind == "-" and _DEFINITION.match(text))
+        indent = indent if path.endswith((".py", ".pyi")) else 0
+        yield _Change(path, indent, above, lines, walk_up(lines, above, indent), hunk.section_header)
 
 
-def _with_heading(around: Around, heading: str) -> tuple[Symbol, bool]:
+def _with_heading(around: Around, heading: str) -> tuple[tuple[str, Kind], bool]:
     """What lines and heading say together, and whether nothing more is to be known.
 
     A heading is the last line above the hunk that starts at the margin, or, where the repository's settings say that it

@@ -1,4 +1,5 @@
-"""Shortens a run's turns to a number of tokens, with a mark for whatever is left out, and never within the evidence.
+"""Shortens a run's turns to a number of tokens, with a mark for whatever is left out, and never within the evidence:
+the lines that tell which patch the run led to.
 
 First the longest observations are cut to a common length, each keeping as many tokens of its head as of its tail. If
 that is not enough, turns are left out from the middle of the run outwards. Evidence lines stay, word for word. Every
@@ -7,17 +8,119 @@ line is tokenised once; all planning is arithmetic on the counts.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
+from typing import Any
 
-from data_prep.trajectories.placeholders import elided
-from data_prep.trajectories.run import Message
-from data_prep.trajectories.tokens import TokenCount, rough_count
+from contextrl_verl.errors import ConfigError
+from data_prep.trajectories.masking import MIN_CHARS, patch_lines, tight
+from data_prep.trajectories.run import NUMBERING, Message
+
+TokenCount = Callable[[Sequence[str]], list[int]]
 
 SHORTEST_OBSERVATION = 160
+LONGEST_BODY = 40
+MOST_NAMING_LINES = 20
 _ROUNDS = 8
+# Short pieces of words, numbers, white space and signs; rather more than real tokens.
+_PIECES = re.compile(r"[A-Za-z]{1,6}|\d{1,3}|\s+|[^\sA-Za-z\d]")
+_TEST_SIGNS = ("Traceback", "Error", "FAIL", "failed", "passed", "assert", "\nOK")
+
+
+def rough_count(texts: Sequence[str]) -> list[int]:
+    """About the tokens of each text, without a tokenizer."""
+    return [len(_PIECES.findall(text)) for text in texts]
+
+
+def token_counter(tokenizer: Any = "") -> TokenCount:
+    """A function that counts the tokens of each of several texts, without special tokens.
+
+    ``tokenizer`` is a Hugging Face tokenizer, its name or its folder; empty for :func:`rough_count`.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    if tokenizer == "":
+        return rough_count
+    if isinstance(tokenizer, str):
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"tokenizer {tokenizer!r} cannot be loaded ({str(error).splitlines()[0]}). Fix: a model's name, a "
+                "folder with a tokenizer.json; leave it empty to count approximately."
+            ) from error
+    return lambda texts: [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+
+def evidence_lines(
+    messages: Sequence[Message], places: Iterable[tuple[str, str]], patches: Iterable[str]
+) -> set[tuple[int, str]]:
+    """The evidence as (message index, line without its line break).
+
+    ``places`` are patched files, each with a function or class (``Class.method`` is looked for as ``method``) or an
+    empty name. In what a command printed that names such a file, the evidence is the old lines of the patches and the
+    body of each such function as far as 40 lines; in the output of tests, up to 20 lines that name one.
+    """
+    places = list(places)
+    files = {file.rsplit("/", 1)[-1] for file, _ in places}
+    symbols = {symbol.rsplit(".", 1)[-1] for _, symbol in places if symbol}
+    lines_of = (line for patch in patches for line in patch_lines(patch).original)
+    old = {form for line in lines_of if len(form := tight(line)) >= MIN_CHARS}
+    named = re.compile(r"\b(?:" + "|".join(map(re.escape, symbols)) + r")\b")
+    found: set[tuple[int, str]] = set()
+    command, issue_seen = "", False
+    for index, message in enumerate(messages):
+        text = message.content
+        if message.role == "assistant":
+            command = text
+        elif message.role == "system" or not issue_seen:
+            issue_seen |= message.role == "user"
+        else:
+            lines, numbers = text.split("\n"), set()
+            naming = [symbol for symbol in symbols if symbol in text]
+            if any(name in command for name in files):
+                numbers.update(_view_lines(lines, old, naming))
+            if naming and any(sign in text for sign in _TEST_SIGNS):
+                numbers.update([number for number, line in enumerate(lines) if named.search(line)][-MOST_NAMING_LINES:])
+            found |= {(index, lines[number]) for number in numbers if lines[number].strip()}
+    return found
+
+
+def _view_lines(lines: list[str], old: set[str], symbols: list[str]) -> Iterator[int]:
+    """Lines of a view that are old lines of the patch or belong to a definition of a symbol."""
+    for number, line in enumerate(lines):
+        if old and len(line) < 1000 and (tight(line) in old or tight(line[NUMBERING.match(line).end() :]) in old):
+            yield number
+    for symbol in symbols:
+        definition = re.compile(r"\b(?:def|class)\s+" + re.escape(symbol) + r"\b")
+        for number, line in enumerate(lines):
+            if symbol in line and definition.search(line):
+                yield from _body(lines, number)
+
+
+def _body(lines: list[str], start: int) -> Iterator[int]:
+    """The definition's line and the lines under it that are indented more, as far as the limit."""
+    depth = _depth(lines[start])
+    yield start
+    for number in range(start + 1, min(start + LONGEST_BODY, len(lines))):
+        bare = lines[number][NUMBERING.match(lines[number]).end() :].strip()
+        if bare and not bare.startswith(")") and _depth(lines[number]) <= depth:
+            return
+        yield number
+
+
+def _depth(line: str) -> int:
+    """Columns in front of the code, with what a viewer put there."""
+    width = re.match(r"[ \t]*(?:\d+[:\t|-])?", line).end()
+    rest = line[width:]
+    before = len(line[:width].expandtabs()) if line[:width].isspace() else 0
+    return before + len(rest) - len(rest.lstrip())
 
 
 class _Turn:
@@ -59,9 +162,13 @@ class _Turn:
         pieces: list[str] = []
         position = 0
         for start, end in self.gaps(room):
-            pieces += [*self.lines[position:start], elided(self.sums[end] - self.sums[start])]
+            pieces += [*self.lines[position:start], _elided(self.sums[end] - self.sums[start])]
             position = end
         return Message(role=self.message.role, content="\n".join([*pieces, *self.lines[position:]]))
+
+
+def _elided(tokens: int) -> str:
+    return f"<ELIDED {tokens} tokens>"
 
 
 def elide(
@@ -83,36 +190,34 @@ def elide(
 
     if tokens(messages) <= budget:
         return tuple(messages)
-    mark = count([elided(10**8) + "\n"])[0] + 1
-    turns = _turns(messages, evidence, count, mark)
-    aim = budget
-    for _ in range(_ROUNDS):
-        rooms = _rooms(turns, aim, per_message, mark)
-        if rooms is None:
-            return None
-        shown = _render(turns, rooms)
-        over = tokens(shown) - budget
-        if over <= 0:
-            return shown
-        # Pieces joined to one text can take more tokens than apart; such a tokenizer gets a lower aim.
-        aim -= over + 1
-    return None
-
-
-def _turns(
-    messages: Sequence[Message], evidence: Iterable[tuple[int, str]], count: TokenCount, mark: int
-) -> list[_Turn]:
+    mark = count([_elided(10**8) + "\n"])[0] + 1
     wanted: dict[int, set[str]] = defaultdict(set)
     for index, line in evidence:
         wanted[index].add(line)
     lines = [message.content.split("\n") for message in messages]
     lengths = iter(count([line + "\n" for group in lines for line in group]))
-    first_user = next((index for index, message in enumerate(messages) if message.role == "user"), -1)
+    issue = next((index for index, message in enumerate(messages) if message.role == "user"), -1)
     turns = []
     for index, (message, group) in enumerate(zip(messages, lines, strict=True)):
-        observation = index > first_user and message.role not in ("assistant", "system")
+        observation = index > issue and message.role not in ("assistant", "system")
         turns.append(_Turn(message, [next(lengths) for _ in group], wanted[index], mark, observation))
-    return turns
+    aim = budget
+    for _ in range(_ROUNDS):
+        rooms = _rooms(turns, aim, per_message, mark)
+        if rooms is None:
+            return None
+        shown: list[Message] = []
+        for gone, row in _rows(turns, rooms):
+            if gone:
+                shown.append(Message(role="user", content=_elided(sum(turn.total for turn, _ in row))))
+            else:
+                shown += [turn.shown(room) for turn, room in row]
+        over = tokens(shown) - budget
+        if over <= 0:
+            return tuple(shown)
+        # Pieces joined to one text can take more tokens than apart; such a tokenizer gets a lower aim.
+        aim -= over + 1
+    return None
 
 
 def _rows(turns: list[_Turn], rooms: list[int]) -> Iterator[tuple[bool, Iterator[tuple[_Turn, int]]]]:
@@ -145,13 +250,3 @@ def _rooms(turns: list[_Turn], budget: int, per_message: int, mark: int) -> list
     # Such turns next to each other share one mark, so that the largest block can fit all the same.
     spared = sum((sum(1 for _ in row) - 1) * (mark + per_message) for gone, row in _rows(turns, rooms) if gone)
     return rooms if cost(rooms) - spared <= budget else None
-
-
-def _render(turns: list[_Turn], rooms: list[int]) -> tuple[Message, ...]:
-    shown: list[Message] = []
-    for gone, row in _rows(turns, rooms):
-        if gone:
-            shown.append(Message(role="user", content=elided(sum(turn.total for turn, _ in row))))
-        else:
-            shown += [turn.shown(room) for turn, room in row]
-    return tuple(shown)

@@ -1,18 +1,42 @@
-"""Takes a patch out of a run: the content of its edits, printed diffs, and every line of it that shows elsewhere."""
+"""Takes patches out of a run: the content of their edits, printed diffs, and every line of them that shows elsewhere.
+
+An added line counts as distinctive when it has at least 12 characters besides white space and is not old text: neither
+the patch's own old lines, nor the issue, nor what the run saw before it first wrote something contains it, and it was
+not printed before the first edit without the agent having written it. Text is compared without white space, quotes and
+backslashes, so that printed diffs, numbered views, JSON strings and shell quoting all look the same; an added line is
+found inside longer text as well.
+"""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from data_prep.trajectories.edits import Span, contents_of, edits_of, first_turn, writes_of
-from data_prep.trajectories.leaks import Leak, PatchNeedles, canonical, leaks_of, needles_of, patch_lines
-from data_prep.trajectories.placeholders import NUMBERING, PATCH_MASKED
-from data_prep.trajectories.run import AgentRun, Message
+from data_prep.trajectories.actions import Span, contents_of, edits_of, writes_of
+from data_prep.trajectories.run import NUMBERING, PATCH_MASKED, AgentRun, Message
 
+MIN_CHARS = 12
+_MIN_CANONICAL = 6
+_MIN_FRAGMENT = 16
+_LONGEST_LINE = 600
+
+_SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))
+_IGNORED = dict.fromkeys(map(ord, _SPACES + "\\'\"`"))
+_IGNORED_IN_LINE = {code: None for code in _IGNORED if code != ord("\n")}
+_KEPT = re.compile("[^" + re.escape("".join(map(chr, _IGNORED))) + "]+")
+_QUOTED = re.compile(r"`([^`\n]{12,400})`")
+_FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.M | re.S)
+_TAGS = ("<output>", "</output>", "```", PATCH_MASKED)
+_EXPRESSION = re.compile(r"[^\w.\s]")
+_FILES = re.compile(
+    r"^--- (?:[ab]/)?([^\t\n]*).*\n\+\+\+ (?:[ab]/)?([^\t\n]*).*\n(?=@@ )"
+    r"|^rename (?:to|from) (.*)|^diff --git a/(\S+) b/(\S+)",
+    re.M,
+)
 _SHOWS_DIFF = ("diff", "git stash show", "FINAL_OUTPUT", "submit")
 _DIFF_LINE = (
     r"(?:[-+ \\]|@@|diff |index |(?:new|deleted) file|(?:old|new) mode|similarity |rename |copy |Binary |GIT binary)"
@@ -25,22 +49,47 @@ _DIFF = re.compile(
 )
 
 
-class Masked(NamedTuple):
-    """A run's turns without the patches.
+class PatchLines(NamedTuple):
+    """The paths on either side of a diff; its lines, without their first character, that were added, and that were in
+    the files before. Read leniently: what a broken hunk still shows counts too."""
 
-    Attributes:
-        messages: as many turns as the run has, in its order.
-        masked_spans: how many pieces were masked as the content of edits or as printed diffs.
-        leaked_lines_masked: places that showed an added line besides the edits and diffs.
-        first_write: turn of the run's first write; views before it are untouched.
-        left: places that show an added line all the same; none, unless masking itself is wrong.
-    """
+    files: list[str]
+    added: list[str]
+    original: list[str]
+
+
+def patch_lines(patch: str) -> PatchLines:
+    """Read a diff."""
+    named = [path.strip() for found in _FILES.findall(patch) for path in found]
+    lines = _FILES.sub("", patch).split("\n")
+    return PatchLines(
+        [path for path in dict.fromkeys(named) if path not in ("", "/dev/null")],
+        [line[1:] for line in lines if line[:1] == "+"],
+        [line[1:] for line in lines if line[:1] in ("-", " ")],
+    )
+
+
+def tight(text: str) -> str:
+    """The text without white space."""
+    return "".join(text.split())
+
+
+class Masked(NamedTuple):
+    """A run's turns without the patches, how many places showed an added line besides edits and diffs, and the places
+    that show one all the same; none, unless masking itself is wrong."""
 
     messages: tuple[Message, ...]
-    masked_spans: int
     leaked_lines_masked: int
-    first_write: int
-    left: tuple[Leak, ...]
+    left: list[_Leak]
+
+
+class _Leak(NamedTuple):
+    """A place that shows a line of the patch, and whether it consists of whole lines."""
+
+    message: int
+    start: int
+    end: int
+    whole_lines: bool
 
 
 def mask_run(run: AgentRun, *patches: str) -> Masked:
@@ -50,20 +99,19 @@ def mask_run(run: AgentRun, *patches: str) -> Masked:
     """
     parsed = [patch_lines(patch) for patch in patches or (run.patch,)]
     writes = writes_of(run.messages)
-    first = first_turn(writes, run.messages)
+    # Where text of the agent's own enters the world: until then every view is original.
+    first = min((turn for turn, _ in writes), default=len(run.messages))
     edits = edits_of(writes, [path for patch in parsed for path in patch.files])
     spans = [*contents_of(edits), *_printed_diffs(run.messages, first)]
-    # What is a mark already stays one and is not counted.
-    spans = [
-        (index, start, end)
-        for index, start, end in spans
-        if run.messages[index].content[start:end].strip() not in ("", PATCH_MASKED)
-    ]
-    messages = _marked(run.messages, spans)
-    hidden = needles_of(run.messages, parsed, run.issue, first, first_turn(edits, run.messages))
-    leaks = leaks_of(messages, hidden, first)
-    messages = _marked(messages, _joined(messages, [_grown(messages, leak, hidden) for leak in leaks]))
-    return Masked(messages, len(spans), len(leaks), first, tuple(leaks_of(messages, hidden, first)))
+    # What is a mark already stays one.
+    messages = _marked(
+        run.messages,
+        [span for span in spans if run.messages[span[0]].content[slice(*span[1:])].strip() not in ("", PATCH_MASKED)],
+    )
+    hidden = _Needles(run, parsed, first, min((turn for turn, _ in edits), default=len(run.messages)))
+    leaks = hidden.leaks(messages, first)
+    messages = _marked(messages, _joined(messages, [hidden.grown(messages, leak) for leak in leaks]))
+    return Masked(messages, len(leaks), hidden.leaks(messages, first))
 
 
 def _printed_diffs(messages: Sequence[Message], first: int) -> Iterator[Span]:
@@ -88,27 +136,6 @@ def _marked(messages: Sequence[Message], spans: Sequence[Span]) -> tuple[Message
     return tuple(result)
 
 
-def _grown(messages: Sequence[Message], leak: Leak, hidden: PatchNeedles) -> Span:
-    """A whole-line leak grown over neighbouring lines that are added lines too, however short."""
-    text, start, end = messages[leak.message].content, leak.start, leak.end
-
-    def is_added(line: str) -> bool:
-        return len(line) < 200 and canonical(line[NUMBERING.match(line).end() :]) in hidden.lines
-
-    while leak.whole_lines and start > 0:
-        before = text.rfind("\n", 0, start - 1) + 1
-        if not is_added(text[before : start - 1]):
-            break
-        start = before
-    while leak.whole_lines and end < len(text):
-        after = text.find("\n", end + 1)
-        after = len(text) if after < 0 else after
-        if not is_added(text[end + 1 : after]):
-            break
-        end = after
-    return leak.message, start, end
-
-
 def _joined(messages: Sequence[Message], spans: Sequence[Span]) -> list[Span]:
     """Spans in order; those that overlap or have only white space and line numbers between them become one."""
     joined: list[Span] = []
@@ -120,3 +147,137 @@ def _joined(messages: Sequence[Message], spans: Sequence[Span]) -> list[Span]:
                 continue
         joined.append((index, start, end))
     return joined
+
+
+def _canonical(text: str) -> str:
+    """The text without white space, quotes and backslashes."""
+    return text.translate(_IGNORED)
+
+
+class _Needles:
+    """What of some patches must not show in a run.
+
+    ``written`` and ``edited`` are the turns of its first write and edit.
+    """
+
+    def __init__(self, run: AgentRun, patches: Sequence[PatchLines], written: int, edited: int) -> None:
+        before = (turn.content for turn in run.messages[:written] if turn.role != "assistant")
+        self.seen = tight("\0".join([run.issue, *before]))
+        # Each distinctive added line by its canonical form; the text of it without white space.
+        self.needles: dict[str, str] = {}
+        # Canonical forms of all added lines; they are masked only next to a needle.
+        self.lines: set[str] = set()
+        for patch in patches:
+            old = "\0".join({tight(line) for line in patch.original})
+            for line in patch.added:
+                bare, key = tight(line), _canonical(line)
+                if key:
+                    self.lines.add(key)
+                if len(bare) >= MIN_CHARS and bare not in old and bare not in self.seen:
+                    self.needles.setdefault(key if len(key) >= _MIN_CANONICAL else bare, bare)
+        self._drop_seen(run.messages[:edited])
+
+    def _drop_seen(self, messages: Sequence[Message]) -> None:
+        """Drop the lines that the environment printed before the agent wrote them, in turns before the first edit.
+
+        Output that shows a line of the agent's own proves nothing about the other lines in it. From a printed diff on
+        nothing is proved, for something was edited by then, in whatever way.
+        """
+        waiting = dict(self.needles)
+        written: list[str] = []
+        for turn in messages:
+            if not waiting:
+                return
+            form = _canonical(turn.content)
+            shown = [needle for needle in waiting if needle in form]
+            if turn.role == "assistant":
+                written += shown
+                waiting = {needle: bare for needle, bare in waiting.items() if needle not in shown}
+            elif "diff --git " in turn.content or "\n+++ " in turn.content:
+                return
+            elif shown and not any(needle in form for needle in written):
+                text = tight(turn.content)
+                for needle in [needle for needle in shown if waiting[needle] in text]:
+                    del waiting[needle], self.needles[needle]
+
+    def leaks(self, messages: Sequence[Message], first: int) -> list[_Leak]:
+        """Every place of the run that shows a needle, in order; ``first`` is the turn of its first write."""
+        leaks: list[_Leak] = []
+        for index, turn in enumerate(messages if self.needles else ()):
+            agent = turn.role == "assistant"
+            if index >= first or agent:
+                leaks += [_Leak(index, *_widened(turn.content, *hit, agent)) for hit in self._hits(turn.content)]
+            if agent:
+                leaks += [_Leak(index, *place, False) for place in self._partial(turn.content)]
+        return sorted(leaks)
+
+    def _hits(self, text: str) -> Iterator[tuple[int, int]]:
+        form = _canonical(text)
+        present = [needle for needle in self.needles if needle in form]
+        # Places of the kept pieces: in the canonical form and in the text.
+        kept, origin, total = [], [], 0
+        for match in _KEPT.finditer(text) if present else ():
+            kept.append(total)
+            origin.append(match.start())
+            total += match.end() - match.start()
+
+        def place(at: int) -> int:
+            piece = bisect_right(kept, at) - 1
+            return origin[piece] + at - kept[piece]
+
+        for needle in present:
+            at = form.find(needle)
+            while at >= 0:
+                yield place(at), place(at + len(needle) - 1) + 1
+                at = form.find(needle, at + len(needle))
+
+    def _partial(self, text: str) -> Iterator[tuple[int, int]]:
+        """Quoted code in the agent's own words, and lines of its code blocks, that are a good part of an added line."""
+        fragments = "\0".join(self.needles)
+        places = [match.span(1) for match in _QUOTED.finditer(text)] if "`" in text else []
+        for block in _FENCED.finditer(text) if "```" in text else ():
+            at = block.start(1)
+            for line, form in zip(block[1].split("\n"), block[1].translate(_IGNORED_IN_LINE).split("\n"), strict=True):
+                if len(form) >= _MIN_FRAGMENT and form in fragments:
+                    start = at + len(line) - len(line.lstrip())
+                    places.append((start, start + len(line.strip())))
+                at += len(line) + 1
+        for start, end in places:
+            piece = text[start:end]
+            form = _canonical(piece)
+            if len(form) >= _MIN_FRAGMENT and form in fragments and _EXPRESSION.search(piece):
+                if tight(piece) not in self.seen:
+                    yield start, end
+
+    def grown(self, messages: Sequence[Message], leak: _Leak) -> Span:
+        """A whole-line leak grown over neighbouring lines that are added lines too, however short."""
+        text, start, end = messages[leak.message].content, leak.start, leak.end
+
+        def is_added(line: str) -> bool:
+            return len(line) < 200 and _canonical(line[NUMBERING.match(line).end() :]) in self.lines
+
+        while leak.whole_lines and start > 0:
+            before = text.rfind("\n", 0, start - 1) + 1
+            if not is_added(text[before : start - 1]):
+                break
+            start = before
+        while leak.whole_lines and end < len(text):
+            after = text.find("\n", end + 1)
+            after = len(text) if after < 0 else after
+            if not is_added(text[end + 1 : after]):
+                break
+            end = after
+        return leak.message, start, end
+
+
+def _widened(text: str, start: int, end: int, prose: bool) -> tuple[int, int, bool]:
+    """The span, grown to whole lines where that costs little and takes no mark or tag, which must stay."""
+    line_start = text.rfind("\n", 0, start) + 1
+    line_end = text.find("\n", end)
+    line_end = len(text) if line_end < 0 else line_end
+    before, after = text[line_start:start], text[end:line_end]
+    beside = len(before[NUMBERING.match(before).end() :].strip()) + len(after.strip())
+    whole = beside <= 4 or (not prose and line_end - line_start <= _LONGEST_LINE + end - start)
+    if whole and not any(tag in side for side in (before, after) for tag in _TAGS):
+        return line_start, line_end, True
+    return start, end, False

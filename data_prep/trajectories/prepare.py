@@ -24,27 +24,27 @@ from data_prep.common.redact import redact, redact_messages
 from data_prep.common.splits import read_shares
 from data_prep.report.page import Example, Histogram, write_report
 from data_prep.report.text import shortened
-from data_prep.trajectories.build import build_part
-from data_prep.trajectories.candidates import CascadeSettings, find_couples, shared_place
-from data_prep.trajectories.groups import Group, GroupSettings, Unit, assign_splits, choose_groups
-from data_prep.trajectories.issue_similarity import EmbeddedSimilarity, IssueSimilarity
+from data_prep.trajectories.candidates import (
+    CascadeSettings,
+    GroupSettings,
+    Unit,
+    assign_splits,
+    choose_groups,
+    embedded,
+    find_couples,
+    shared_place,
+    shared_words,
+)
+from data_prep.trajectories.passes import build_part, load_lights, plan_scan, scan_part, stored_run
 from data_prep.trajectories.readers.files import list_files
 from data_prep.trajectories.readers.records import MAX_RECORD_BYTES
 from data_prep.trajectories.run import AgentRun
-from data_prep.trajectories.scan import Light, load_lights, plan_scan, scan_part, stored_run
 from data_prep.verify.rules import RuleSettings
 from data_prep.verify.write import Judging, Verification, conclude, nothing_left, spread
 
 GROUPS_PER_PART = 64
 # Characters of a dropped run on the page; the whole of it is in the input.
 _SHOWN = 20_000
-SPLITS = {"train": 0.8, "validation": 0.1, "probe": 0.1}
-
-
-def _shares(value: Any) -> dict[str, float]:
-    if isinstance(value, dict):
-        value = ",".join(f"{name}={share}" for name, share in value.items())
-    return read_shares(str(value))
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,6 @@ class PrepareSettings:
         splits: shares of train, validation and probe, also as the text ``train=0.9,probe=0.1``.
         split_by: what may not be in two splits.
         seed: of caps, splits and order.
-
-    Raises:
-        ConfigError: an encoder without the band of its similarities.
     """
 
     format: str = "auto"
@@ -81,7 +78,9 @@ class PrepareSettings:
     tokenizer: str = ""
     related_model: str = ""
     length_ratio: Annotated[float, Field(ge=1)] = 2.0
-    splits: Annotated[dict[str, float], BeforeValidator(_shares)] = field(default_factory=lambda: dict(SPLITS))
+    splits: Annotated[dict[str, float], BeforeValidator(read_shares)] = field(
+        default_factory=lambda: {"train": 0.8, "validation": 0.1, "probe": 0.1}
+    )
     split_by: Unit = "instance"
     seed: int = 1
 
@@ -91,6 +90,11 @@ class PrepareSettings:
                 "related_model is given without cascade.related. Fix: choose the band of its similarities, e.g. "
                 "--set cascade.related='[0.3, 0.9]'; the report shows how similar the issues are."
             )
+
+    @property
+    def rules(self) -> RuleSettings:
+        """The rules that candidates must pass."""
+        return RuleSettings(length_ratio=self.length_ratio)
 
 
 def prepare(
@@ -115,7 +119,7 @@ def prepare(
     """
     started = time.monotonic()
     found = find_candidates(source, out, settings, **run)
-    concluded = conclude(found.candidates, out, rules_of(settings), judging or Judging(), found.funnel)
+    concluded = conclude(found.candidates, out, settings.rules, judging or Judging(), found.funnel)
     summary = {
         "contextrl_verl_version": contextrl_verl.__version__,
         "input": source.name,
@@ -133,20 +137,9 @@ def prepare(
     return summary
 
 
-def rules_of(settings: PrepareSettings) -> RuleSettings:
-    """The rules that candidates made with these settings must pass."""
-    return RuleSettings(length_ratio=settings.length_ratio)
-
-
 class Found(NamedTuple):
-    """What the cascade leaves for verification.
-
-    Attributes:
-        work: folder of this job; deleting its parent forgets the job.
-        candidates: file of pairs.
-        similarities: of the issues of every couple that edits the same place.
-        read: gives the run of an id, as long as the work folder is there.
-    """
+    """What the cascade leaves for verification: a file of pairs, how alike the issues are of couples that edit the same
+    place, and, as long as the work folder is there, the run of an id; deleting the folder's parent forgets the job."""
 
     work: Path
     candidates: Path
@@ -166,27 +159,11 @@ def find_candidates(source: Path, out: Path, settings: PrepareSettings, **run: A
     funnel = total(scanned)
     lights = load_lights([part.path for part in scanned], funnel)
     similarities = array("d")
-    embed = IssueSimilarity
+    compare = shared_words
     if model := settings.related_model:
-        embed = partial(EmbeddedSimilarity, model=model, folder=work, progress=run.get("progress", True))
-    couples = find_couples(lights, settings.cascade, funnel, embed, similarities, settings.seed)
+        compare = partial(embedded, model=model, folder=work, progress=run.get("progress", True))
+    couples = find_couples(lights, settings.cascade, funnel, compare, similarities, settings.seed)
     groups = choose_groups(couples, lights, settings.groups, funnel, settings.seed)
-
-    parts = _build_payloads(settings, lights, groups)
-    built = run_parts(work / "build", parts, build_part, title="Masking and building", **run)
-    counts = total(built)
-    lines = counts.stage("masked_lines", "lines")
-    counts.stages.remove(lines)
-    funnel.add(counts)
-    candidates = work / "pairs.parquet"
-    files = (PairFile(part.path) for part in built if part.funnel.stage("length").left)
-    if not write_pairs(chain.from_iterable(files), candidates):
-        raise PipelineError(nothing_left(funnel))
-    stored = {light.run_id: light.stored for light in lights}
-    return Found(work, candidates, funnel, lines.left, similarities, lambda name: stored_run(*stored[name]))
-
-
-def _build_payloads(settings: PrepareSettings, lights: list[Light], groups: list[Group]) -> list[dict[str, Any]]:
     splits = assign_splits(groups, lights, settings.splits, by=settings.split_by, seed=settings.seed)
     rows = []
     for group, split in zip(groups, splits, strict=True):
@@ -196,27 +173,35 @@ def _build_payloads(settings: PrepareSettings, lights: list[Light], groups: list
         stored = [light.stored for light in runs]
         rows.append({"stored": stored, "places": places, "split": split, "shared": list(shared)})
     starts = range(0, len(rows), GROUPS_PER_PART)
-    return [{"chosen": rows[start : start + GROUPS_PER_PART], **asdict(settings)} for start in starts]
+    parts = [{"chosen": rows[start : start + GROUPS_PER_PART], **asdict(settings)} for start in starts]
+    built = run_parts(work / "build", parts, build_part, title="Masking and building", **run)
+    counts = total(built)
+    lines = counts.stage("masked_lines", "lines")
+    counts.stages.remove(lines)
+    funnel.add(counts)
+    candidates = work / "pairs.parquet"
+    files = (PairFile(part.path) for part in built if part.funnel.stage("length").left)
+    if not write_pairs(chain.from_iterable(files), candidates):
+        raise PipelineError(nothing_left(funnel))
+    places_of = {light.run_id: light.stored for light in lights}
+    return Found(work, candidates, funnel, lines.left, similarities, lambda name: stored_run(*places_of[name]))
 
 
 def _report(folder: Path, summary: dict[str, Any], found: Found, concluded: Verification, out: Path) -> None:
     file = PairFile(out)
-    sizes, ratios, answers, splits = array("d"), array("d"), array("d"), Counter()
+    sizes, answers, splits = array("d"), array("d"), Counter()
     for pair in file:
-        lengths = [sum(len(turn.content) for turn in context.messages or ()) for context in pair.contexts]
-        sizes.extend(lengths)
-        ratios.append(max(lengths) / min(lengths))
+        sizes.extend(sum(len(turn.content) for turn in context.messages or ()) for context in pair.contexts)
         answers.append(len(pair.answer))
         splits[pair.split] += 1
     write_report(
         folder,
-        {name: value for name, value in summary.items() if name != "stages"} | {"splits": splits},
+        {**summary, "splits": splits},
         found.funnel,
         chain(spread(file), _dropped(found), concluded.dropped),
         title=f"Trajectory pairs: {out.name}",
         histograms=[
             Histogram("context, characters", sizes),
-            Histogram("longest over shortest context", ratios),
             Histogram("patch, characters", answers),
             Histogram("similarity of the issues of couples that edit the same place", found.similarities),
         ],
@@ -228,19 +213,18 @@ def _dropped(found: Found) -> Iterator[Example]:
     """A dropped couple of every stage and reason that has a sample; secrets are redacted, patches are not masked."""
     for stage, reason, sample in found.funnel.sampled("runs", at_least=2):
         runs = [found.read(name) for name in sample["runs"][:2]]
+        contexts = []
+        for run in runs:
+            room = max(400, _SHOWN // max(1, len(run.messages)))
+            shown = ((turn.role, shortened(turn.content, room) or "(empty)") for turn in redact_messages(run.messages))
+            turns = [Message(role=role, content=text) for role, text in shown]
+            contexts.append(Context(kind="messages", messages=turns))
         yield Example(
             title=" and ".join(sample["runs"]),
-            contexts=[_shown(run) for run in runs],
+            contexts=contexts,
             status="dropped",
             reason=f"{stage}: {reason}",
             question="\n".join(f"{run.run_id}: {redact(run.issue)[:600]}" for run in runs),
             answer="\n".join(redact(run.patch) for run in runs),
             labels=("one run", "the other run"),
         )
-
-
-def _shown(run: AgentRun) -> Context:
-    room = max(400, _SHOWN // max(1, len(run.messages)))
-    turns = redact_messages(run.messages)
-    shown = [Message(role=turn.role, content=shortened(turn.content, room) or "(empty)") for turn in turns]
-    return Context(kind="messages", messages=shown)

@@ -5,10 +5,9 @@ tools of the shell and by tool calls, `git checkout FILE`, mv, cp, rm). After an
 file its text counts as lost until all of it is shown again. A rebuilt text can still be wrong where a program changed a
 file without naming it; what is shown later then contradicts it, and it counts as lost.
 
-So is the patch of a run recovered that does not carry one. Best is a whole `git diff` that the run printed after its
-last edit; otherwise the edits are replayed on the texts that the run showed. If the text around an edit was never shown
-there is no patch: a part would be a wrong answer. Left out as scratch work: new files at the top of the repository, and
-anything outside of it.
+So is the patch of a run recovered that does not carry one: best a whole `git diff` that the run printed after its last
+edit, else the edits, replayed on the texts that it showed. If the text around an edit was never shown there is none: a
+part would be a wrong answer. Left out as scratch work: new files at the top of the repository or outside of it.
 """
 
 from __future__ import annotations
@@ -16,27 +15,20 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable
-from typing import NamedTuple
 
 from unidiff import PatchSet
 from unidiff.errors import UnidiffParseError
 
 from data_prep.trajectories.actions import Action, Output, actions_of
-from data_prep.trajectories.partial_file import LostError, Text
+from data_prep.trajectories.partial_file import LostError, Text, run_sed, sed_arguments
 from data_prep.trajectories.run import AgentRun
-from data_prep.trajectories.sed import run_sed, sed_arguments
-from data_prep.trajectories.shell import Command, Word, pipelines
+from data_prep.trajectories.shell import Command, pipelines
 from data_prep.trajectories.views import printed_diff, shown_by, silent
 from data_prep.trajectories.writes import EDIT_TOOLS, PATHS, program_of, stream_edit, tool_arguments
 
 _WRITES = re.compile(r"open\([^)\n]{0,200}['\"][wax]\+?b?\+?['\"]|write_text|\.write\(|os\.re(?:name|place)|fileinput")
 _MANY = re.compile(r"\bglob|os\.walk|sys\.argv|rglob")
-_ANYWHERE = (
-    *(f"git {kind}" for kind in "checkout stash reset restore apply clean".split()),
-    "patch -",
-    "patch <",
-    "cd /",
-)
+_ANYWHERE = re.compile(r"git (?:checkout|stash|reset|restore|apply|clean)|patch [-<]|cd /")
 _TOOL_DID = re.compile(r"has been edited|created successfully|Successfully|replaced|undone")
 _TOOL_EDITS = ("str_replace", "insert", "create", "undo_edit")
 _VIEW_TITLE = re.compile(r"Here's the result of running `cat -n` on [^\n]{0,300}:\n")
@@ -51,29 +43,20 @@ _SYSTEM = {"tmp", "usr", "etc", "opt", "var", "bin", "lib", "proc", "sys", "dev"
 _UPLOADED = re.compile(r"<uploaded_files>\s{0,9}(/[^\s<]{1,200})\s{0,9}</uploaded_files>")
 
 
-class Call(NamedTuple):
-    """A command of an action: its program and arguments, what the program gets for them, whether it worked."""
+class Call:
+    """A command of an action: its program and words, what the program gets for them, its heredocs' texts, whether it
+    worked; ``operands`` are the arguments that are no options, empty where one depends on the shell."""
 
-    name: str
-    words: list[Word]
-    arguments: list[str | None]
-    command: Command
-    action: Action
-    ok: bool
-
-    @property
-    def operands(self) -> list[str]:
-        """Arguments that are no options; empty where one depends on the shell."""
-        return [word or "" for word in self.arguments if not (word or "").startswith("-")]
-
-    @property
-    def heredocs(self) -> list[str]:
-        """The texts of the heredocs."""
-        return [self.action.script[slice(*span)] for span in self.command.heredocs]
+    def __init__(self, command: Command, action: Action, ok: bool) -> None:
+        self.command, self.action, self.ok = command, action, ok
+        self.name, self.words = program_of(command)
+        self.arguments = [word.exact for word in self.words]
+        self.operands = [word or "" for word in self.arguments if not (word or "").startswith("-")]
+        self.heredocs = [action.script[slice(*span)] for span in command.heredocs]
 
 
 class Workspace:
-    """The files of one run.
+    """The files of one run; with ``only`` these and no others, much faster, as turns that cannot matter are not parsed.
 
     Attributes:
         files: texts by path below the repository.
@@ -82,11 +65,6 @@ class Workspace:
     """
 
     def __init__(self, run: AgentRun, only: Collection[str] | None = None) -> None:
-        """Follow a run.
-
-        Args:
-            only: follow these files and no others; much faster, as turns that cannot matter are not parsed.
-        """
         self.files: dict[str, Text] = {}
         self.shown: dict[str, list[tuple[str, ...]]] = {}
         self.shown_diff = ""
@@ -98,16 +76,13 @@ class Workspace:
         self._folder = ""
         self._names = {posixpath.basename(path) for path in only or ()}
         for action in actions_of(run, bool if only is None else self._matters):
-            self._follow(action)
+            (self._follow if action.name == "bash" else self._tool)(action)
 
     def _matters(self, text: str) -> bool:
         """Whether a turn can show or change one of the files; scripts that write to them join their names."""
-        return any(name in text for name in (*self._names, *_ANYWHERE))
+        return any(name in text for name in self._names) or _ANYWHERE.search(text) is not None
 
     def _follow(self, action: Action) -> None:
-        if action.name != "bash":
-            self._tool(action)
-            return
         code = action.output.code if action.output else 0
         if code is not None:
             self._folder = ""  # every command of mini-swe-agent starts in the repository's root
@@ -170,15 +145,14 @@ class Workspace:
 
     def _edit(self, pipeline: list[Command], action: Action, ok: bool) -> None:
         for command in pipeline:
-            name, words = program_of(command)
-            call = Call(name, words, [word.exact for word in words], command, action, ok)
+            call = Call(command, action, ok)
             for path, append in command.outputs.items():
                 self._written(path, call, append)
             try:
-                if name in _PROGRAMS:
-                    _PROGRAMS[name](self, call)
-                elif name not in _HARMLESS:
-                    self._lose(call.arguments, f"changed by {name}")
+                if call.name in _PROGRAMS:
+                    _PROGRAMS[call.name](self, call)
+                elif call.name not in _HARMLESS:
+                    self._lose(call.arguments, f"changed by {call.name}")
             except LostError as error:
                 self._lose(call.arguments, str(error))
 
@@ -239,10 +213,7 @@ class Workspace:
                 if text.edited:
                     text.lose(f"git {kind} may have changed it")
         if kind == "apply":
-            self._patch(call)
-
-    def _patch(self, call: Call) -> None:
-        self._lose_named(call.action.script, "changed by a patch")
+            self._lose_named(call.action.script, "changed by a patch")
 
     def _remove(self, call: Call) -> None:
         for below in map(self._below, call.operands):
@@ -253,8 +224,9 @@ class Workspace:
                 self.files.pop(below or "", None)
 
     def _move(self, call: Call) -> None:
-        source = self._find(call.operands[0], create=False) if len(call.operands) == 2 else None
-        target = self._find(call.operands[1]) if len(call.operands) == 2 else None
+        if len(call.operands) != 2:
+            return
+        source, target = self._find(call.operands[0], create=False), self._find(call.operands[1])
         if source is not None and source.known and target is not None:
             self._change(call.operands[1], lambda text: text.write(source.lines))
         elif target is not None:
@@ -310,37 +282,27 @@ class Workspace:
 # What a program does to the files; one that is neither here nor harmless may have changed all that it names.
 _PROGRAMS: dict[str, Callable[[Workspace, Call], None]] = {
     **dict.fromkeys(EDIT_TOOLS, Workspace._edit_tool),
-    **dict.fromkeys(("patch", "apply_patch"), Workspace._patch),
+    **dict.fromkeys(
+        ("patch", "apply_patch"), lambda space, call: space._lose_named(call.action.script, "changed by a patch")
+    ),
     **dict.fromkeys(("mv", "cp"), Workspace._move),
     **{"sed": Workspace._sed, "tee": Workspace._tee, "git": Workspace._git, "rm": Workspace._remove},
     **{"python": Workspace._python, "cd": Workspace._cd},
 }
 
 
-class Replay(NamedTuple):
-    """The unified diff, empty where it could not be known; ``shown`` (by the run), ``replayed`` or ``none``; the files
-    whose change could not be known, and why."""
-
-    patch: str
-    how: str
-    unknown: dict[str, str]
-
-
-def replayed_patch(run: AgentRun) -> Replay:
-    """Recover the patch of a run."""
+def replayed_patch(run: AgentRun) -> str:
+    """The unified diff of a run's edits, empty where it could not be known."""
     workspace = Workspace(run)
     edited = {path: text for path, text in sorted(workspace.files.items()) if text.edited}
     edited = {path: text for path, text in edited.items() if text.existed or "/" in path}
     try:
         shown = {part.path for part in PatchSet(workspace.shown_diff)}
+        if shown and all(path in shown for path, text in edited.items() if text.existed):
+            return workspace.shown_diff
     except UnidiffParseError:
-        shown = set()
-    if shown and all(path in shown for path, text in edited.items() if text.existed):
-        return Replay(workspace.shown_diff, "shown", {})
-    patch, unknown = "", {}
-    for path, text in edited.items():
-        try:
-            patch += text.diff(path)
-        except LostError as error:
-            unknown[path] = str(error)
-    return Replay("", "none", unknown) if unknown or not patch else Replay(patch, "replayed", {})
+        pass  # nothing that could be trusted
+    try:
+        return "".join(text.diff(path) for path, text in edited.items())
+    except LostError:
+        return ""

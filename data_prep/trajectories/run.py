@@ -1,8 +1,9 @@
-"""The one form in which every reader delivers an agent's run."""
+"""The one form in which every reader delivers an agent's run, and the mark where something was taken out of it."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cached_property
 from typing import Literal
 
@@ -10,6 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from contextrl_verl.errors import UserError
 from contextrl_verl.pairs import Message
+
+PATCH_MASKED = "<PATCH_MASKED>"
+# What viewers put in front of a line.
+NUMBERING = re.compile(r"[ \t]*(?:\d+[ \t:|-]*)?[+>|]?")
 
 
 class TrajectoryError(UserError, ValueError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from data_prep.trajectories.placeholders import PATCH_MASKED
+from data_prep.trajectories.run import PATCH_MASKED
 
 _HERE = r"<<-?[ \t]*(?P<quote>['\"])?(?P<end>(?(quote)[^'\"\n]{0,99}|\\?[A-Za-z_][\w.-]{0,99}))(?(quote)(?P=quote))"
 _TOKEN = re.compile(

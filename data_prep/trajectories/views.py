@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, takewhile
+from typing import NamedTuple
 
 from data_prep.trajectories.actions import Output
 from data_prep.trajectories.shell import Command
@@ -21,8 +22,7 @@ _SILENT = frozenset("cd export mkdir rm mv cp touch chmod true sleep set".split(
 _END = 10**7
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(NamedTuple):
     """Consecutive lines of a file from ``start`` (from 1); ``to_end`` if the file ends with them."""
 
     path: str
@@ -86,9 +86,7 @@ def _narrow(view: _View, program: str, arguments: list[str]) -> bool:
 
 
 def _lines(view: _View, output: Output) -> Iterator[Shown]:
-    head = _split(output.head)
-    if output.cut:
-        head = head[:-1]  # its last line may be cut as well
+    head = _split(output.head)[: -1 if output.cut else None]  # the last line may be cut as well
     if view.numbers == "grep":
         for line in head:
             match = _FOUND.fullmatch(line)
@@ -123,12 +121,9 @@ def _runs(path: str, lines: list[str], whole: bool) -> Iterator[Shown]:
 def silent(pipeline: list[Command]) -> bool:
     """Whether a pipeline prints nothing when it works."""
     program, words = program_of(pipeline[0])
-    return bool(
-        pipeline[-1].outputs
-        or program in _SILENT
-        or (program == "sed" and stream_edit(words).in_place)
-        or (program == "git" and words and words[0].raw == "add")
-    )
+    edits = program == "sed" and stream_edit(words).in_place
+    staged = program == "git" and [word.raw for word in words[:1]] == ["add"]
+    return bool(pipeline[-1].outputs) or program in _SILENT or edits or staged
 
 
 def printed_diff(pipeline: list[Command]) -> bool:

@@ -5,7 +5,7 @@ files. What each program writes stands in one table (`PROGRAMS`), the arguments 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import dropwhile
@@ -49,11 +49,8 @@ _PATH_LOOSE = re.compile(r"""(?<![\w./~+-])([\w./~+-]{1,200}\.\w{1,5})(?![\w(.])
 _DIFF_TARGET = re.compile(r"^(?:\+\+\+|---) (?:[ab]/)?([^\s]+)|^\*\*\* (?:Update|Add|Delete) File: (\S+)", re.M)
 
 
-class Region(NamedTuple):
-    """Text and the place in the turn of each of its characters, and of its end."""
-
-    text: str
-    places: Sequence[int]
+# Text in a turn: where it starts, and the text.
+Piece = tuple[int, str]
 
 
 @dataclass(slots=True)
@@ -87,12 +84,12 @@ def diff_targets(text: str) -> list[str]:
     return [path for pair in _DIFF_TARGET.findall(text) if (path := pair[0] or pair[1]) and path != "/dev/null"]
 
 
-def fields_write(fields: list[tuple[str, Region]]) -> list[Write]:
+def fields_write(fields: list[tuple[str, Piece]]) -> list[Write]:
     """What a call of an editing tool writes by its arguments, if anything."""
     names = {name for name, _ in fields}
-    spans = [(value.places[0], value.places[-1]) for name, value in fields if name in CONTENTS]
-    targets = [value.text.strip() for name, value in fields if name in PATHS]
-    targets += [path for name, value in fields if name in ("patch", "diff") for path in diff_targets(value.text)]
+    spans = [(start, start + len(text)) for name, (start, text) in fields if name in CONTENTS]
+    targets = [text.strip() for name, (_, text) in fields if name in PATHS]
+    targets += [path for name, (_, text) in fields if name in ("patch", "diff") for path in diff_targets(text)]
     return [Write(spans, targets, unknown=not targets)] if spans and (targets or names & _EDITS_ANYHOW) else []
 
 
@@ -218,10 +215,6 @@ def _copy(words: list[Word]) -> Parts | None:
     return ([], files[-1:], files[:-1]) if len(words) > 1 else None
 
 
-def _apply(words: list[Word]) -> Parts:
-    return [], _operands(words), _operands(words)
-
-
 def _line_editor(words: list[Word]) -> Parts:
     """``ed -s FILE <<EOF``, ``ex -sc '...' FILE``, ``vim -c '...' FILE``."""
     return [word for word in words if word.is_quoted], [word for word in _operands(words) if not word.is_quoted], []
@@ -270,7 +263,7 @@ PROGRAMS: dict[str, Callable[[list[Word]], Parts | None]] = {
     **dict.fromkeys(("cp", "mv", "install", "ln", "rsync"), _copy),
     **dict.fromkeys(("ed", "ex", "vi", "vim", "nvim"), _line_editor),
     "tee": lambda words: ([], _operands(words), []),
-    "patch": _apply,
-    "git": lambda words: _apply(words) if words and words[0].value in ("apply", "am") else None,
+    "patch": lambda words: ([], _operands(words), _operands(words)),
+    "git": lambda words: PROGRAMS["patch"](words) if words and words[0].value in ("apply", "am") else None,
     **{name: partial(_edit_tool, name=name) for name in EDIT_TOOLS},
 }

@@ -50,7 +50,7 @@ def judge(
     found = conclude(pairs, out, rules, Judging(asking, review, allow_unjudged), funnel)
     print_stages(f"{found.pairs} of {len(file)} pairs", [stage.summary() for stage in funnel])
     if usage := found.usage:
-        money = f", {usage['spent']:.4f} {usage['currency']} spent" if "spent" in usage else ""
+        money = f", {usage['spent']:.4f} spent" if "spent" in usage else ""
         typer.echo(
             f"{usage['requests']} requests, {usage['answered']} answers, {usage['cached']} from the cache, "
             f"{usage['malformed']} given up as malformed{money}",

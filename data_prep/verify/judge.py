@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair, ImageRef
 from contextrl_verl.pairs.prompting import option_order
-from data_prep.models.chat import ChatEndpoint, question_templates, sendable
+from data_prep.models.chat import ChatEndpoint, image_part, question_templates, sendable
 from data_prep.report.text import shortened
 from data_prep.verify.rules import content_of
 
@@ -44,13 +43,10 @@ class Verdict(BaseModel):
 
 @dataclass(frozen=True)
 class Judgement:
-    """What became of one pair at the judge.
+    """What became of one pair at the judge, and its reason.
 
-    Attributes:
-        label: None if the pair was not judged.
-        reason: the judge's, or why there is none.
-        how: ``answered``, ``malformed`` (then UNCERTAIN), ``refused``, ``spending cap`` or ``failed`` (not judged).
-        cached: whether it cost nothing.
+    ``label`` is None if the pair was not judged; ``how``: ``answered``, ``malformed`` (then UNCERTAIN), ``refused``,
+    ``spending cap`` or ``failed``; ``cached``: it cost nothing.
     """
 
     label: Label | None
@@ -83,8 +79,7 @@ def shown_order(pair: ContrastivePair) -> list[int]:
 def judge_messages(pair: ContrastivePair) -> list[dict[str, Any]]:
     """Chat messages; images go along as data URLs, right after the line that names their context.
 
-    Raises:
-        ConfigError: an image is missing or of a type that endpoints do not take.
+    Raises ConfigError for an image that is missing or of a type that endpoints do not take.
     """
     order = shown_order(pair)
     contexts = [pair.contexts[index] for index in order]
@@ -103,8 +98,7 @@ def judge_messages(pair: ContrastivePair) -> list[dict[str, Any]]:
         first, *others = text.split(mark)
         content = [{"type": "text", "text": first}]
         for image, after in zip(images, others, strict=True):
-            url = data_url(image, f"pair {pair.pair_id!r}: ")
-            content.append({"type": "image_url", "image_url": {"url": url}})
+            content.append(_shown(image, f"pair {pair.pair_id!r}: "))
             content += [{"type": "text", "text": after}] if after else []
     return [{"role": "system", "content": rules}, {"role": "user", "content": content}]
 
@@ -115,12 +109,8 @@ def image_type(data: bytes) -> str | None:
     return found and found.lastgroup
 
 
-def data_url(image: ImageRef, where: str = "") -> str:
-    """An encoded image as a data URL; its bytes are sent as they are.
-
-    Raises:
-        ConfigError: the file is missing, or not PNG, JPEG, GIF or WebP.
-    """
+def _shown(image: ImageRef, where: str) -> dict[str, Any]:
+    """An encoded image as a part of a message; its bytes are sent as they are."""
     try:
         data = image.bytes if image.bytes is not None else Path(image.path).read_bytes()
     except OSError as error:
@@ -132,4 +122,4 @@ def data_url(image: ImageRef, where: str = "") -> str:
             f"{where}an image starts with {data[:8]!r}, which is not PNG, JPEG, GIF or WebP. "
             "Fix: convert it, or drop the pair."
         )
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return image_part(data, kind)

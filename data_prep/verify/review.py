@@ -31,8 +31,7 @@ class Reviewed(BaseModel):
 def read_review(path: Path) -> dict[int, Reviewed]:
     """All lines of a review file by number, from 1; an absent file has none.
 
-    Raises:
-        ConfigError: a line is no such object, or two decisions on a pair contradict each other.
+    Raises ConfigError if a line is no such object, or two decisions on a pair contradict each other.
     """
     found: dict[int, Reviewed] = {}
     decided: dict[str, int] = {}
@@ -59,10 +58,9 @@ def read_review(path: Path) -> dict[int, Reviewed]:
 
 
 def apply_review(path: Path, contents: dict[str, str]) -> dict[str, str]:
-    """The decisions a person made, VALID or INVALID by pair id.
+    """The decisions a person made, VALID or INVALID by pair id; an absent file holds none.
 
     Args:
-        path: the review file; absent means no decisions.
         contents: :func:`content_of` of the pairs at hand, by pair id.
 
     Raises:
@@ -82,15 +80,9 @@ def apply_review(path: Path, contents: dict[str, str]) -> dict[str, str]:
 
 
 def write_review(path: Path, uncertain: Iterable[tuple[ContrastivePair, str]]) -> int:
-    """Add pairs to the review file; lines that are there stay as they are, decided or not.
+    """Add uncertain pairs, with the judge's reasons; lines that are there stay, decided or not. Returns how many wait.
 
     Images are put into the folder ``NAME_images`` next to the file, so that they can be looked at.
-
-    Args:
-        uncertain: pairs with the judge's reasons.
-
-    Returns:
-        How many lines wait for a decision.
     """
     known = {(entry.pair_id, entry.content): entry.decision for entry in read_review(path).values()}
     lines = [line for line in path.read_text("utf-8").split("\n") if line.strip()] if path.is_file() else []
@@ -99,16 +91,11 @@ def write_review(path: Path, uncertain: Iterable[tuple[ContrastivePair, str]]) -
         content = content_of(pair)
         if (pair.pair_id, content) not in known:
             known[pair.pair_id, content] = ""
-            record = {
-                "pair_id": pair.pair_id,
-                "decision": "",
-                "reason": reason,
-                "question": pair.query,
-                "answer": shortened(pair.answer, _SHOWN),
-                "supporting": _shown(pair.supporting, images),
-                "confounders": [_shown(context, images) for context in pair.confounders],
-                "content": content,
-            }
+            supporting, *confounders = (_shown(context, images) for context in pair.contexts)
+            record = dict(
+                pair_id=pair.pair_id, decision="", reason=reason, question=pair.query,
+                answer=shortened(pair.answer, _SHOWN), supporting=supporting, confounders=confounders, content=content,
+            )  # fmt: skip
             lines.append(json.dumps(record, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8"))
     if lines:
         write_whole(path, "\n".join(lines) + "\n")
@@ -118,11 +105,10 @@ def write_review(path: Path, uncertain: Iterable[tuple[ContrastivePair, str]]) -
 def _shown(context: Context, folder: Path) -> Any:
     if context.kind != "images":
         return shortened(text_of(context), _SHOWN)
-    return [image.path if image.bytes is None else _stored(image.bytes, folder) for image in context.images]
-
-
-def _stored(data: bytes, folder: Path) -> str:
-    name = f"{hashlib.sha256(data).hexdigest()[:16]}.{image_type(data) or 'bin'}"
-    if not (folder / name).is_file():
-        write_whole(folder / name, data)
-    return f"{folder.name}/{name}"
+    names = []
+    for image in context.images:
+        if (data := image.bytes) is not None:
+            name = f"{hashlib.sha256(data).hexdigest()[:16]}.{image_type(data) or 'bin'}"
+            write_whole(folder / name, data)
+        names.append(image.path if data is None else f"{folder.name}/{name}")
+    return names

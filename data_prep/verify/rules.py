@@ -110,12 +110,9 @@ PAIR_RULES: dict[str, Callable[[ContrastivePair, RuleSettings], Any]] = {
 
 
 class Facts(NamedTuple):
-    """What is remembered of a pair while the file is gone through.
+    """What is remembered of a pair while the file is gone through: the ``reason`` why a rule drops it, if one does.
 
-    Attributes:
-        reason: why a rule drops it; None if none does.
-        couple: equal for the directions of one couple; ``contexts``, ``supporting``, ``claim`` are digests, the last of
-            question and answer.
+    The rest are digests; of ``couple``, equal for the directions of one couple, and ``claim``, question and answer.
     """
 
     pair_id: str
@@ -137,10 +134,8 @@ def facts_of(pair: ContrastivePair, settings: RuleSettings) -> Facts:
 
 
 def dropped_by_rules(facts: Iterable[Facts]) -> dict[str, str]:
-    """A reason for every pair that the rules drop, by pair id: its own fault, or what only shows between pairs.
-
-    That is: a duplicate, an answer claimed for several contexts, a couple whose contexts do not each support one of its
-    answers.
+    """A reason for every pair that the rules drop, by pair id: its own fault, or what only shows between pairs: a
+    duplicate, an answer claimed for several contexts, a couple whose contexts do not each support one of its answers.
     """
     reasons: dict[str, str] = {}
     couples: dict[str, dict[tuple[str, str], Facts]] = defaultdict(dict)

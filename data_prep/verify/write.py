@@ -47,8 +47,7 @@ class Decision:
 
     Attributes:
         by: ``rules``, ``judge``, ``person`` or ``couple`` (another direction was dropped).
-        reason: of a pair that is dropped, short, for counting; empty if it goes on.
-        detail: the judge's own sentence.
+        reason: of a pair that is dropped, short, for counting; empty if it goes on. ``detail`` in the judge's words.
     """
 
     pair_id: str
@@ -58,7 +57,6 @@ class Decision:
 
     @property
     def kept(self) -> bool:
-        """Whether the pair goes on."""
         return not self.reason
 
 
@@ -67,9 +65,8 @@ class Verification:
     """Decisions in the order of the pairs.
 
     Attributes:
-        unjudged: how many pairs a judge was to see and did not, by cause; the set is incomplete if there are any.
-        waiting: lines of the review file without a decision.
-        usage: the judge's counts.
+        unjudged: how many pairs a judge was to see and did not, by cause.
+        waiting: lines of the review file without a decision. ``usage``: the judge's counts.
         pairs: how many were written by :func:`conclude`; ``dropped``: a dropped one of each reason, to be looked at.
     """
 
@@ -99,10 +96,9 @@ def verify(
     review: Path | None = None,
     funnel: Funnel | None = None,
 ) -> Verification:
-    """Verify pairs.
+    """Verify pairs, which are gone through several times, one at a time.
 
     Args:
-        pairs: gone through several times, one pair at a time.
         judge: or anything with its ``judge`` and ``summary``, used in ``async with``; None for rules alone.
         review: file for what the judge is uncertain about; decisions in it are applied.
         funnel: gets the stages ``rules`` and, with a judge, ``judge``.
@@ -148,8 +144,7 @@ def settle(found: dict[str, Decision], couples: dict[str, str], stage: Stage) ->
     """Decisions on all pairs, counted: those that were found, and the fall of a couple that lost a pair.
 
     Args:
-        found: by pair id; a pair that is not in it goes on if its couple does.
-        couples: of all pairs that enter the stage, by pair id.
+        couples: of all pairs that enter the stage, by pair id; one that was not ``found`` goes on if its couple does.
     """
     broken = {couples.get(pair_id) for pair_id, one in found.items() if one.reason not in ("", DUPLICATE)}
     settled = {}
@@ -192,13 +187,7 @@ def incomplete(verification: Verification) -> UnjudgedError | None:
 
 @dataclass(frozen=True)
 class Judging:
-    """What verifies pairs besides the rules.
-
-    Attributes:
-        judge: None for rules alone.
-        review: JSONL that a person edits: what the judge is uncertain about, and the decisions.
-        allow_unjudged: write the rest even if some pairs were not judged.
-    """
+    """What verifies pairs besides the rules, and whether to write the rest when some pairs were not judged."""
 
     judge: OpenAIJudge | None = None
     review: Path | None = None
@@ -210,8 +199,7 @@ def conclude(candidates: Path, out: Path, rules: RuleSettings, judging: Judging,
 
     Raises:
         UnjudgedError: the judge did not see all pairs, see :class:`Judging`.
-        ConfigError: the endpoint cannot be used.
-        PipelineError: no pair is left.
+        ConfigError: the endpoint cannot be used. PipelineError: no pair is left.
     """
     file = PairFile(candidates)
     found = verify(file, judging.judge, rules=rules, review=judging.review, funnel=funnel)

@@ -229,18 +229,25 @@ say "job $SLURM_JOB_ID, attempt $ATTEMPT, ${#HOSTS[@]} node(s): ${HOSTS[*]}; log
 deadline=$((SECONDS + JOIN_SECONDS))
 # Below the ports that systems give out themselves, and another start for every job.
 port=$((20000 + SLURM_JOB_ID % 5000 * 2))
-while answers "$HEAD_IP" "$port" || answers "$HEAD_IP" "$((port + 1))"; do port=$((port + 2)); done
-# Ray's client server has a fixed port by default, which would collide with another job's on a shared node.
-step "$HEAD" ray_node "$HEAD" --head --node-ip-address "$HEAD_IP" --port "$port" \
-  --ray-client-server-port "$((port + 1))" --include-dashboard false &
-NODE_PIDS[$HEAD]=$!
-until answers "$HEAD_IP" "$port"; do
-  [[ -z $STOP ]] || stopped
-  alive "${NODE_PIDS[$HEAD]}" || ray_failed "$HEAD" "Ray did not start on $HEAD" " Does SETUP put ray on PATH?"
-  ((SECONDS <= deadline)) ||
-    ray_failed "$HEAD" "Ray on $HEAD does not answer at $HEAD_IP:$port after $JOIN_SECONDS s" " Is INTERFACE right?"
-  pause
-done
+# start_head: Ray's head on the next free port; fails where Ray ends before it answers.
+start_head() {
+  while answers "$HEAD_IP" "$port" || answers "$HEAD_IP" "$((port + 1))"; do port=$((port + 2)); done
+  # Ray's client server has a fixed port by default, which would collide with another job's on a shared node.
+  step "$HEAD" ray_node "$HEAD" --head --node-ip-address "$HEAD_IP" --port "$port" \
+    --ray-client-server-port "$((port + 1))" --include-dashboard false &
+  NODE_PIDS[$HEAD]=$!
+  while alive "${NODE_PIDS[$HEAD]}"; do
+    [[ -z $STOP ]] || stopped
+    ! answers "$HEAD_IP" "$port" || return 0
+    ((SECONDS <= deadline)) ||
+      ray_failed "$HEAD" "Ray on $HEAD does not answer at $HEAD_IP:$port after $JOIN_SECONDS s" " Is INTERFACE right?"
+    pause
+  done
+  port=$((port + 2))
+  return 1
+}
+# Another job may take the port in between; anything else will show again.
+start_head || start_head || start_head || ray_failed "$HEAD" "Ray did not start on $HEAD" " Does SETUP put ray on PATH?"
 export RAY_ADDRESS=$HEAD_IP:$port
 say "Ray's head is $RAY_ADDRESS"
 

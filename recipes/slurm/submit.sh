@@ -68,21 +68,9 @@ for name in JOB_NAME RUN_DIR; do must "$name" '[^[:space:]%]+' '<without a space
 whole RECIPE
 whole SETUP
 # A folder for each task would have to reach overrides, check and requeue; one task after another needs nothing.
-if [[ " ${SBATCH_ARGS//[\"\']/}" =~ [[:space:]](--array[=[:space:]]|-a[=[:space:]]*)([^[:space:]]+) ]]; then
-  tasks=${BASH_REMATCH[2]}
-  [[ $tasks == *%1 ]] ||
-    fail "SBATCH_ARGS has --array=$tasks, whose tasks would run at once and share RUN_DIR and its checkpoints. Fix: --array=${tasks%\%*}%1, where each goes on from the one before, or submit each run with a RUN_DIR of its own."
+if [[ " ${SBATCH_ARGS//[\"\']/}" =~ [[:space:]](--array[=[:space:]]|-a[=[:space:]]*)([^[:space:]]+) && ${BASH_REMATCH[2]} != *%1 ]]; then
+  fail "SBATCH_ARGS has --array=${BASH_REMATCH[2]}, whose tasks would run at once and share RUN_DIR and its checkpoints. Fix: --array=${BASH_REMATCH[2]%\%*}%1, where each goes on from the one before, or submit each run with a RUN_DIR of its own."
 fi
-# What Slurm is asked for must be what verl is told (a kind without a number is one; of several kinds the job will tell).
-for place in GPU_OPTION SBATCH_ARGS; do
-  [[ ${VERL_PLATFORM:-} != cpu && ${!place} != *gpu*,gpu* ]] || continue
-  while IFS=: read -ra kind; do
-    gpus=${kind[-1]}
-    [[ $gpus =~ ^[0-9]+$ ]] || gpus=1
-    ((gpus == GPUS_PER_NODE)) ||
-      fail "$place asks for $gpus GPU(s) a node, and GPUS_PER_NODE, which verl is told, is $GPUS_PER_NODE. Fix: GPUS_PER_NODE=$gpus, or ask for $GPUS_PER_NODE in $place."
-  done < <(grep -oP -- '(--gres[= ]\S*?\K\bgpu[^\s,]*|--gpus-per-(node|task)[= ]\K[^\s,]+)' <<<"${!place//[\"\']/}")
-done
 
 mkdir -p "$RUN_DIR/logs"
 RUN_DIR=$(realpath -s -- "$RUN_DIR")

@@ -16,9 +16,10 @@ from contextrl_verl.cli import app
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import write_pairs
-from data_prep.audit.features import FeatureGroup, register
+from data_prep.audit.features import _TRACES, FeatureGroup, register
 from data_prep.audit.result import print_result
 from data_prep.audit.run import audit
+from data_prep.images.forensics import image_features
 
 QUICK = ["--group", "masks", "--group", "position", "--repeats", "1"]
 
@@ -133,6 +134,7 @@ def test_images_by_size_of_file_and_picture(quality):
     assert result.row("turns").verdict == "all equal"
     if quality == 80:
         assert result.passed, result.shortcuts
+        assert len(image_features(next(image_pairs(1, 80)).supporting.images[0].bytes)) == _TRACES
 
 
 def test_image_paths_and_broken_images(tmp_path):

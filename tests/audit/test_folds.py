@@ -71,7 +71,7 @@ def test_wrong_folds_would_see_a_shortcut_where_ours_do_not():
         for n, pair in enumerate(couples(150, 2, directions=False, runs=hub))
     ]
     groups = [GROUPS["context alone"]]
-    rows = read_table(pairs, groups, seed=0, most=1000, evidence=False).rows
+    rows = read_table(pairs, groups, seed=0, most=1000, evidence=False)[0]
     layout = Layout([len(row.link.names) for row in rows])
     features = features_of(rows, 0, wide=True)
     grouping = Grouping([row.link for row in rows])

@@ -38,7 +38,7 @@ assert "contextrl_verl.patches.cpu.verl_plugin" in sys.modules, "the entry point
 assert PlatformRegistry.get("cpu") is None
 assert "contextrl_verl.patches.cpu.shims" not in sys.modules
 patched = [torch.distributed.init_process_group, importlib.metadata.version]
-assert not any(hasattr(function, "_contextrl_cpu_shim") for function in patched)
+assert not any(hasattr(function, "_contextrl_replacement") for function in patched)
 """
     run_python(code)
 

@@ -133,32 +133,19 @@ def test_pixel_shim_is_still_needed(bare):
     assert bare["pixels"]["moved"] > 0.01, "vLLM's loader leaves constants alone: drop vllm_images.py"
 
 
-def test_applying_twice_changes_nothing(run_python):
+def test_modules_imported_before_the_shims_are_patched_too_and_once(run_python):
     code = """
 import importlib.metadata
 import sys
-import torch.distributed
-from contextrl_verl.patches.cpu.shims import apply_all
-apply_all()
-state = torch.distributed.init_process_group, importlib.metadata.version, list(sys.meta_path)
-apply_all()
-assert state == (torch.distributed.init_process_group, importlib.metadata.version, list(sys.meta_path))
-"""
-    run_python(code)
-
-
-def test_a_module_imported_before_the_shims_is_patched_too_and_once(run_python):
-    code = """
-import sys
 from types import ModuleType
-from contextrl_verl.patches.cpu import shims
-module = ModuleType(shims._FSDP_ENGINE)
+from contextrl_verl.patches.cpu.shims import apply_all
+module = ModuleType("verl.workers.engine.fsdp.transformer_impl")
 module.CPUOffloadPolicy = dict
-sys.modules[shims._FSDP_ENGINE] = module
-shims.offload_reference_policy_unpinned()
-first = module.CPUOffloadPolicy
-shims.offload_reference_policy_unpinned()
-assert module.CPUOffloadPolicy is first
+sys.modules[module.__name__] = module
+apply_all()
+state = module.CPUOffloadPolicy, importlib.metadata.version, list(sys.meta_path)
+apply_all()
+assert state == (module.CPUOffloadPolicy, importlib.metadata.version, list(sys.meta_path))
 assert module.CPUOffloadPolicy(pin_memory=True) == {"pin_memory": False}
 """
     run_python(code)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from contextrl_verl.patches.cpu import torchvision_ops
 from contextrl_verl.patches.cpu.environment import AUTOLOAD
 
 torch = pytest.importorskip("torch")
@@ -75,30 +78,23 @@ else:
     run_python(code, **ON_CPU)
 
 
-def test_nothing_happens_before_torchvision_is_imported_nor_where_it_has_its_operators(run_python):
+def test_it_is_installed_once_and_waits_for_torchvision(run_python):
     code = """
-import sys, types
+import sys
 import torch
 from contextrl_verl.patches.cpu import torchvision_ops
-assert "torchvision" not in sys.modules
-finders = [f for f in sys.meta_path if type(f).__name__ == "_DeclareBeforeImport"]
+finders, path = list(sys.meta_path), list(sys.path)
 torchvision_ops.install()
-assert len(finders) == 1
-assert len([f for f in sys.meta_path if type(f).__name__ == "_DeclareBeforeImport"]) == 1
-assert finders[0].find_spec("torchvision") is None
-sys.modules["torchvision.extension"] = types.SimpleNamespace(_has_ops=lambda: True)
-assert finders[0].find_spec("torchvision._meta_registrations") is None
+assert (sys.meta_path, sys.path) == (finders, path)
+assert "torchvision" not in sys.modules
 assert not torchvision_ops._libraries
 """
     run_python(code, **ON_CPU)
 
 
-def test_with_an_accelerator_nothing_happens(run_python):
-    code = """
-import sys
-import torch
-torch.version.cuda = "13.0"
-(finder,) = [f for f in sys.meta_path if type(f).__name__ == "_DeclareBeforeImport"]
-assert finder.find_spec("torchvision._meta_registrations") is None
-"""
-    run_python(code, **ON_CPU)
+@pytest.mark.parametrize(("cuda", "operators"), [("13.0", False), (None, True)])
+def test_with_an_accelerator_or_operators_nothing_is_declared(monkeypatch, cuda, operators):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torchvision_ops, "_libraries", [])
+    torchvision_ops._declare(SimpleNamespace(_has_ops=lambda: operators))
+    assert not torchvision_ops._libraries

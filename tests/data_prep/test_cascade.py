@@ -10,10 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.common.funnel import Funnel
-from data_prep.trajectories.candidates import CascadeSettings, find_couples, patch_overlap, shared_place
-from data_prep.trajectories.groups import GroupSettings, assign_splits, choose_groups
-from data_prep.trajectories.issue_similarity import IssueSimilarity
-from data_prep.trajectories.scan import Light, added_lines, issue_words
+from data_prep.trajectories.candidates import (
+    CascadeSettings,
+    GroupSettings,
+    assign_splits,
+    choose_groups,
+    find_couples,
+    patch_overlap,
+    shared_place,
+    shared_words,
+)
+from data_prep.trajectories.passes import Light, added_lines, issue_words
 
 WORDS = "queryset form field admin cache lookup model widget url template session token migrate index filter".split()
 
@@ -127,7 +134,7 @@ def test_a_bucket_over_its_cap_is_drawn_from_the_seed_and_named():
 def test_issues_are_compared_by_rare_words():
     texts = ["the cache key of a session", "the session cache key", "the widget renders a form", "the url resolver"]
     lights = [light(number, words=issue_words(text)) for number, text in enumerate([*texts, ""])]
-    similarity = IssueSimilarity(lights)
+    similarity = shared_words(lights)
     assert similarity(lights[0], lights[0]) == pytest.approx(1.0)
     assert similarity(lights[0], lights[1]) > 0.6
     assert 0 < similarity(lights[0], lights[2]) < 0.3

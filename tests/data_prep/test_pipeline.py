@@ -39,7 +39,7 @@ def test_done_parts_are_not_done_again(tmp_path):
 def test_a_failure_names_the_part_and_keeps_the_others(tmp_path, workers):
     jobs = parts(6)
     jobs[4]["fail"] = True
-    with pytest.raises(PipelineError, match=r"part 4 .*ValueError: a planted failure.*Fix:"):
+    with pytest.raises(PipelineError, match=r"part-000004 .*ValueError: a planted failure.*Fix:"):
         run_parts(tmp_path, jobs, squares, title="t", workers=workers, progress=False)
     assert not (tmp_path / "part-000004.parquet").exists()
     assert text(run_parts(tmp_path, parts(6), squares, title="t", workers=1, progress=False)) == EXPECTED
@@ -55,7 +55,7 @@ def test_ray_gives_the_same_bytes(tmp_path):
         assert [stage.summary()["in"] for stage in total(done)] == [60]
         jobs = parts(2)
         jobs[1]["fail"] = True
-        with pytest.raises(PipelineError, match=r"part 1 .*a planted failure"):
+        with pytest.raises(PipelineError, match=r"part-000001 .*a planted failure"):
             run_parts(tmp_path / "failing", jobs, squares, title="t", engine="ray", progress=False)
     finally:
         ray.shutdown()

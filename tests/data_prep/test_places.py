@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -132,10 +133,8 @@ def whole_view() -> AgentRun:
 
 @pytest.mark.parametrize(("text", "symbol", "kind"), WHERE)
 def test_with_the_whole_text_the_place_is_exact(text, symbol, kind):
-    (place,) = touched(patch_of(LINES, changed(text), headings=False), whole_view(), exact=True)
-    line = next(number for number, code in enumerate(LINES, 1) if text in code)
-    assert place[:5] == ("pkg/a.py", symbol, kind, line, line)
-    assert place.how in ("lines", "heading")
+    patch = patch_of(LINES, changed(text), headings=False)
+    assert touched(patch, whole_view()) == [Place("pkg/a.py", symbol, kind)]
 
 
 @pytest.fixture
@@ -147,19 +146,19 @@ def without_text_at_the_margin(monkeypatch):
 
 @pytest.mark.usefixtures("without_text_at_the_margin")
 @pytest.mark.parametrize(
-    ("text", "symbol", "how"),
+    ("text", "symbol"),
     [
-        ("return 4", "top", "heading"),
-        ("async def second", "Outer.second", "heading"),
-        ("await self.first", "Outer.second", "heading"),
-        ("print(item)", "Outer", "heading"),
-        ("size = 3", "Outer", "heading"),
-        ("import os", "", "heading"),
+        ("return 4", "top"),
+        ("async def second", "Outer.second"),
+        ("await self.first", "Outer.second"),
+        ("print(item)", "Outer"),
+        ("size = 3", "Outer"),
+        ("import os", ""),
     ],
 )
-def test_headings_alone(text, symbol, how):
+def test_headings_alone(text, symbol):
     (place,) = touched(patch_of(LINES, changed(text)))
-    assert (place.symbol, place.how) == (symbol, how)
+    assert place.symbol == symbol
 
 
 @pytest.mark.usefixtures("without_text_at_the_margin")
@@ -167,7 +166,7 @@ def test_a_view_of_the_part_above_names_the_method():
     numbered = "".join(f"{number:6}\t{line}\n" for number, line in enumerate(LINES, 1) if 20 <= number <= 40)
     run = run_with(said("nl -ba pkg/a.py | sed -n '20,40p'"), came_back(numbered))
     (place,) = touched(patch_of(LINES, changed("print(item)")), run)
-    assert (place.symbol, place.kind, place.how) == ("Outer.first", "function", "lines")
+    assert (place.symbol, place.kind) == ("Outer.first", "function")
 
 
 @pytest.mark.usefixtures("without_text_at_the_margin")
@@ -182,7 +181,7 @@ def test_a_view_after_unknown_edits_still_helps():
         came_back(moved),
     )
     (place,) = touched(patch_of(LINES, changed("print(item)")), run)
-    assert (place.symbol, place.how) == ("Outer.first", "lines")
+    assert place.symbol == "Outer.first"
 
 
 def test_grep_shows_where_definitions_are():
@@ -204,26 +203,21 @@ def test_grep_shows_where_definitions_are():
         ("return 4", ["", "", "def other():", "    return 5"], ""),
     ],
 )
-@pytest.mark.parametrize("exact", [False, True])
-def test_new_lines_belong_where_their_indentation_says(after, new, symbol, exact):
-    (place,) = touched(patch_of(LINES, inserted(after, new)), whole_view(), exact=exact)
+def test_new_lines_belong_where_their_indentation_says(after, new, symbol):
+    (place,) = touched(patch_of(LINES, inserted(after, new)), whole_view())
     assert place.symbol == symbol
 
 
 def test_several_places_in_one_hunk():
     after = [line + "  # changed" if line.strip() in ("return nested", "await self.first") else line for line in LINES]
-    places = touched(patch_of(LINES, after), whole_view(), exact=True)
+    places = touched(patch_of(LINES, after), whole_view())
     assert [place.symbol for place in places] == ["Outer.Inner.deep", "Outer.second"]
 
 
 def test_the_same_symbol_twice_is_one_place():
     after = [line + "  # changed" if line.strip() in ("if value:", "return 1") else line for line in LINES]
     (place,) = touched(patch_of(LINES, after, context=1), whole_view())
-    assert (place.symbol, LINES[place.start - 1].strip(), LINES[place.end - 1].strip()) == (
-        "Outer.first",
-        "if value:",
-        "return 1",
-    )
+    assert place.symbol == "Outer.first"
 
 
 def test_what_does_not_count():
@@ -241,7 +235,7 @@ def test_what_does_not_count():
 
 def test_other_languages_have_files_but_no_symbols():
     (place,) = touched(patch_of(["function f() {", "  return 1", "}"], ["function f() {", "  return 2", "}"], "a.js"))
-    assert place == Place("a.js", "", "module", 2, 2, "file")
+    assert place == Place("a.js", "", "module")
 
 
 CODE_PATHS = ["django/db/models/query.py", "django/test/client.py", "pkg/history.py", "pkg/latest.py"]
@@ -266,7 +260,7 @@ def test_paths_of_code():
 def test_an_empty_patch(patch):
     with pytest.raises(PatchError, match="empty patch") as caught:
         touched(patch)
-    assert caught.value.reason == "empty patch"
+    assert caught.value.args[0] == "empty patch"
 
 
 @pytest.mark.parametrize(
@@ -280,7 +274,7 @@ def test_an_empty_patch(patch):
 def test_a_patch_that_does_not_parse(patch):
     with pytest.raises(PatchError) as caught:
         touched(patch)
-    assert caught.value.reason == "patch does not parse"
+    assert caught.value.args[0] == "patch does not parse"
 
 
 @pytest.mark.parametrize(
@@ -297,9 +291,9 @@ def test_what_a_heading_can_say(heading, symbol):
 
 
 def test_a_patch_of_the_story():
-    assert touched(PATCH) == [Place("pkg/calc.py", "Calc.twice", "function", 3, 3, "heading")]
+    assert touched(PATCH) == [Place("pkg/calc.py", "Calc.twice", "function")]
     run = run_with(said("cat pkg/calc.py"), came_back(SOURCE))
-    assert touched(PATCH, run, exact=True) == touched(PATCH)
+    assert touched(re.sub(" @@ .*", " @@", PATCH), run) == touched(PATCH)
 
 
 @st.composite
@@ -345,6 +339,4 @@ def test_indentation_says_the_same_as_the_parser(lines):
         if in_string or not line.strip() or line.strip() == ")":
             continue
         indent = indent_of(line) + (line.lstrip().startswith(("def", "class")))
-        assert walk_up(numbered, number, indent).symbol().name == parsed("\n".join(lines) + "\n", number, indent), (
-            number
-        )
+        assert walk_up(numbered, number, indent).symbol()[0] == parsed("\n".join(lines) + "\n", number, indent), number

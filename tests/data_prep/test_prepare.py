@@ -21,8 +21,7 @@ from typer.testing import CliRunner
 from contextrl_verl.cli import app
 from contextrl_verl.pairs.files import PairFile
 from data_prep.common.pipeline import PipelineError
-from data_prep.trajectories.candidates import CascadeSettings
-from data_prep.trajectories.groups import GroupSettings
+from data_prep.trajectories.candidates import CascadeSettings, GroupSettings
 from data_prep.trajectories.prepare import PrepareSettings, find_candidates, prepare
 from data_prep.trajectories.readers import open_source, parse_record
 from data_prep.trajectories.readers.records import Location, RawRecord

@@ -11,8 +11,7 @@ from made_runs import made_run
 from mutations import MUTATIONS
 
 from contextrl_verl.pairs.files import PairFile
-from data_prep.trajectories.candidates import CascadeSettings
-from data_prep.trajectories.groups import GroupSettings
+from data_prep.trajectories.candidates import CascadeSettings, GroupSettings
 from data_prep.trajectories.prepare import PrepareSettings, prepare
 
 # No cap and no band, so that what becomes of the good runs does not depend on their company.

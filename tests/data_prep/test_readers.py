@@ -26,10 +26,9 @@ from run_records import (
 )
 
 from data_prep.common.reverse_diff import reverse_diff
-from data_prep.trajectories.readers import FORMATS, open_source, parse_record
+from data_prep.trajectories.readers import FORMATS, load_task_patches, open_source, parse_record
 from data_prep.trajectories.readers.files import Span, file_spans, span_records
 from data_prep.trajectories.readers.records import Location, Rejected
-from data_prep.trajectories.readers.tasks import load_task_patches
 from data_prep.trajectories.run import AgentRun, TrajectoryError
 
 COMPRESSIONS = ["none", "gz", "xz", "zst"]

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
 from contextrl_verl.pairs.files import PairFile
-from data_prep.trajectories import issue_similarity
+from data_prep.trajectories import candidates
 from data_prep.trajectories.candidates import CascadeSettings
 from data_prep.trajectories.prepare import PrepareSettings, find_candidates, prepare
 from data_prep.trajectories.run import TrajectoryError
@@ -82,9 +82,9 @@ def test_the_band_is_of_the_encoder_s_cosines(encoder, source, tmp_path):
 
 def test_vectors_are_computed_once(encoder, source, tmp_path, monkeypatch):
     loads = []
-    load = issue_similarity.load_sentence_encoder
+    load = candidates.load_sentence_encoder
     monkeypatch.setattr(
-        issue_similarity, "load_sentence_encoder", lambda name, *rest: loads.append(name) or load(name, *rest)
+        candidates, "load_sentence_encoder", lambda name, *rest: loads.append(name) or load(name, *rest)
     )
     for _ in range(2):
         find_candidates(source, tmp_path / "p.parquet", settings(encoder, (-1.0, 1.1)), workers=1, progress=False)

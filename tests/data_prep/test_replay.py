@@ -11,7 +11,7 @@ from run_records import SOURCE, came_back, said
 from unidiff import PatchSet
 
 from data_prep.trajectories.partial_file import LostError, Text
-from data_prep.trajectories.readers.turns import plain_turns
+from data_prep.trajectories.readers.formats import plain_turns
 from data_prep.trajectories.repo_state import Workspace, replayed_patch
 from data_prep.trajectories.run import AgentRun
 
@@ -65,9 +65,7 @@ FIXED = SOURCE.replace("value + value + 1", "value + value")
     ],
 )
 def test_every_way_to_edit(edit):
-    replay = replayed_patch(run_of(*LOOK, *steps(edit)))
-    assert replay.how == "replayed", replay
-    assert applied(replay.patch, SOURCE) == FIXED
+    assert applied(replayed_patch(run_of(*LOOK, *steps(edit))), SOURCE) == FIXED
 
 
 def test_an_editor_tool():
@@ -105,24 +103,21 @@ def test_an_editor_tool():
     seen = {"role": "user", "content": f"OBSERVATION:\n{title}{numbered}"}
     done = {"role": "user", "content": "OBSERVATION:\nThe file /testbed/pkg/calc.py has been edited."}
     failed = {"role": "user", "content": "OBSERVATION:\nNo replacement was performed."}
-    replay = replayed_patch(run_of(look, seen, call, done))
-    assert applied(replay.patch, SOURCE) == FIXED
-    assert replayed_patch(run_of(look, seen, call, failed)).how == "none"
+    assert applied(replayed_patch(run_of(look, seen, call, done)), SOURCE) == FIXED
+    assert replayed_patch(run_of(look, seen, call, failed)) == ""
 
 
 def test_an_edit_of_a_part_that_was_shown_is_enough():
     text = "".join(f"line {number}\n" for number in range(1, 200))
     shown = "".join(f"{number:6}\tline {number}\n" for number in range(90, 111))
-    replay = replayed_patch(
+    patch = replayed_patch(
         run_of(
             said("nl -ba pkg/long.py | sed -n '90,110p'"),
             came_back(shown),
             *steps("sed -i '100s/line/LINE/' pkg/long.py", "sed -i '90a\\new' pkg/long.py"),
         )
     )
-    assert applied(replay.patch, text) == text.replace("line 100\n", "LINE 100\n").replace(
-        "line 90\n", "line 90\nnew\n"
-    )
+    assert applied(patch, text) == text.replace("line 100\n", "LINE 100\n").replace("line 90\n", "line 90\nnew\n")
 
 
 @pytest.mark.parametrize(
@@ -141,18 +136,23 @@ def test_an_edit_of_a_part_that_was_shown_is_enough():
 )
 def test_what_cannot_be_known_is_not_guessed(commands, why):
     listing = [said("ls pkg"), came_back("pkg/other.py\npkg/calc.py\n")]
-    replay = replayed_patch(run_of(*listing, *LOOK, *steps(*commands)))
-    assert (replay.patch, replay.how) == ("", "none")
-    assert why in " ".join(replay.unknown.values())
+    run = run_of(*listing, *LOOK, *steps(*commands))
+    assert replayed_patch(run) == ""
+    unknown = []
+    for path, text in Workspace(run).files.items():
+        try:
+            text.diff(path)
+        except LostError as error:
+            unknown.append(str(error))
+    assert why in " ".join(unknown)
 
 
 def test_a_printed_diff_is_taken_unless_something_was_edited_after_it():
     diff = "diff --git a/pkg/z.py b/pkg/z.py\n--- a/pkg/z.py\n+++ b/pkg/z.py\n@@ -1,1 +1,1 @@\n-a\n+b\n"
     show = [said("git diff"), came_back(diff)]
     hidden = steps("sed -i 's/a/b/' pkg/z.py")
-    replay = replayed_patch(run_of(*hidden, *show))
-    assert (replay.how, replay.patch) == ("shown", diff)
-    assert replayed_patch(run_of(*hidden, *show, *hidden)).how == "none"
+    assert replayed_patch(run_of(*hidden, *show)) == diff
+    assert replayed_patch(run_of(*hidden, *show, *hidden)) == ""
 
 
 def test_commands_that_were_refused_or_failed_change_nothing():
@@ -174,27 +174,27 @@ def test_taking_it_back_and_scratch_files_leave_no_patch():
             "rm reproduce.py",
         ),
     )
-    assert replayed_patch(run).how == "none"
-    assert replayed_patch(run).unknown == {}
+    assert replayed_patch(run) == ""
+    assert not any(text.lost for text in Workspace(run).files.values())
 
 
 def test_new_files_below_a_folder_are_part_of_the_patch():
-    replay = replayed_patch(run_of(*steps("cat > pkg/new.py <<'EOF'\nx = 1\nEOF", "cat > scratch.py <<'EOF'\ny\nEOF")))
-    (part,) = PatchSet(replay.patch)
+    patch = replayed_patch(run_of(*steps("cat > pkg/new.py <<'EOF'\nx = 1\nEOF", "cat > scratch.py <<'EOF'\ny\nEOF")))
+    (part,) = PatchSet(patch)
     assert part.is_added_file
     assert part.path == "pkg/new.py"
     assert part[0].target_length == 1
 
 
 def test_a_replacement_may_look_like_an_option():
-    replay = replayed_patch(run_of(*LOOK, *steps("edit_via_str_replace pkg/calc.py ' + 1' '-1'")))
-    assert applied(replay.patch, SOURCE) == SOURCE.replace(" + 1", "-1")
+    patch = replayed_patch(run_of(*LOOK, *steps("edit_via_str_replace pkg/calc.py ' + 1' '-1'")))
+    assert applied(patch, SOURCE) == SOURCE.replace(" + 1", "-1")
 
 
 def test_a_full_view_after_a_lost_edit_is_trusted_again():
     changed = SOURCE.replace("half", "third")
     run = run_of(*LOOK, *steps("perl -pi -e 's/half/third/' pkg/calc.py"), said("cat pkg/calc.py"), came_back(changed))
-    assert applied(replayed_patch(run).patch, SOURCE) == changed
+    assert applied(replayed_patch(run), SOURCE) == changed
 
 
 def test_what_is_shown_later_is_checked_against_the_edits():

@@ -8,13 +8,12 @@ from random import Random
 
 import pytest
 
-from data_prep.trajectories import sed
-from data_prep.trajectories.partial_file import LostError, Text
-from data_prep.trajectories.sed import run_sed, sed_arguments
+from data_prep.trajectories import partial_file
+from data_prep.trajectories.partial_file import LostError, Text, gnu_sed, run_sed, sed_arguments
 from data_prep.trajectories.shell import Word, pipelines
 from data_prep.trajectories.writes import stream_edit
 
-needs_sed = pytest.mark.skipif(not sed.gnu_sed(), reason="GNU sed is not installed")
+needs_sed = pytest.mark.skipif(not gnu_sed(), reason="GNU sed is not installed")
 
 
 def whole(lines: list[str]) -> Text:
@@ -133,7 +132,7 @@ def test_by_hand(arguments, expected):
 )
 def test_what_reads_writes_or_never_ends_is_refused(program, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sed, "SECONDS", 1)
+    monkeypatch.setattr(partial_file, "SECONDS", 1)
     text = whole(["a", "b"])
     with pytest.raises(LostError):
         run_sed(text, ["-e", program])
@@ -154,8 +153,8 @@ def test_lines_that_were_not_shown_are_not_guessed():
 
 
 def test_without_gnu_sed_an_edit_is_not_understood_and_that_is_said_once(monkeypatch):
-    monkeypatch.setattr(sed.shutil, "which", lambda name: None)
-    sed.gnu_sed.cache_clear()
+    monkeypatch.setattr(partial_file.shutil, "which", lambda name: None)
+    gnu_sed.cache_clear()
     text = whole(["a"])
 
     def edit():
@@ -165,7 +164,7 @@ def test_without_gnu_sed_an_edit_is_not_understood_and_that_is_said_once(monkeyp
 
     with pytest.warns(UserWarning, match="GNU sed is not installed") as said:
         edit()
-    sed.gnu_sed.cache_clear()
+    gnu_sed.cache_clear()
     assert (len(said), text.lines) == (1, ["a"])
 
 

@@ -83,8 +83,8 @@ def job_keys(data: Path, out: Path) -> dict[str, Any]:
         "contextrl.prompt.template": "short",
         "contextrl.loss.coef": 1.0,
         "actor_rollout_ref.model.path": str(data / "model"),
-        # The module beside this file: registers contextrl_verl, and writes down how far log-probabilities differ.
-        "actor_rollout_ref.model.external_lib": "log_prob_probe",
+        # The module beside this file writes down how far log-probabilities differ.
+        "actor_rollout_ref.model.external_lib": ["contextrl_verl.grpo.register", "log_prob_probe"],
         # One mini-batch a step: (8 rows * 2 rollouts + 32 pairs) / 2.
         "actor_rollout_ref.actor.ppo_mini_batch_size": (ROWS * ROLLOUTS + PAIRS) // ROLLOUTS,
         # Small, so that some micro-batches hold no image at all.

@@ -31,7 +31,7 @@ def ask(tiny_model, tmp_path):
 def test_a_probe_writes_numbers_table_picture_and_page(ask, tmp_path, tiny_model):
     done = ask("--template", "short")
     assert done.exit_code == 0, done.output
-    assert "of 40 questions right" in done.output
+    assert f"{tiny_model}: 40 questions, chance 50.0%; pairs 20, accuracy " in done.output
     folder = tmp_path / "out"
     assert sorted(path.name for path in folder.iterdir()) == [
         "index.html", "probe.md", "probe.png", "questions.parquet", "summary.json",

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
+from data_prep.audit.models import Layout
 from data_prep.probe.statistics import (
-    choice_credit,
     effective_number,
     interval,
     mcnemar,
@@ -132,9 +132,8 @@ def test_distinct_values_fall_into_three_equal_thirds():
 
 
 def test_ties_of_a_baseline_are_shared():
-    assert choice_credit(np.asarray([2.0, 1.0])) == 1
-    assert choice_credit(np.asarray([2.0, 2.0])) == 0.5
-    assert choice_credit(np.asarray([1.0, 2.0, 2.0])) == 0
+    credit = Layout([2, 2, 3]).credit(np.asarray([2.0, 1.0, 2.0, 2.0, 1.0, 2.0, 2.0]))
+    assert credit.tolist() == [1, 0.5, 0]
 
 
 def test_order_free_accuracy_does_not_see_what_a_place_adds():

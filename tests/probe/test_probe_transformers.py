@@ -12,10 +12,9 @@ from contextrl_verl.demo.tiny_vision import FAMILIES, make_model, make_processor
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.objective import context_awareness_loss, pair_sums
 from contextrl_verl.pairs.prompting import PromptConfig
-from data_prep.probe.local_backend import PLAIN, LocalModel
+from data_prep.probe.local_backend import PLAIN, LocalModel, TransformersBackend
 from data_prep.probe.questions import Questions
 from data_prep.probe.run import probe
-from data_prep.probe.transformers_backend import TransformersBackend
 
 PROMPT = PromptConfig(labels=("A", "B", "C"))
 

@@ -6,8 +6,8 @@ import pytest
 from pair_factory import text_pair
 
 from contextrl_verl.pairs.prompting import PromptConfig
+from data_prep.probe.local_backend import TransformersBackend
 from data_prep.probe.questions import Questions
-from data_prep.probe.transformers_backend import TransformersBackend
 
 pytest.importorskip("vllm", reason="needs vLLM (make setup)")
 

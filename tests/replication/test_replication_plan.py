@@ -7,7 +7,7 @@ import pytest
 from bench.replication import __main__ as command
 from bench.replication import cell as cell_module
 from bench.replication.__main__ import main
-from bench.replication.cell import RESULT, cost_of, curves_of, finished, job_keys, run_cell
+from bench.replication.cell import RESULT, curves_and_cost, finished, job_keys, run_cell
 from bench.replication.plan import Cell, read_plan
 from contextrl_verl.arms import ARMS
 from contextrl_verl.demo.picture import HELD_OUT
@@ -116,5 +116,6 @@ def test_curves_and_cost_are_those_of_verls_log():
         (1, {"timing_s/step": 3.0, "perf/total_num_tokens": 10.0}),
         (2, {"timing_s/step": 4.0, "timing_s/testing": 2.0, "perf/total_num_tokens": 20.0, HELD_OUT: 0.75}),
     ]
-    assert curves_of(logged)["held_out_selection"] == [(0, 0.5), (2, 0.75)]
-    assert cost_of(logged) == {"steps": 2, "step_seconds": 7.0, "tokens": 30.0}
+    curves, cost = curves_and_cost(logged)
+    assert curves["held_out_selection"] == [(0, 0.5), (2, 0.75)]
+    assert cost == {"steps": 2, "step_seconds": 7.0, "tokens": 30.0}

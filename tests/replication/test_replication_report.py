@@ -1,4 +1,4 @@
-"""The report of made-up cells: every arm is there, the comparison with the paper says what the figures say."""
+"""The report of made-up cells: every arm is there, and so is what the figures say."""
 
 import json
 import random
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from bench.common import BEGIN, END
-from bench.replication.__main__ import main, write_results
+from bench.replication.__main__ import main, write_page, write_results
 from bench.replication.material import OTHERS, TASKS
 from bench.replication.plan import read_plan
-from bench.replication.report import OTHERS_MEAN, agreement, markdown, results_of
+from bench.replication.report import OTHERS_MEAN, markdown, results_of
 from contextrl_verl.arms import ARMS
 
 # Accuracy on every task, and step at which held-out selection reaches the mark.
@@ -72,27 +72,11 @@ def test_seeds_without_grpo_are_not_compared_and_gaps_are_told():
     assert ": one seed (" in text
 
 
-@pytest.mark.parametrize(
-    ("arm", "low", "high", "says"),
-    [
-        ("contextrl", 0.01, 0.2, "yes"),
-        ("contextrl", -0.2, -0.01, "**no**"),
-        ("contextrl", -0.1, 0.2, "not found: the interval holds 0"),
-        ("da_rl", -0.1, 0.1, "no difference found, as in the paper"),
-        ("da_rl", 0.1, 0.2, "**no**"),
-        ("da_sft", -0.3, -0.1, "yes"),
-        ("da_sft", None, None, "one seed: cannot be told"),
-    ],
-)
-def test_agreement_with_the_paper(arm, low, high, says):
-    assert agreement(arm, {"low": low, "high": high}) == says
-
-
 def _page(tmp_path, *more):
     page = tmp_path / "docs" / "replication.md"
     page.parent.mkdir()
     page.write_text(f"before\n{BEGIN}\nold\n{END}\n## Run it\n")
-    assert main(["--docs", str(page.parent), "--page", str(tmp_path / "results.json"), *more]) == 0
+    assert write_page([tmp_path / "results.json", *more], page.parent) == page
     return page.read_text()
 
 
@@ -111,7 +95,7 @@ def test_a_run_from_another_start_stands_beside_it(results, tmp_path):
     plan = read_plan("quick", first_habit=0.5, seeds=(5,), arms=("contextrl", "da_rl"))
     cells = [_cell(arm, 5) for arm in plan.arms]
     write_results(plan, tmp_path / "other", {5: cells[0]["evaluation"]}, cells)
-    _, _, told = _page(tmp_path, str(tmp_path / "other" / "results.json")).partition("## From another")
+    _, _, told = _page(tmp_path, tmp_path / "other" / "results.json").partition("## From another")
     assert "the first one with probability 0.5" in told
     assert "Seeds 5, 32 steps, arms contextrl, da_rl;" in told
     assert "contextrl 8, da_rl never" in told

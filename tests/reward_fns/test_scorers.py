@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from reward_fns import RewardConfigError
-from reward_fns.exact_match import normalise, score_exact_match
 from reward_fns.math_answer import extract_answer, is_bounded, score_math
 from reward_fns.registry import Registry
+from reward_fns.short_answer import normalise, score_exact_match
 
 
 def one(data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None) -> float:

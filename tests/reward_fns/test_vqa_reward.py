@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_fns import RewardConfigError, compute_score
-from reward_fns.vqa import score_vqa
+from reward_fns.short_answer import score_vqa
 
 
 @pytest.mark.parametrize(

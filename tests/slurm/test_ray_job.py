@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import subprocess
+import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 from fake_slurm import SUBMIT, FakeSlurm
@@ -127,9 +130,17 @@ def test_a_wandb_run_of_the_users_own_and_one_of_an_array(slurm):
 @both
 def test_a_failing_recipe_passes_its_exit_status_on(slurm):
     recipe(slurm, "exit 37")
+    # As where another job takes the port while Ray starts.
+    (slurm.folder / "bin" / "ray").write_text(f"""#!/bin/bash
+if mkdir "$FAKE_SLURM/tried"; then echo "port taken: $*"; exit 1; fi
+exec {Path(sys.executable).with_name("ray")} "$@"
+""")
+    (slurm.folder / "bin" / "ray").chmod(0o755)
     assert slurm.submit().returncode == 0
     job = slurm.start()
     assert job.wait(240) == 37, slurm.output()
+    (taken,) = re.findall(r"port taken: .* --port (\d+)", next(slurm.run.glob("logs/*/node-alpha.log")).read_text())
+    assert re.search(rf"Ray's head is [0-9.]+:{int(taken) + 2}", slurm.output())
     assert "requeue" not in slurm.log("scontrol")
     # Ray's own logs are kept for reading.
     assert sorted(path.name for path in (slurm.run / "logs").glob("*/ray-*")) == ["ray-alpha", "ray-beta"]
@@ -216,7 +227,8 @@ def test_what_cannot_start(slurm):
     (slurm.folder / "bin" / "ray").chmod(0o755)
     job = slurm.start()
     assert job.wait(60) == 1
-    assert "no Ray here" in slurm.output()
+    # Each of three tries says so, and the end of the log is shown.
+    assert slurm.output().count("no Ray here") == 3
     assert "Ray did not start on alpha. Fix: read " in slurm.output()
     assert not (slurm.folder / "started").exists()
     nothing_left(slurm)

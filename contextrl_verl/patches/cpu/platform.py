@@ -60,13 +60,19 @@ class PlatformCPU(PlatformBase):
     manual_seed = manual_seed_all = staticmethod(torch.manual_seed)
     set_device = synchronize = set_allocator_settings = empty_cache = staticmethod(_nothing)
     profiler_start = profiler_stop = cudart = staticmethod(_nothing)
-
-    def is_available(self) -> bool:
-        return True
-
-    def is_platform_available(self, use_smi_check: bool = False) -> bool:
-        """Never picked by verl's detection: a GPU machine whose driver is broken must not train on its CPU."""
-        return False
+    is_available = staticmethod(lambda: True)
+    device_count = staticmethod(lambda: 1)
+    get_device_capability = staticmethod(lambda device_index=0: (None, None))
+    communication_backend_name = staticmethod(lambda: "gloo")
+    ray_noset_envvars = staticmethod(list)
+    # Never picked by verl's detection: a GPU machine whose driver is broken must not train on its CPU.
+    is_platform_available = staticmethod(lambda use_smi_check=False: False)
+    # A name of our own, so that verl never rewrites CUDA_VISIBLE_DEVICES.
+    visible_devices_envvar = staticmethod(lambda: "VERL_CPU_VISIBLE_DEVICES")
+    # Ray's GPUs, counted but not there: verl places workers by accelerator and looks up their ids by this name.
+    ray_resource_name = staticmethod(lambda: "GPU")
+    # New weights reach vLLM through POSIX shared memory.
+    is_ipc_supported = staticmethod(lambda: False)
 
     def current_device(self) -> torch.device:
         """A device, not an index: verl passes this to ``Tensor.to``, where an integer means CUDA.
@@ -76,30 +82,6 @@ class PlatformCPU(PlatformBase):
         """
         return torch.device("cpu")
 
-    def device_count(self) -> int:
-        return 1
-
-    def get_device_capability(self, device_index: int = 0) -> tuple[None, None]:
-        return None, None
-
-    def communication_backend_name(self) -> str:
-        return "gloo"
-
-    def visible_devices_envvar(self) -> str:
-        """A name of our own, so that verl never rewrites ``CUDA_VISIBLE_DEVICES``."""
-        return "VERL_CPU_VISIBLE_DEVICES"
-
     @contextmanager
     def nvtx_range(self, msg: str):
         yield
-
-    def ray_resource_name(self) -> str:
-        """Ray's GPUs, counted but not there: verl places workers by accelerator and looks up their ids by this name."""
-        return "GPU"
-
-    def ray_noset_envvars(self) -> list[str]:
-        return []
-
-    def is_ipc_supported(self) -> bool:
-        """No: new weights reach vLLM through POSIX shared memory."""
-        return False

@@ -3,6 +3,7 @@
 import functools
 
 from contextrl_verl.patches.cpu.environment import cpu_selected
+from contextrl_verl.patches.on_import import replace
 
 
 def register() -> None:
@@ -15,16 +16,11 @@ def register() -> None:
     May go when vLLM can reload weights on a CPU.
     """
     if cpu_selected():
-        _keep_linear_weights()
+        replace("vllm.model_executor.layers.utils", "dispatch_cpu_unquantized_gemm", _keep_linear_weights)
 
 
-def _keep_linear_weights() -> None:
+def _keep_linear_weights(pack):
     from torch.nn.functional import linear
-    from vllm.model_executor.layers import utils
-
-    pack = utils.dispatch_cpu_unquantized_gemm
-    if getattr(pack, "_contextrl_cpu_shim", False):
-        return
 
     @functools.wraps(pack)
     def dispatch(layer, remove_weight: bool) -> None:
@@ -33,5 +29,4 @@ def _keep_linear_weights() -> None:
         else:
             pack(layer, remove_weight)
 
-    dispatch._contextrl_cpu_shim = True
-    utils.dispatch_cpu_unquantized_gemm = dispatch
+    return dispatch

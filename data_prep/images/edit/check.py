@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -36,23 +35,17 @@ _LIMITS = {
 }
 
 
-@dataclass(frozen=True)
-class EditCheck:
+class EditCheck(NamedTuple):
     """What came of it: ``reason`` is None for a good edit, else short, for counting; ``measures`` go in the report."""
 
     reason: str | None
-    measures: dict[str, float] = field(default_factory=dict)
+    measures: dict[str, float]
 
 
 def check_edit(original: Image.Image, edited: Image.Image, region: Region) -> EditCheck:
-    """Compare a picture with its edit; the first fault found, in the order of the table above.
-
-    Args:
-        original, edited: RGB.
-        region: left, top, right, bottom in pixels: where the edit may change something.
-    """
+    """Compare an RGB picture with its edit, which may change the region; the first fault in the order of the table."""
     if original.size != edited.size:
-        return EditCheck("size changed")
+        return EditCheck("size changed", {})
     before, after = (np.asarray(image, dtype=np.float32) for image in (original, edited))
     left, top, right, bottom = region
     core = np.zeros(before.shape[:2], dtype=bool)

@@ -19,13 +19,8 @@ _VISIBLE = 1 / 512
 
 @dataclass(frozen=True)
 class Matte:
-    """An object of a picture.
-
-    Attributes:
-        region: smallest one around every pixel that it touches.
-        alpha: (height, width, 1) of the region: how much of a pixel it covers, 0 to 1.
-        object: (height, width, 3) its colours, also where it is mixed with the surroundings.
-    """
+    """An object: the smallest region around every pixel that it touches, (height, width, 1) how much of each it covers,
+    0 to 1, and (height, width, 3) its colours, also where it is mixed with the surroundings."""
 
     region: Region
     alpha: np.ndarray
@@ -35,9 +30,7 @@ class Matte:
 def matte_of(pixels: np.ndarray, mask: np.ndarray) -> Matte:
     """Estimate coverage along the mask's edge: each pixel there is a mixture of the nearest sure colours.
 
-    Args:
-        pixels: (height, width, 3) uint8.
-        mask: (height, width) bool, right to within two pixels.
+    The mask, (height, width) bool, is right to within two pixels.
     """
     left, top, right, bottom = region_of(mask, _BAND + 2)
     part, inside = pixels[top:bottom, left:right].astype(np.float64), mask[top:bottom, left:right].astype(np.uint8)
@@ -73,12 +66,9 @@ def _nearest(pixels: np.ndarray, known: np.ndarray) -> np.ndarray:
 def without(pixels: np.ndarray, matte: Matte) -> np.ndarray:
     """The picture with an object's place filled.
 
-    A donor of the hole's shape is looked for around it; the fill has the donor's detail and the colours of the hole's
-    border. Without room for a donor its detail is grain drawn from what is around it. (cv2.seamlessClone does alike,
-    but mixes in gradients of what is taken out.)
-
-    Raises:
-        NotEdited: there is nothing but the object.
+    A donor of the hole's shape is looked for around it; the fill has the donor's detail and the colours of the
+    hole's border. Without room for a donor its detail is grain drawn from what is around it. (cv2.seamlessClone does
+    alike, but mixes in gradients of what is taken out.) Raises NotEdited: there is nothing but the object.
     """
     left, top, right, bottom = matte.region
     hole = np.zeros(pixels.shape[:2], dtype=bool)

@@ -38,17 +38,8 @@ FIGURES: dict[str, Callable[[ImageDraw.ImageDraw, Box], None]] = {
 
 
 def lay_shape(pixels: np.ndarray, figure: str, box: Box, colour: np.ndarray) -> np.ndarray:
-    """A picture with a shape of an even colour on it.
-
-    Args:
-        pixels: (height, width, 3) uint8.
-        figure: one of :data:`FIGURES`.
-        box: left, top, right, bottom in pixels, fractions allowed.
-        colour: (3,).
-
-    Raises:
-        NotEdited: unknown figure, a box that is not in the picture or without area.
-    """
+    """A picture (height, width, 3) uint8 with one of :data:`FIGURES` of an even colour on it. Raises NotEdited:
+    unknown figure, a box that is not in the picture or without area."""
     height, width = pixels.shape[:2]
     left, top, right, bottom = box
     if figure not in FIGURES:
@@ -83,10 +74,7 @@ def _large(figure: str, box: Box, size: tuple[int, int]) -> Image.Image:
 
 def lay_text(pixels: np.ndarray, text: str, box: Box, colour: np.ndarray) -> np.ndarray:
     """A picture with a line of text, in the font that Pillow brings, in the middle of a box, as large as fits.
-
-    Raises:
-        NotEdited: nothing to draw, or no size that fits.
-    """
+    Raises NotEdited: nothing to draw, or no size that fits."""
     left, top, right, bottom = box
     for points in range(max(4, int((bottom - top) * 1.6)), 3, -1):
         face = ImageFont.load_default(points)

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
+from data_prep.images.store import ImageRejected, encoded
+
 if TYPE_CHECKING:
-    from data_prep.images.item import VqaItem
+    from data_prep.models.endpoint import Reply
 
 Operation = Literal["recolour", "move", "erase", "add", "replace", "reletter", "free"]
 Region = tuple[int, int, int, int]
 Box = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 _Level = Annotated[float, Field(ge=0, le=255)]
-_Bytes = bytes
 
 
-class NotEdited(Exception):
-    """A question whose picture is not edited: ``reason`` is short, for counting, ``detail`` for people."""
+class NotEdited(ImageRejected):
+    """A question whose picture is not edited; the run adds its stage, and a picture that was made and did not do."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason, self.detail = reason, detail
+    stage = ""
+    edited: Image.Image | None = None
 
 
 class NotReached(NotEdited):
@@ -35,13 +35,8 @@ class NotReached(NotEdited):
 class Details(BaseModel):
     """What an operation needs besides, and anything else that is to stay with the plan.
 
-    Attributes:
-        colour: red, green, blue: the new one.
-        by: columns and rows to move by.
-        figure: shape to draw, see :data:`data_prep.images.edit.drawing.FIGURES`.
-        box: left, top, right, bottom of what is drawn, fractions allowed; without it the plan's region, or what a mask
-            says.
-        text: to write.
+    Columns and rows to move ``by``; a ``figure`` of :data:`data_prep.images.edit.drawing.FIGURES`; and the ``box`` of
+    what is drawn, fractions allowed, without which it is the plan's region, or what a mask says.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -57,9 +52,7 @@ class EditPlan(BaseModel):
 
     Attributes:
         operation: ``free`` is whatever the instruction says; the others an offline editor can do as well.
-        target: what is changed, in words.
-        new_answer: of the question, once the edit is done.
-        instruction: for generative editors.
+        target: what is changed, in words; ``instruction``: for generative editors.
         region: left, top, right, bottom in pixels; right and bottom are the first ones outside. Nothing outside of it
             may change. None if it is not known beforehand.
         mask: picture of the target (PNG, any mode, non-zero inside, same size as the picture); None if not known.
@@ -72,7 +65,7 @@ class EditPlan(BaseModel):
     new_answer: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     instruction: str = ""
     region: Region | None = None
-    mask: _Bytes | None = Field(None, repr=False)
+    mask: bytes | None = Field(None, repr=False)
     details: Details = Details()
 
     def facts(self) -> dict[str, Any]:
@@ -95,38 +88,24 @@ class EditPlan(BaseModel):
             return None
         try:
             with Image.open(io.BytesIO(self.mask), formats=["PNG"]) as opened:
-                # Before anything is decoded: a bomb has another size, too.
-                if opened.size != image.size:
-                    raise NotEdited("mask of another size", f"{opened.size}, picture {image.size}")
-                found = np.asarray(opened.convert("L")) > 0
+                # One of another size is not decoded: it may be a bomb.
+                found = np.asarray(opened.convert("L")) > 0 if opened.size == image.size else None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise NotEdited("mask is no picture", type(error).__name__) from None
+        if found is None:
+            raise NotEdited("mask of another size", f"{opened.size}, picture {image.size}")
         if not found.any():
             raise NotEdited("empty mask")
         return found
 
 
-class Proposer(Protocol):
-    """Says how to change a picture so that its question gets another answer; see :class:`Offline`."""
-
-    def template(self, item: VqaItem) -> str | None:
-        """A name for questions of one kind, over which chosen edits are spread; None if it cannot be edited for."""
-
-    async def propose(self, item: VqaItem, image: Image.Image, seed: int) -> EditPlan:
-        """Raises NotEdited if there is nothing to propose, ConfigError if nothing more can be asked."""
-
-
-class Editor(Protocol):
-    """Carries a plan out; see :class:`Offline`."""
-
-    operations: frozenset[Operation]
-
-    async def edit(self, image: Image.Image, plan: EditPlan, seed: int) -> Image.Image:
-        """A new RGB picture of the same size. Raises as :meth:`Proposer.propose`."""
-
-
 class Offline:
-    """A proposer or editor that asks no endpoint; ``remote`` ones are a :class:`data_prep.models.endpoint.Endpoint`.
+    """A proposer or editor that asks no endpoint, as a :class:`data_prep.models.endpoint.Endpoint` does.
+
+    A proposer has ``template(item)``, a name for questions of one kind, over which chosen edits are spread, or None for
+    one that it cannot edit for; and ``async propose(item, image, seed)``, which gives an :class:`EditPlan`. An editor
+    has ``operations`` and ``async edit(image, plan, seed)``, which gives a new RGB picture of the same size. Both raise
+    NotEdited if nothing comes of it, ConfigError if nothing more can be asked.
 
     Attributes:
         name: of the part and all its settings; stays with the pairs.
@@ -136,11 +115,18 @@ class Offline:
     remote = False
 
 
+def answered(reply: Reply[Any], what: str) -> Any:
+    """What an endpoint answered; raises NotEdited if it gave none that can be used, NotReached if it was not asked."""
+    if reply.value is not None:
+        return reply.value
+    if reply.how in ("malformed", "refused"):
+        raise NotEdited(f"{reply.how} {what}", reply.why)
+    raise NotReached(reply.how, reply.why)
+
+
 def mask_bytes(mask: np.ndarray) -> bytes:
     """A mask (height, width), true inside, as PNG for :attr:`EditPlan.mask`."""
-    target = io.BytesIO()
-    Image.fromarray(mask.astype(np.uint8) * 255).save(target, format="PNG")
-    return target.getvalue()
+    return encoded(Image.fromarray(mask.astype(np.uint8) * 255))
 
 
 def region_of(mask: np.ndarray, margin: int = 0) -> Region:

@@ -28,11 +28,7 @@ class ProceduralEditor(Offline):
     operations: frozenset[Operation] = frozenset(_NEEDED)
 
     async def edit(self, image: Image.Image, plan: EditPlan, seed: int) -> Image.Image:
-        """See :class:`data_prep.images.edit.plan.Editor`; the seed has no influence."""
-        return self.edit_now(image, plan)
-
-    def edit_now(self, image: Image.Image, plan: EditPlan) -> Image.Image:
-        """The same without an event loop."""
+        """See :class:`data_prep.images.edit.plan.Offline`; the seed has no influence."""
         if plan.operation not in self.operations:
             raise NotEdited("operation not offline", f"{plan.operation}: needs a generative editor")
         if missing := [name for name in _NEEDED[plan.operation] if getattr(plan.details, name) is None]:

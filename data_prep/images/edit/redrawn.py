@@ -45,12 +45,7 @@ def instruction_of(plan: EditPlan) -> str:
 
 @dataclass(frozen=True)
 class Frame:
-    """A canvas with the whole picture in it, for models that know a few sizes only.
-
-    Attributes:
-        size: of the canvas.
-        box: where the picture lies on it.
-    """
+    """A canvas with the whole picture in its ``box``, for models that know a few sizes only."""
 
     size: tuple[int, int]
     box: Region
@@ -85,10 +80,7 @@ class Frame:
 
 def paste_edit(image: Image.Image, answer: Image.Image, plan: EditPlan) -> Image.Image:
     """The original with the edited region of a model's answer of the same size, faded in from the region's border.
-
-    Raises:
-        NotEdited: nothing changed visibly, or the model changed light, contrast or detail of the whole picture.
-    """
+    Raises NotEdited: nothing changed visibly, or the model changed light, contrast or detail of the whole picture."""
     region = plan.region_in(image) or changed_region(image, answer)
     _refuse_restyled(image, answer, region)
     left, top, right, bottom = region
@@ -119,8 +111,9 @@ def _refuse_restyled(original: Image.Image, answer: Image.Image, region: Region)
     """What a model did to the picture outside of the region it did inside, too, and only the inside is taken over."""
     # On half the scale, where the smallest details, that every model redraws, do not count.
     found = check_edit(original.reduce(2), answer.reduce(2), tuple(side // 2 for side in region)).measures
-    if (detail := found.get("outside_sharpness", 1.0)) < _SHARPNESS:
-        raise NotEdited("whole picture blurred", f"sharpness times {detail:.2f}")
-    cast, contrast = found.get("outside_cast", 0.0), found.get("outside_contrast", 1.0)
+    found = {"outside_sharpness": 1.0, "outside_cast": 0.0, "outside_contrast": 1.0} | found
+    cast, contrast = found["outside_cast"], found["outside_contrast"]
+    if found["outside_sharpness"] < _SHARPNESS:
+        raise NotEdited("whole picture blurred", f"sharpness times {found['outside_sharpness']:.2f}")
     if cast > _CAST or not 1 / _SPREAD <= contrast <= _SPREAD:
         raise NotEdited("whole picture restyled", f"levels shifted by {cast:.1f}, contrast times {contrast:.2f}")

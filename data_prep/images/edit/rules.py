@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 from pydantic import ValidationError
 
-from data_prep.common.seeded import draw
+from data_prep.common.splits import draw
 from data_prep.images.edit.drawing import coverage
 from data_prep.images.edit.plan import Box, Details, EditPlan, NotEdited, Offline, clipped, mask_bytes, region_of, union
-from data_prep.images.edit.questions import COLOURS, SHAPES, Thing, answer_of, parse_question
-from data_prep.images.wording import question_key
+from data_prep.images.item import question_key
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,6 +28,12 @@ _GRID, _LEAST, _MOST = 2, 16, 64
 _TOLERANCE = 3
 # From the shape that it is said to be: share of its area that differs.
 _SHAPE_DISTANCE = 0.15
+SHAPES = ("circle", "rectangle", "triangle")
+COLOURS = {
+    "black": (0, 0, 0), "gray": (128, 128, 128), "red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255),
+    "teal": (0, 128, 128), "brown": (165, 42, 42), "yellow": (255, 255, 0),
+}  # fmt: skip
+Kind = Literal["shape", "colour", "existence"]
 
 
 class GivenPlans(Offline):
@@ -40,7 +46,6 @@ class GivenPlans(Offline):
         return question_key(item.question) if "edit" in item.provenance else None
 
     async def propose(self, item: VqaItem, image: Image.Image, seed: int) -> EditPlan:
-        """See :class:`data_prep.images.edit.plan.Proposer`."""
         if "edit" not in item.provenance:
             raise NotEdited("no plan given")
         try:
@@ -48,6 +53,62 @@ class GivenPlans(Offline):
         except ValidationError as error:
             first = error.errors()[0]
             raise NotEdited("plan not usable", f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A shape of a picture, or what a question says of one; None is any."""
+
+    shape: str | None = None
+    colour: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that was understood: what the answer is, and of what; ``negated``: ``yes`` means it is not there."""
+
+    kind: Kind
+    thing: Thing
+    negated: bool = False
+
+    @property
+    def template(self) -> str:
+        """The question without its colours and shapes."""
+        words = [self.kind, "not"] if self.negated else [self.kind]
+        return " ".join(words + [name for name in ("colour", "shape") if getattr(self.thing, name)])
+
+
+_COLOUR = rf"(?P<colour>{'|'.join(COLOURS)})"
+_THING = rf"(?:{_COLOUR} )?(?P<shape>{'|'.join(SHAPES)}|shape)"
+_TEMPLATES: list[tuple[Kind, str]] = [
+    ("shape", r"what shape (?:is present|is in the image|does the image contain)"),
+    ("shape", rf"what is the {_COLOUR} shape"),
+    ("colour", rf"what (?:color is|is the color of) the {_THING}"),
+    ("existence", rf"is there (?:not )?a {_THING}(?: in the image)?"),
+    ("existence", rf"is (?:a|no) {_THING} present"),
+    ("existence", rf"does the image (?:not )?contain a {_THING}"),
+]
+
+
+def parse_question(text: str) -> Asked | None:
+    """What a question asks; None if it is not understood."""
+    plain = " ".join(text.lower().split()).rstrip("?").rstrip()
+    for kind, pattern in _TEMPLATES:
+        if found := re.fullmatch(pattern, plain):
+            said = found.groupdict()
+            thing = Thing(said.get("shape") if said.get("shape") in SHAPES else None, said.get("colour"))
+            if kind == "existence" and thing == Thing():
+                return None  # "is there a shape?" is no question about this picture in particular
+            return Asked(kind, thing, bool({"no", "not"} & set(plain.split())))
+    return None
+
+
+def answer_of(asked: Asked, shown: Thing) -> str | None:
+    """The answer for a picture of one shape; None where the question does not have one."""
+    fits = asked.thing.shape in (None, shown.shape) and asked.thing.colour in (None, shown.colour)
+    if asked.kind == "existence":
+        return "yes" if fits != asked.negated else "no"
+    return getattr(shown, asked.kind) if fits else None
 
 
 class EasyVqaRules(Offline):
@@ -59,16 +120,11 @@ class EasyVqaRules(Offline):
     name = "rules:easy_vqa-3"
 
     def template(self, item: VqaItem) -> str | None:
-        """See :class:`data_prep.images.edit.plan.Proposer`."""
         asked = parse_question(item.question)
         return asked.template if asked else None
 
     async def propose(self, item: VqaItem, image: Image.Image, seed: int) -> EditPlan:
-        """See :class:`data_prep.images.edit.plan.Proposer`."""
-        return self.propose_now(item, image, seed)
-
-    def propose_now(self, item: VqaItem, image: Image.Image, seed: int) -> EditPlan:
-        """The same without an event loop: first the new answer, then how; every possible answer is equally likely."""
+        """First the new answer, then how; every possible answer is equally likely."""
         asked = parse_question(item.question)
         if asked is None:
             raise NotEdited("question not understood", item.question)
@@ -125,25 +181,18 @@ def _box(figure: str, shape: FlatShape, image: Image.Image, rng: Random) -> Box:
         "triangle": (side + 1, int(side * 3**0.5 / 2) + 2),
         "rectangle": (sides[0] + 1, sides[1] + 1),
     }[figure]
+    middles = (left + right) / 2, (top + bottom) / 2
     x, y = (
         min(max(round(middle * _GRID - count / 2), 0), whole * _GRID - count)
-        for middle, count, whole in zip(
-            ((left + right) / 2, (top + bottom) / 2), (columns, rows), image.size, strict=True
-        )
+        for middle, count, whole in zip(middles, (columns, rows), image.size, strict=True)
     )
     return x / _GRID, y / _GRID, (x + columns) / _GRID, (y + rows) / _GRID
 
 
 @dataclass(frozen=True)
 class FlatShape:
-    """The one shape of a picture.
-
-    Attributes:
-        thing: its shape and colour by name.
-        region: smallest one around every pixel it touches.
-        box: left, top, right, bottom in pixels, fractions included.
-        mask: (height, width) of the picture: the pixels it covers by more than half.
-    """
+    """The one shape of a picture: the smallest region around every pixel it touches, its box in pixels, fractions
+    included, and (height, width) of the picture, the pixels it covers by more than half."""
 
     thing: Thing
     region: tuple[int, int, int, int]
@@ -152,11 +201,8 @@ class FlatShape:
 
 
 def measure(image: Image.Image) -> FlatShape:
-    """Find the shape of an RGB picture: one background colour, a shape of one known colour, antialiased at its edges.
-
-    Raises:
-        NotEdited: it is not flat, there are none or several, or its shape is none of those known.
-    """
+    """Find the shape of an RGB picture: one background colour, a shape of one known colour, antialiased at its
+    edges. Raises NotEdited: it is not flat, there are none or several, or its shape is none of those known."""
     pixels = np.asarray(image).astype(np.int32)
     values, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
     background = values[counts.argmax()]

@@ -1,43 +1,67 @@
-"""Edits pictures: propose, edit, check, for every chosen question. One path for offline and remote models."""
+"""Edits pictures: propose, edit, check, for every chosen question. One path for offline and remote models.
+
+Proposer and editor are as a command names them: ``--proposer rules:easy_vqa --editor gemini:MODEL``.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import SAMPLES_PER_REASON, Funnel, Stage
-from data_prep.common.seeded import draw
+from data_prep.common.splits import draw
 from data_prep.images.edit.check import check_edit
-from data_prep.images.edit.model_spec import EditorSpec, ProposerSpec, make_editor, make_proposer
-from data_prep.images.edit.plan import Editor, NotEdited, NotReached, Proposer
+from data_prep.images.edit.plan import NotEdited, NotReached
+from data_prep.images.edit.procedural import ProceduralEditor
 from data_prep.images.edit.redrawn import changed_region
-from data_prep.images.item import ImageCouple, VqaItem, read_items, write_records
+from data_prep.images.edit.rules import EasyVqaRules, GivenPlans
+from data_prep.images.item import ImageCouple, VqaItem, answer_key, in_turns, write_records
 from data_prep.images.store import ImageStore
-from data_prep.images.wording import answer_key
 from data_prep.models.endpoint import answers
+from data_prep.models.spec import Budget, ModelSpec
 
-if TYPE_CHECKING:
-    from PIL import Image
+_ITEMS_PER_PART = 128
+_LOCAL_PROPOSERS = {"rules:easy_vqa": EasyVqaRules, "given": GivenPlans}
 
-ITEMS_PER_PART = 128
-STAGES = ("propose", "edit", "check edit")
+
+class ProposerSpec(ModelSpec):
+    """Who says what to change: ``rules:easy_vqa``, ``given`` (plans of the source's own), or a vision-language model
+    of an endpoint."""
+
+    model: str = Field("rules:easy_vqa", min_length=1)
+    cache: Path | None = Path("outputs/edit_cache")
+
+
+class EditorSpec(ModelSpec):
+    """Who carries it out: ``procedural``, ``gemini:MODEL``, ``openai:MODEL`` or ``diffusers:FOLDER_OR_NAME``; the price
+    is of one picture, for the cap and the dry run, instead of ``price_in`` and ``price_out``."""
+
+    model: str = Field("procedural", min_length=1)
+    cache: Path | None = Path("outputs/edit_cache")
+    key_variable: str = ""
+    timeout: float = Field(180.0, gt=0)
+    price: Decimal | None = Field(None, ge=0)
+
+    def budget(self) -> Budget:
+        """Counts pictures as output; raises ConfigError for a cap without a price, or prices of tokens."""
+        if (self.price_in, self.price_out) != (None, None) or (self.max_cost is not None and self.price is None):
+            raise ConfigError("An editor's price and cap are in pictures. Fix: give price=..., of one, with max_cost.")
+        return Budget(self.price and (Decimal(0), self.price * 1_000_000), self.max_cost)
 
 
 @dataclass(frozen=True)
 class EditSettings:
-    """Everything the edits of given items depend on.
-
-    Attributes:
-        proposer, editor: who does it.
-        edits: how many are tried at most, of one picture one.
-    """
+    """Everything the edits of given items depend on; at most so many ``edits`` are tried, one of a picture."""
 
     proposer: ProposerSpec = field(default_factory=ProposerSpec)
     editor: EditorSpec = field(default_factory=EditorSpec)
@@ -47,46 +71,61 @@ class EditSettings:
     @property
     def remote(self) -> bool:
         """Whether an endpoint is asked: then all edits are made in one process, which minds the cap."""
-        return self.proposer.remote or self.editor.remote
+        return make_proposer(self.proposer).remote or make_editor(self.editor).remote
 
 
 _SETTINGS = TypeAdapter(EditSettings)
 
 
+def make_proposer(spec: ProposerSpec) -> Any:
+    """The proposer of a spec. Raises ConfigError if there is none, or its prices, cap or address make no sense."""
+    if spec.model in _LOCAL_PROPOSERS:
+        return _LOCAL_PROPOSERS[spec.model]()
+    if spec.model.startswith("rules:"):
+        raise ConfigError(
+            f"proposer {spec.model!r}: there are rules for easy_vqa only. Fix: give {', '.join(_LOCAL_PROPOSERS)}, or "
+            "the name of a vision-language model."
+        )
+    from data_prep.images.edit.vlm import VlmProposer
+
+    return VlmProposer(spec)
+
+
+def make_editor(spec: EditorSpec) -> Any:
+    """The editor of a spec. Raises ConfigError if there is none, or its price, cap or address make no sense."""
+    kind, _, model = spec.model.partition(":")
+    if spec.model == "procedural":
+        return ProceduralEditor()
+    if kind not in ("gemini", "openai", "diffusers") or not model:
+        raise ConfigError(
+            f"editor {spec.model!r} is none. Fix: give procedural, gemini:MODEL, openai:MODEL or diffusers:FOLDER."
+        )
+    from data_prep.images.edit.generative import DiffusersEditor, GeminiEditor, OpenAIEditor
+
+    if kind == "diffusers":
+        return DiffusersEditor(model)
+    variable = spec.key_variable or f"{kind.upper()}_API_KEY"
+    named = spec.model_copy(update={"model": model, "key_variable": variable})
+    return (GeminiEditor if kind == "gemini" else OpenAIEditor)(named)
+
+
 @dataclass
 class Edited:
-    """What came of it.
+    """Couples of original and edited picture; how many questions an endpoint should have seen and did not, by cause,
+    without which the set is incomplete; and the usage of proposer and editor, where they ask an endpoint."""
 
-    Attributes:
-        couples: original and edited picture.
-        unreached: questions that an endpoint should have seen and did not, by cause; the set is incomplete with any.
-        usage: of proposer and editor, where they ask an endpoint.
-    """
-
-    couples: list[ImageCouple]
+    couples: list[ImageCouple] = field(default_factory=list)
     unreached: Counter[str] = field(default_factory=Counter)
     usage: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def plan_edits(paths: Sequence[Path], store: Path, settings: EditSettings, funnel: Funnel) -> list[dict[str, Any]]:
-    """Choose the questions (stage ``choose edits``) and pack them as payloads of :func:`edit_part`."""
-    template = make_proposer(settings.proposer).template
-    items = _chosen(list(read_items(paths)), settings, template, funnel.stage("choose edits", "questions"))
-    common = {"store": str(store), "settings": _SETTINGS.dump_python(settings, mode="json")}
-    return [
-        {**common, "items": [asdict(item) for item in items[start : start + ITEMS_PER_PART]]}
-        for start in range(0, len(items), ITEMS_PER_PART)
-    ]
-
-
-def _chosen(
-    items: list[VqaItem], settings: EditSettings, template: Callable[[VqaItem], str | None], stage: Stage
-) -> list[VqaItem]:
-    """Draw items; the chosen ones stay in order.
+def choose_edits(items: Sequence[VqaItem], settings: EditSettings, funnel: Funnel) -> list[VqaItem]:
+    """Draw the questions to edit for (stage ``choose edits``); the chosen ones stay in order.
 
     Every pair of template and answer gives one in turn, as long as it has some: then no answer and no template goes
     with edited pictures more than another. What has no template cannot be edited for.
     """
+    template, stage = make_proposer(settings.proposer).template, funnel.stage("choose edits", "questions")
     groups: dict[tuple[str, str], list[tuple[bytes, int]]] = defaultdict(list)
     for index, item in enumerate(items):
         if (kind := template(item)) is None:
@@ -95,26 +134,28 @@ def _chosen(
             groups[kind, item.answer.casefold().strip()].append((draw(settings.seed, "edit", item.item_id), index))
     # Which group gives first must not follow from its name either, if there are more groups than edits.
     names = sorted(groups, key=lambda name: draw(settings.seed, "edit", *name))
-    turns = deque(deque(sorted(groups[name])) for name in names)
     pictures: set[str] = set()
-    chosen: set[int] = set()
-    full = 0
-    while turns and len(chosen) < settings.edits:
-        group = turns.popleft()
-        while group:
-            _, index = group.popleft()
-            if items[index].image not in pictures:
+
+    def turns(group: list[tuple[bytes, int]]) -> Iterator[int]:
+        for _, index in sorted(group):
+            if items[index].image in pictures:
+                stage.drop("its picture is edited for another question")
+            else:
                 pictures.add(items[index].image)
-                chosen.add(index)
-                turns.append(group)
-                break
-            full += 1
-    if full:
-        stage.drop("its picture is edited for another question", count=full)
-    if rest := sum(map(len, groups.values())) - full - len(chosen):
-        stage.drop("not drawn", count=rest)
+                yield index
+
+    chosen = sorted(islice(in_turns(turns(groups[name]) for name in names), settings.edits))
     stage.keep(len(chosen))
-    return [items[index] for index in sorted(chosen)]
+    if rest := len(items) - stage.entered:
+        stage.drop("not drawn", count=rest)
+    return [items[index] for index in chosen]
+
+
+def plan_edits(items: Sequence[VqaItem], store: Path, settings: EditSettings) -> list[dict[str, Any]]:
+    """Payloads of :func:`edit_part`."""
+    common = {"store": str(store), "settings": _SETTINGS.dump_python(settings, mode="json")}
+    starts = range(0, len(items), _ITEMS_PER_PART)
+    return [{**common, "items": [asdict(item) for item in items[at : at + _ITEMS_PER_PART]]} for at in starts]
 
 
 def edit_part(payload: dict[str, Any], path: Path) -> Funnel:
@@ -131,59 +172,43 @@ def edit_here(
     settings: EditSettings,
     funnel: Funnel,
     progress: Callable[[int], Any] = lambda count: None,
-    editor: Editor | None = None,
+    editor: Any = None,
 ) -> Edited:
     """Edit pictures in this process; endpoints are asked for many at a time, under one cap.
 
-    Answers are cached: a killed run asks only what is missing, and its result is the same to the byte.
-
-    Args:
-        progress: called with 1 for every question.
-        editor: instead of the one that the settings name.
-
-    Raises:
-        ConfigError: settings that make no sense, or an endpoint that cannot be used; what it answered is in its cache.
+    Answers are cached: a killed run asks only what is missing, and its result is the same to the byte. ``progress`` is
+    called with 1 for every question; ``editor`` stands for the one that the settings name. Raises ConfigError: an
+    endpoint that cannot be used.
     """
-    pictures, result = ImageStore(store), Edited([])
+    pictures, result = ImageStore(store), Edited()
     proposer, editor = make_proposer(settings.proposer), editor or make_editor(settings.editor)
-    stages = {name: funnel.stage(name, "questions") for name in STAGES}
+    stages = {name: funnel.stage(name, "questions") for name in ("propose", "edit", "check edit")}
 
-    async def work(item: VqaItem) -> ImageCouple | _Dropped:
+    async def work(item: VqaItem) -> ImageCouple | NotEdited:
         return await _edit(item, pictures, proposer, editor, settings.seed)
-
-    remote = {name: part for name, part in (("proposer", proposer), ("editor", editor)) if part.remote}
 
     @asynccontextmanager
     async def session() -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            for part in remote.values():
-                await stack.enter_async_context(part)
+        one, other = (part if part.remote else nullcontext() for part in (proposer, editor))
+        async with one, other:
             yield
 
     for item, found in answers(session(), items, work):
         for name, stage in stages.items():
-            if isinstance(found, _Dropped) and found.stage == name:
+            if isinstance(found, NotEdited) and found.stage == name:
                 _drop(item, found, stage, pictures)
-                result.unreached.update([found.why.reason] if isinstance(found.why, NotReached) else [])
+                result.unreached.update([found.reason] if isinstance(found, NotReached) else [])
                 break
             stage.keep()
         else:
             result.couples.append(found)
         progress(1)
-    result.usage = {name: part.summary() for name, part in remote.items()}
+    result.usage = {name: part.summary() for name, part in (("proposer", proposer), ("editor", editor)) if part.remote}
     return result
 
 
-@dataclass(frozen=True)
-class _Dropped:
-    stage: str
-    why: NotEdited
-    edited: Image.Image | None = None
-
-
-async def _edit(
-    item: VqaItem, store: ImageStore, proposer: Proposer, editor: Editor, seed: int
-) -> ImageCouple | _Dropped:
+async def _edit(item: VqaItem, store: ImageStore, proposer: Any, editor: Any, seed: int) -> ImageCouple | NotEdited:
+    """The couple, or why there is none, with its stage and the picture that did not do."""
     stage, edited = "propose", None
     try:
         image = store.open(item.image)
@@ -203,7 +228,8 @@ async def _edit(
         if check.reason is not None:
             raise NotEdited(check.reason, f"{plan.operation}: {measures}")
     except NotEdited as error:
-        return _Dropped(stage, error, edited)
+        error.stage, error.edited = stage, edited
+        return error
     origin = {**item.provenance, "item_id": item.item_id, "source": item.source}
     return ImageCouple(
         question=item.question,
@@ -216,30 +242,27 @@ async def _edit(
     )
 
 
-def _drop(item: VqaItem, found: _Dropped, stage: Stage, store: ImageStore) -> None:
+def _drop(item: VqaItem, found: NotEdited, stage: Stage, store: ImageStore) -> None:
     sample = None
-    if len(stage.samples.get(found.why.reason, [])) < SAMPLES_PER_REASON:
+    if len(stage.samples.get(found.reason, [])) < SAMPLES_PER_REASON:
         images = [item.image] + ([store.put(found.edited)] if found.edited is not None else [])
         asked = {"item_id": item.item_id, "question": item.question, "answer": item.answer}
-        sample = asked | {"detail": found.why.detail, "images": images}
-    stage.drop(found.why.reason, sample)
+        sample = asked | {"detail": found.detail, "images": images}
+    stage.drop(found.reason, sample)
 
 
 def estimate(items: Sequence[VqaItem], store: Path, settings: EditSettings) -> Iterator[str]:
-    """Sentences for a dry run: what proposals and edits would be asked for and cost. Asks nothing.
-
-    A plan that is not known yet counts as one edit: some will not be proposed, so the count is an upper bound.
-    """
+    """Sentences about what proposals and edits would cost; a plan not known yet counts as an edit. Asks nothing."""
     pictures = ImageStore(store)
     proposer, editor = make_proposer(settings.proposer), make_editor(settings.editor)
     yield f"{len(items)} questions to edit for"
-    if settings.proposer.remote:
+    if proposer.remote:
         yield f"proposer: {proposer.sentence((item, pictures.open(item.image)) for item in items)}"
-    if settings.editor.remote:
+    if editor.remote:
         # Outside of `async with` endpoints answer from their caches.
         found = [asyncio.run(_edit(item, pictures, proposer, editor, settings.seed)) for item in items]
-        edits = sum(isinstance(one, _Dropped) and isinstance(one.why, NotReached) for one in found)
-        budget, money = editor.budget, "no price given, so no cost"
-        if budget.prices:
-            money = f"at most {budget.cost((0, edits)):.4f} {budget.currency} without retries"
+        edits, budget = sum(isinstance(one, NotReached) for one in found), editor.budget
+        money = (
+            f"at most {budget.cost((0, edits)):.4f} without retries" if budget.prices else "no price given, so no cost"
+        )
         yield f"editor: at most {edits} pictures to make, {editor.usage.cached} already in the cache; {money}"

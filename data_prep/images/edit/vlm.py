@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_prep.images.edit.plan import Details, EditPlan, NotEdited, NotReached, Operation, clipped
-from data_prep.images.store import encode_alike
-from data_prep.images.wording import question_key
-from data_prep.models.chat import ChatEndpoint, question_templates, sendable
+from data_prep.images.edit.plan import Details, EditPlan, NotEdited, Operation, answered, clipped
+from data_prep.images.item import question_key
+from data_prep.images.store import encoded
+from data_prep.models.chat import ChatEndpoint, image_part, question_templates, sendable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,8 +49,6 @@ class Proposal(BaseModel):
 class VlmProposer(ChatEndpoint):
     """A vision-language model that says what to change."""
 
-    remote = True
-
     @property
     def name(self) -> str:
         return f"vlm:{self.spec.model} {PROMPT_VERSION}"
@@ -61,13 +58,9 @@ class VlmProposer(ChatEndpoint):
         return " ".join(question_key(item.question).split()[:2])
 
     async def propose(self, item: VqaItem, image: Image.Image, seed: int) -> EditPlan:
-        """See :class:`data_prep.images.edit.plan.Proposer`; the seed has no influence."""
+        """See :class:`data_prep.images.edit.plan.Offline`; the seed has no influence."""
         reply = await self.ask(proposal_messages(item, image), Proposal, PROMPT_VERSION)
-        if reply.value is None:
-            if reply.how in ("malformed", "refused"):
-                raise NotEdited(f"{reply.how} proposal", reply.why)
-            raise NotReached(reply.how, reply.why)
-        return _plan(reply.value, image)
+        return _plan(answered(reply, "proposal"), image)
 
     def sentence(self, questions: Iterable[tuple[VqaItem, Image.Image]]) -> str:
         """About calls, tokens and cost; asks nothing."""
@@ -82,11 +75,9 @@ def proposal_messages(item: VqaItem, image: Image.Image) -> list[dict[str, Any]]
     asked = _templates.get_template("propose_question.jinja").render(
         question=item.question, answer=item.answer, fence=hashlib.sha256(text).hexdigest()[:12]
     )
-    url = "data:image/png;base64," + base64.b64encode(encode_alike([image])[0]).decode("ascii")
-    picture = {"type": "image_url", "image_url": {"url": url}}
     return [
         {"role": "system", "content": _templates.get_template("propose_system.jinja").render()},
-        {"role": "user", "content": [picture, {"type": "text", "text": sendable(asked)}]},
+        {"role": "user", "content": [image_part(encoded(image)), {"type": "text", "text": sendable(asked)}]},
     ]
 
 

@@ -13,13 +13,14 @@ from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from contextrl_verl.errors import ConfigError
-from data_prep.images.store import encode_alike
+from data_prep.images.store import encoded
 from data_prep.models.cache import digest
+from data_prep.models.chat import image_part
 from data_prep.models.endpoint import Endpoint, MalformedReply, answers, post
-from data_prep.models.spec import ModelSpec, read_spec
+from data_prep.models.spec import TOKENS_PER_IMAGE, ModelSpec, read_spec
 
 _VERSION = 1
 
@@ -40,11 +41,8 @@ class EndpointEmbedder(Endpoint):
         self.name = f"endpoint:{self.shown} {self.spec.model}"
 
     def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """(N, D) numbers; a row of NaN for a picture that the endpoint refused.
-
-        Raises:
-            ConfigError: wrong key, endpoint down, spending cap reached, malformed vectors; what came is in the cache.
-        """
+        """(N, D) numbers; a row of NaN for a picture that the endpoint refused. Raises ConfigError: wrong key,
+        endpoint down, spending cap reached, malformed vectors; what came is in the cache."""
         found = [vector for _, vector in answers(self, images, self._one)]
         lengths = sorted({len(vector) for vector in found if vector is not None})
         if len(lengths) > 1:
@@ -60,15 +58,16 @@ class EndpointEmbedder(Endpoint):
         key = digest({**asked, "pixels": hashlib.sha256(image.tobytes()).hexdigest()})
 
         async def ask(_: str) -> str:
-            bound = (self.spec.tokens_per_image, 0)
-            body = await self.send(post("/embeddings", picture_request(self.spec.model, image)), bound)
-            try:
-                self.bill((_Usage.model_validate_json(body).usage.prompt_tokens, 0), bound)
-            except ValidationError:
-                self.bill(None, bound)
+            bound, message = (TOKENS_PER_IMAGE, 0), {"role": "user", "content": [image_part(encoded(image))]}
+            request = {"model": self.spec.model, "encoding_format": "float", "messages": [message]}
+            body = await self.send(post("/embeddings", request), bound)
+            self.bill(body, bound)
             return base64.b64encode(read_embedding(body).astype("<f4").tobytes()).decode("ascii")
 
-        reply = await self.reply(key, ask, _decoded)
+        def load(text: Any) -> np.ndarray:
+            return _usable(np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4"))
+
+        reply = await self.reply(key, ask, load)
         if reply.how == "failed":
             raise self.down(reply.why)
         if reply.how in ("answered", "refused"):
@@ -81,21 +80,6 @@ class EndpointEmbedder(Endpoint):
         raise ConfigError(f"{problem}. Vectors that came are kept in the cache. Fix: {fix}.")
 
 
-def picture_request(model: str, image: Image.Image) -> dict[str, Any]:
-    """The body of a request for one picture, which travels as PNG in a data URI."""
-    uri = "data:image/png;base64," + base64.b64encode(encode_alike([image])[0]).decode("ascii")
-    message = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": uri}}]}
-    return {"model": model, "encoding_format": "float", "messages": [message]}
-
-
-class _Tokens(BaseModel):
-    prompt_tokens: NonNegativeInt
-
-
-class _Usage(BaseModel):
-    usage: _Tokens
-
-
 class _Embedding(BaseModel):
     embedding: list[Annotated[FiniteFloat, Field(strict=True)]] = Field(min_length=1)
 
@@ -104,10 +88,10 @@ class _Embeddings(BaseModel):
     data: list[_Embedding] = Field(min_length=1, max_length=1)
 
 
-def read_embedding(body: bytes) -> np.ndarray:
+def read_embedding(body: Any) -> np.ndarray:
     """(D,) float32, finite and not zero, of an embeddings body; raises MalformedReply for everything else."""
     try:
-        numbers = _Embeddings.model_validate_json(body).data[0].embedding
+        numbers = _Embeddings.model_validate(body).data[0].embedding
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the body"
@@ -120,7 +104,3 @@ def _usable(vector: np.ndarray) -> np.ndarray:
     if not (np.isfinite(vector).all() and vector.any()):
         raise MalformedReply("the embedding is infinite, or zero")
     return vector
-
-
-def _decoded(text: Any) -> np.ndarray:
-    return _usable(np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4"))

@@ -21,15 +21,81 @@ from PIL import Image
 from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel
 from data_prep.common.pipeline import describe_inputs, fingerprint
-from data_prep.images.embed.descriptor import Descriptor
 from data_prep.images.embed.endpoint import EndpointEmbedder
 from data_prep.images.store import ImageStore
-from data_prep.models.sentence_encoder import load_sentence_encoder
+from data_prep.models.spec import load_sentence_encoder
 
-PICTURES_PER_PART = 1024
 _BATCH = 64
 _SIDE = 16
 LOOK_BYTES = _SIDE * _SIDE * 3
+# The descriptor's small copy.
+_COPY = 64
+# Low frequencies kept a side: brightness, colour differences.
+_BRIGHT, _COLOUR = 8, 6
+_HUES, _GREYS, _QUARTERS = 12, 4, 2
+_DIRECTIONS, _CELLS = 8, 4
+# A view as faint as this (in units of its own) says nothing about a picture, and is not blown up to full length:
+# brightness, colour differences, hues and greys, edges.
+_FAINT = (2.0, 2.0, 0.02, 0.5)
+_PLACES = np.indices((_COPY, _COPY)).reshape(2, -1)
+
+
+class Descriptor:
+    """A picture's colours and structure as a vector: no weights, no download, the same on every machine.
+
+    Four views of a small copy of the picture: where which colour is (low frequencies of brightness and of two colour
+    differences), how much of each hue and grey is in each quarter, and which way edges run in each cell of a grid. What
+    all pictures share is taken out of each view: else any two photographs, or charts on white, would score above 0.9.
+    """
+
+    name = "descriptor-2"
+
+    def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """(N, 328) float64; pictures of mode RGB and any size."""
+        return np.stack([_described(image) for image in images])
+
+
+def _described(image: Image.Image) -> np.ndarray:
+    from scipy.fft import dctn
+    from scipy.ndimage import gaussian_filter
+
+    small = image.resize((_COPY, _COPY), Image.Resampling.BOX, reducing_gap=None)
+    bands = np.asarray(small.convert("YCbCr"), dtype=np.float64) - 128
+    hue, saturation, value = np.asarray(small.convert("HSV"), dtype=np.float64).reshape(-1, 3).T / 256
+    waves = dctn(bands, axes=(0, 1), norm="ortho") / _COPY
+    # A pixel counts for its hue as far as it is colourful.
+    hues = _counted(_QUARTERS, hue, _HUES, saturation * value)
+    greys = _counted(_QUARTERS, value, _GREYS, 1 - saturation * value)
+    down, across = np.gradient(bands, axis=(0, 1))
+    # Brightness and colour together: a red shape on an equally bright ground has edges too.
+    xx, yy, xy = ((one * other).sum(axis=2).ravel() for one, other in ((across, across), (down, down), (across, down)))
+    edges = _counted(_CELLS, np.arctan2(2 * xy, xx - yy) / (2 * np.pi) % 1, _DIRECTIONS, 2 * np.sqrt(xx + yy))
+    # A little of each cell and direction counts for its neighbours, so that a small shift is a small change.
+    edges = gaussian_filter(
+        edges.reshape(_CELLS, _CELLS, _DIRECTIONS), 0.5, mode=("nearest", "nearest", "wrap")
+    ).ravel()
+    views = (
+        waves[:_BRIGHT, :_BRIGHT, 0].ravel()[1:],  # the mean of brightness is no feature, that of a colour is
+        waves[:_COLOUR, :_COLOUR, 1:].ravel(),
+        _apart(np.concatenate([hues, greys])),
+        _apart(edges),
+    )
+    # A constant keeps a picture without any feature from having no direction.
+    parts = [view / (np.linalg.norm(view) + faint) for view, faint in zip(views, _FAINT, strict=True)]
+    return np.concatenate([*parts, [2e-3]])
+
+
+def _counted(cells: int, kind: np.ndarray, kinds: int, weight: np.ndarray) -> np.ndarray:
+    """(cells * cells * kinds,) mean weight by place and kind; ``kind`` is from 0 to 1."""
+    inside = ((0, _COPY), (0, _COPY), (0, 1))
+    summed, _ = np.histogramdd((*_PLACES, kind), (cells, cells, kinds), inside, weights=weight)
+    return summed.ravel() * (cells / _COPY) ** 2
+
+
+def _apart(shares: np.ndarray) -> np.ndarray:
+    """Roots, less their mean, which all pictures share."""
+    roots = np.sqrt(shares)
+    return roots - roots.mean()
 
 
 class SentenceEncoder:
@@ -64,16 +130,9 @@ class SentenceEncoder:
 def make_embedder(spec: str) -> Any:
     """The embedder of that description; the same object for the same one, so that a process loads a model once.
 
-    Args:
-        spec: ``descriptor``; ``hf:`` or ``st:`` a model of transformers or sentence-transformers; ``endpoint:`` a model
-            behind an embeddings endpoint, as ``NAME=VALUE`` with blanks between (:class:`EmbedderSpec`).
-
-    Returns:
-        An object with ``name``, which says everything its vectors depend on, and ``embed``, from pictures of mode RGB
-        to (N, D) numbers, a row of NaN for a picture that it does not take.
-
-    Raises:
-        ConfigError: none of these, or an endpoint's options that make no sense.
+    It has ``name``, which says everything its vectors depend on, and ``embed``, from pictures of mode RGB to (N, D)
+    numbers, a row of NaN for a picture that it does not take. Raises ConfigError: no such embedder, or an endpoint's
+    options that make no sense.
     """
     kind, _, rest = (part.strip() for part in spec.partition(":"))
     kinds = {"hf": SentenceEncoder, "st": SentenceEncoder, "endpoint": EndpointEmbedder}
@@ -88,11 +147,8 @@ def make_embedder(spec: str) -> Any:
 
 
 def unit_rows(embedder: Any, images: Sequence[Image.Image]) -> np.ndarray:
-    """(N, D) float32: the embedder's rows divided by their lengths in float64; rows of NaN stay.
-
-    Raises:
-        ConfigError: another shape, an infinite number or a row of zeros, which has no direction.
-    """
+    """(N, D) float32: the embedder's rows divided by their lengths in float64; rows of NaN stay. Raises ConfigError:
+    another shape, an infinite number or a row of zeros, which has no direction."""
     rows = np.asarray(embedder.embed(images), dtype=np.float64)
     if rows.ndim != 2:
         raise ConfigError(
@@ -121,16 +177,9 @@ def look(image: Image.Image) -> np.ndarray:
 
 
 def plan_embed(
-    images: Iterable[str], store: Path, embedder: str = "descriptor", *, per_part: int = PICTURES_PER_PART
+    images: Iterable[str], store: Path, embedder: str = "descriptor", *, per_part: int = 1024
 ) -> list[dict[str, Any]]:
-    """Payloads for :func:`embed_part`; each picture once, in the order of the names.
-
-    Args:
-        images: names of pictures in the store; repeats are fine.
-        store: folder of the :class:`ImageStore`.
-        embedder: description, see :func:`make_embedder`.
-        per_part: pictures of a part; a part is what a killed job does again.
-    """
+    """Payloads for :func:`embed_part`; each picture of the store once, in the order of the names."""
     names = sorted(set(images))
     kind, colon, model = embedder.partition(":")
     # A worker's folder may be another one.
@@ -140,14 +189,9 @@ def plan_embed(
 
 
 def embed_part(payload: dict[str, Any], path: Path) -> Funnel:
-    """Embed the pictures of a payload; writes vectors, perceptual hashes and small copies as NumPy's file.
-
-    Raises:
-        ConfigError: a picture is not in the store, or the embedder cannot be used.
-    """
+    """Embed the pictures of a payload; writes vectors, perceptual hashes and small copies as NumPy's file."""
     store, embedder = ImageStore(Path(payload["store"])), make_embedder(payload["embedder"])
-    funnel = Funnel()
-    stage = funnel.stage("embed", "pictures")
+    stage = (funnel := Funnel()).stage("embed", "pictures")
     kept: list[tuple[str, np.ndarray, int, np.ndarray]] = []
     for start in range(0, len(payload["images"]), _BATCH):
         names = payload["images"][start : start + _BATCH]
@@ -169,14 +213,8 @@ def embed_part(payload: dict[str, Any], path: Path) -> Funnel:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Vectors of pictures.
-
-    Attributes:
-        embedder: name of what made them.
-        images: names of the N pictures in the store.
-        vectors: (N, D) float32 rows of length 1.
-        hashes: (N,) uint64 perceptual hashes; looks: (N, 768) uint8 small copies.
-    """
+    """Of N pictures: names in the store, (N, D) float32 vectors of length 1, (N,) uint64 perceptual hashes, and
+    (N, 768) uint8 small copies; ``embedder`` names what made the vectors."""
 
     embedder: str
     images: list[str]
@@ -196,7 +234,6 @@ def load_embeddings(paths: Sequence[Path]) -> Embeddings:
     files = [dict(np.load(path)) for path in paths]
     # A part all of whose pictures were refused does not know how long a vector is.
     files = [file for file in files if len(file["images"])] or files[:1]
-    whole = {
-        name: np.concatenate([file.pop(name) for file in files]) for name in ("images", "vectors", "hashes", "looks")
-    }
-    return Embeddings(str(files[0]["embedder"]), whole.pop("images").tolist(), **whole)
+    names = ("images", "vectors", "hashes", "looks")
+    images, *arrays = (np.concatenate([file[name] for file in files]) for name in names)
+    return Embeddings(str(files[0]["embedder"]), images.tolist(), *arrays)

@@ -3,7 +3,7 @@
 A source is a module with ``NAME``, ``FORM`` (what a user writes, for messages), ``claims(spec)``, ``find(spec,
 options)``, which gives a :class:`Found`, and ``rows(span)``, which gives :class:`Row` objects. The last is a pure
 function of the span, for it is called in other processes, and again after a kill. A span gets ``columns``, the names
-that are looked at; other ones need not be read. Its ``left_out`` counts rows that a limit leaves out behind it.
+that are looked at. Its ``left_out`` counts rows that a limit leaves out behind it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from data_prep.images.decode import ImageLimits, ImageRejected, one_line
+from data_prep.images.store import ImageLimits, ImageRejected, one_line
 
 Role = Literal["image", "question", "answer", "domain", "id"]
 Span = dict[str, Any]
@@ -24,10 +24,8 @@ class SourceOptions(ImageLimits):
     """How a source is read, and what its pictures may be.
 
     Attributes:
-        columns: names of columns by role; a column inside a struct is written with dots, e.g.
-            ``reward_model.ground_truth``.
+        columns: names of columns by role; a dot leads into a struct, e.g. ``reward_model.ground_truth``.
         domain: of all its items; default its own, else ``image``.
-        split, subset: of a data set that has some.
         root: folder that paths of pictures start from and stay in; default the table's own.
         limit: draw so many questions, by ``seed``; 0 takes all.
         part_rows: questions of a part at most, where the source can be cut so finely.
@@ -48,13 +46,7 @@ class RowRejected(ImageRejected):
 
 
 class Row(NamedTuple):
-    """One record, not yet looked into.
-
-    Attributes:
-        key: names the record within its source, e.g. ``train.jsonl:12``.
-        where: what finds it again (JSON values); goes into the provenance.
-        columns: gives its columns.
-    """
+    """One record, not yet looked into: its name in the source, what finds it again (JSON values), and its columns."""
 
     key: str
     where: dict[str, Any]
@@ -76,12 +68,11 @@ class Found:
 
     Attributes:
         name: of the source, for items, e.g. ``easy_vqa`` or a file's name.
-        columns: that its rows have.
         pictures: columns that hold pictures by their type, where the source knows types.
         spans: JSON values, which change when the source does; each is the work of one part.
         keys: a fresh walk over the keys of all rows, for drawing some of them; None if that means reading everything.
         root: folder that paths of pictures start from and stay in, unless the user names one; None: they are refused.
-        domain: of all its items, unless a column or the user says otherwise.
+        domain: of all items, unless a column or the user says otherwise.
     """
 
     name: str

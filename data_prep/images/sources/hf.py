@@ -13,8 +13,8 @@ from typing import Any
 
 from contextrl_verl.errors import ConfigError
 from data_prep.common.pipeline import describe_inputs, fingerprint
-from data_prep.images.decode import one_line
 from data_prep.images.sources.base import Found, Row, SourceOptions, Span, row_ranges
+from data_prep.images.store import one_line
 
 NAME = "hf"
 FORM = "hf:NAME of a Hugging Face data set, or a folder that save_to_disk wrote"

@@ -11,13 +11,12 @@ from typing import Any, TypeVar
 
 from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel, Stage
-from data_prep.common.seeded import draw
-from data_prep.images.decode import ImageLimits, ImageRejected, open_image
+from data_prep.common.splits import draw
 from data_prep.images.item import VqaItem, write_records
 from data_prep.images.sources import easy_vqa, hf, tables
 from data_prep.images.sources.base import Found, Row, SourceOptions
 from data_prep.images.sources.values import answer_of, label_of, picture_of, question_of, value_of
-from data_prep.images.store import ImageStore
+from data_prep.images.store import ImageLimits, ImageRejected, ImageStore, open_image
 
 # In the order in which they are asked whether a text names them.
 SOURCES: dict[str, Any] = {module.NAME: module for module in (easy_vqa, hf, tables)}
@@ -35,13 +34,8 @@ Item = TypeVar("Item")
 def plan_source(source: str, options: SourceOptions) -> list[dict[str, Any]]:
     """Payloads for :func:`scan_images`, in the source's order; each still needs a ``store``, the pictures' folder.
 
-    They change when the source or an option does, but pictures that a table names by path are not looked at.
-
-    Args:
-        source: ``easy_vqa``, ``hf:NAME``, or the path of a file or folder.
-
-    Raises:
-        ConfigError: no such source, or a column that cannot be found.
+    They change when the source or an option does, but pictures that a table names by path are not looked at. Raises
+    ConfigError: no such source, or a column that cannot be found.
     """
     kind = next((kind for kind, module in SOURCES.items() if module.claims(source)), None)
     if kind is None:
@@ -64,13 +58,9 @@ def plan_parts(kind: str, found: Found, wanted: list[str], options: SourceOption
         # The draw of the last question that is taken: each part then knows its own share.
         drawn = heapq.nsmallest(options.limit, (draw(options.seed, key) for key in found.keys()))
         highest = drawn[-1].hex() if len(drawn) == options.limit else None
-    shared = {
-        "source": kind,
-        "root": root and str(Path(root).resolve()),
-        "limits": {name: getattr(options, name) for name in ImageLimits.model_fields},
-        "seed": options.seed,
-        "highest": highest,
-    }
+    limits = {name: getattr(options, name) for name in ImageLimits.model_fields}
+    shared = {"source": kind, "limits": limits, "seed": options.seed, "highest": highest}
+    shared["root"] = root and str(Path(root).resolve())
     return [{**shared, "span": {**span, "columns": wanted}} for span in found.spans]
 
 
@@ -100,12 +90,11 @@ def scan_images(payload: dict[str, Any], path: Path) -> Funnel:
     The same picture is opened once, however many questions are asked about it. Counts are in stage ``read``.
     """
     funnel = Funnel()
-    write_records(_items(payload, funnel.stage("read", "questions")), path)
+    write_records(_items(payload, funnel.stage("read", "questions"), PictureReader(payload)), path)
     return funnel
 
 
-def _items(payload: dict[str, Any], stage: Stage) -> Iterator[VqaItem]:
-    pictures = PictureReader(payload)
+def _items(payload: dict[str, Any], stage: Stage, pictures: PictureReader) -> Iterator[VqaItem]:
     for row in drawn_rows(payload, stage):
         try:
             item = _item(payload, row, pictures)
@@ -137,15 +126,8 @@ def _item(payload: dict[str, Any], row: Row, pictures: PictureReader) -> VqaItem
     image, path = pictures.stored(found["image"])
     provenance = {"source": payload["name"], **row.where}
     provenance |= {name: value for name, value in (("id", identity), ("path", path)) if value}
-    return VqaItem(
-        item_id=f"{payload['name']}:{row.key}",
-        image=image,
-        question=question,
-        answer=answer,
-        domain=domain or payload["domain"],
-        source=payload["name"],
-        provenance=provenance,
-    )
+    name, domain = f"{payload['name']}:{row.key}", domain or payload["domain"]
+    return VqaItem(name, image, question, answer, domain, payload["name"], provenance)
 
 
 class PictureReader:
@@ -162,24 +144,23 @@ class PictureReader:
         picture, path = picture_of(value, self.root)
         key = hashlib.sha256(picture).digest() if isinstance(picture, bytes) else picture
         if key not in self._known:
-            try:
-                self._known[key] = self.store.put(open_image(self._read(picture), self.limits))
-            except ImageRejected as error:
-                self._known[key] = error
-        known = self._known[key]
-        if isinstance(known, ImageRejected):
+            self._known[key] = self._opened(picture)
+        if isinstance(known := self._known[key], ImageRejected):
             raise ImageRejected(known.reason, known.detail)
         return known, path
 
-    def _read(self, picture: bytes | Path) -> bytes:
-        if isinstance(picture, bytes):
-            return picture
+    def _opened(self, picture: bytes | Path) -> str | ImageRejected:
         try:
-            with picture.open("rb") as file:
-                # A byte more than is allowed says that there are too many.
-                return file.read(self.limits.max_bytes + 1)
+            if isinstance(picture, Path):
+                with picture.open("rb") as file:
+                    # A byte more than is allowed says that there are too many.
+                    picture = file.read(self.limits.max_bytes + 1)
         except OSError as error:
-            raise ImageRejected("unreadable file", f"{picture.name}: {error.strerror}") from None
+            return ImageRejected("unreadable file", f"{picture.name}: {error.strerror}")
+        try:
+            return self.store.put(open_image(picture, self.limits))
+        except ImageRejected as error:
+            return error
 
 
 def distinct(items: Iterable[Item], funnel: Funnel) -> list[Item]:
@@ -188,13 +169,15 @@ def distinct(items: Iterable[Item], funnel: Funnel) -> list[Item]:
     A question about a picture that stands there twice is kept once. One that is answered differently in two places is
     not kept at all: nobody knows which answer is right. Case and spaces do not make a difference.
     """
-    items, stage = list(items), funnel.stage("distinct", "questions")
-    answers: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for item in items:
-        answers[_asked(item)].add(_same(item.answer))
-    kept: dict[tuple[str, str], Item] = {}
-    for item in items:
-        asked = _asked(item)
+
+    def plain(text: str) -> str:
+        return " ".join(text.casefold().split())
+
+    found = [((item.image, plain(item.question)), item) for item in items]
+    stage, answers, kept = funnel.stage("distinct", "questions"), defaultdict(set), {}
+    for asked, item in found:
+        answers[asked].add(plain(item.answer))
+    for asked, item in found:
         if len(answers[asked]) > 1:
             stage.drop("answered differently elsewhere", {"item": item.item_id, "answers": sorted(answers[asked])[:5]})
         elif asked in kept:
@@ -203,11 +186,3 @@ def distinct(items: Iterable[Item], funnel: Funnel) -> list[Item]:
             kept[asked] = item
             stage.keep()
     return list(kept.values())
-
-
-def _asked(item: Any) -> tuple[str, str]:
-    return item.image, _same(item.question)
-
-
-def _same(text: str) -> str:
-    return " ".join(text.casefold().split())

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from contextrl_verl.errors import ConfigError
 from data_prep.common.pipeline import describe_inputs
-from data_prep.images.decode import one_line
 from data_prep.images.sources.base import Found, Row, SourceOptions, Span, row_ranges
+from data_prep.images.store import one_line
 
 NAME = "table"
 _ENDINGS = (".jsonl", ".ndjson", ".parquet", ".csv")
@@ -51,13 +51,13 @@ def claims(spec: str) -> bool:
 def find(spec: str, options: SourceOptions) -> Found:
     """Raises ConfigError for a file that is no readable table, or a folder of pictures with several tables."""
     path = Path(spec)
-    described = [name for name in _METADATA if (path / name).is_file()]
+    described = [path / name for name in _METADATA if (path / name).is_file()]
     if len(described) > 1:
-        raise ConfigError(f"{spec} has several tables: {described}. Fix: give the path of one of them.")
-    tables = [path] if path.is_file() else [path / name for name in described] or _tables(path)
-    if not all(map(is_table, tables)):
+        names = [table.name for table in described]
+        raise ConfigError(f"{spec} has several tables: {names}. Fix: give the path of one of them.")
+    if path.is_file() and not is_table(path):
         raise ConfigError(f"{spec} is no table that is read here. Fix: convert it to one of {', '.join(_ENDINGS)}.")
-    return find_tables(path, tables, options)
+    return find_tables(path, [path] if path.is_file() else described or _tables(path), options)
 
 
 def find_tables(path: Path, tables: list[Path], options: SourceOptions) -> Found:
@@ -168,8 +168,4 @@ def _parquet_rows(path: Path, span: Span) -> Iterator[Columns]:
         wanted = [name for name in span["columns"] if name in file.schema_arrow.names]
         how = {"row_groups": [span["offset"]], "columns": wanted, "use_threads": False}
         for batch in file.iter_batches(batch_size=_BATCH, **how):
-            yield from (partial(_table_row, batch, index) for index in range(batch.num_rows))
-
-
-def _table_row(batch: pa.RecordBatch, index: int) -> dict[str, Any]:
-    return batch.slice(index, 1).to_pylist()[0]
+            yield from (lambda at=at, batch=batch: batch.slice(at, 1).to_pylist()[0] for at in range(batch.num_rows))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from data_prep.images.decode import ImageRejected, one_line
 from data_prep.images.sources.base import RowRejected
+from data_prep.images.store import ImageRejected, one_line
 
 _MARK = re.compile(r"^\s*<image>\s*|\s*<image>\s*$")
 _MEDIA = re.compile(r"<(?:image|video|audio)>")
@@ -76,14 +76,10 @@ def _text(value: Any, what: str) -> str:
 
 
 def picture_of(value: Any, root: Path | None) -> tuple[bytes | Path, str]:
-    """The encoded picture of a row, or the file that holds it; and the path that the row gives, if any.
+    """The encoded picture that a column holds, or the file that does; and the path that the row gives, if any.
 
-    Args:
-        value: of its column.
-        root: folder, as its resolved path, that a path starts from and stays in; None: paths are refused.
-
-    Raises:
-        ImageRejected: there is none, or several, or it is a link, or a path that leaves the folder or leads nowhere.
+    Paths start from ``root``, a resolved folder, and stay in it; without one they are refused. Raises ImageRejected:
+    there is none, or several, or it is a link, or a path that leaves the folder or leads nowhere.
     """
     if isinstance(value, list | tuple):
         if len(value) > 1:
@@ -91,11 +87,9 @@ def picture_of(value: Any, root: Path | None) -> tuple[bytes | Path, str]:
         value = value[0] if value else None
     path = ""
     if isinstance(value, Mapping):
-        path, data = value.get("path"), value.get("bytes")
-        path = path if isinstance(path, str) else ""
-        if isinstance(data, str):
-            data = _from_base64(data)
-        value = path if data is None else data
+        data = value.get("bytes")
+        path = value["path"] if isinstance(value.get("path"), str) else ""
+        value = path if data is None else _from_base64(data) if isinstance(data, str) else data
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value), path
     if not isinstance(value, str) or not value:

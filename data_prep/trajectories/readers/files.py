@@ -28,16 +28,12 @@ _CHUNK = 1 << 18
 _ROWS = 16
 
 
-def _zstd(path: Path) -> io.BufferedReader:
-    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), _CHUNK)
-
-
 # First bytes, and how the text behind them is opened; a table is no text.
 _TABLE, _PLAIN = b"PAR1", b""
 _OPEN: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"\xfd7zXZ\x00": lzma.open,
-    b"\x28\xb5\x2f\xfd": _zstd,
+    b"\x28\xb5\x2f\xfd": lambda path: io.BufferedReader(pa.input_stream(str(path), compression="zstd"), _CHUNK),
     _TABLE: pq.ParquetFile,
     _PLAIN: lambda path: path.open("rb", buffering=_CHUNK),
 }
@@ -47,13 +43,8 @@ _DAMAGE = (EOFError, OSError, lzma.LZMAError, zlib.error, pa.ArrowException, Val
 
 
 class Span(NamedTuple):
-    """A piece of a file that can be read by itself; a list in JSON.
-
-    Attributes:
-        file: as in :class:`Location`.
-        start, stop: bytes of a plain file of lines, row groups of a table; None is the end.
-        record: number of the first record.
-    """
+    """A piece of a file that can be read by itself, a list in JSON. ``start`` and ``stop`` (None is the end) are bytes
+    of a plain file of lines or row groups of a table, ``record`` is the first record's number."""
 
     file: str
     start: int = 0
@@ -210,10 +201,9 @@ def _row(row: pa.RecordBatch, at: Location, limit: int) -> RawRecord:
         return _too_large(at, f"{row.nbytes:,} bytes", limit)
     try:
         return RawRecord(at, row.to_pylist()[0])
-    except UnicodeDecodeError as error:
-        return _reject(at, "undecodable bytes", f"{_one_line(error)}; write the column as UTF-8")
     except _DAMAGE as error:
-        return _reject(at, "wrong types", _one_line(error))
+        reason = "undecodable bytes" if isinstance(error, UnicodeDecodeError) else "wrong types"
+        return _reject(at, reason, f"{_one_line(error)}; write the column again, text as UTF-8")
 
 
 def _one_line(error: BaseException) -> str:

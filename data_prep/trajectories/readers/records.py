@@ -13,12 +13,8 @@ MAX_RECORD_BYTES = 64 << 20
 
 
 class Location(NamedTuple):
-    """Where a record is.
-
-    Attributes:
-        file: path below the input folder, with ``/``; the file's name where the input is a single file.
-        record: line or row from 0; of a damaged file, the record after the last good one.
-    """
+    """Where a record is: the path below the input folder, with ``/``, or a single file's name; the line or row from 0,
+    of a damaged file the one after the last good one."""
 
     file: str
     record: int = 0

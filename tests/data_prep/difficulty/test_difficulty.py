@@ -177,10 +177,10 @@ def test_a_model_in_vllm_is_tried_and_its_replies_are_kept(tmp_path):
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
-    assert summary["solver"] == {"backend": "vllm", "replies_written": 32, "questions_known_before": 0}
+    assert (summary["solver"]["backend"], summary["solver"]["known_before"]) == ("vllm", 0)
     assert summary["replies"] == 32
     first = (tmp_path / "kept.parquet").read_bytes()
     assert CliRunner().invoke(app, command).exit_code == 0
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
-    assert summary["solver"] == {"backend": "vllm", "replies_written": 0, "questions_known_before": 8}
+    assert summary["solver"]["known_before"] == 8
     assert (tmp_path / "kept.parquet").read_bytes() == first

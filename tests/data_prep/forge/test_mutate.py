@@ -79,6 +79,15 @@ def test_messages_docstrings_and_f_strings_are_left_alone(found):
             assert 'f"{size + 1}"' in changed or "join" not in changed
 
 
+def test_a_docstring_as_short_as_a_constant_is_left_alone():
+    text = "def f(x):\n    'short'\n    return x - 1 or 'short'\n"
+    ((_, mutations),) = functions("a.py", text)
+    changed = [apply(text, [mutation]).split("\n") for mutation in mutations]
+    assert all(lines[1] == "    'short'" for lines in changed)
+    # The same text as a value is none.
+    assert any("'SHORT'" in lines[2] for lines in changed)
+
+
 def test_positions_behind_characters_of_several_bytes(found):
     texts = {apply(SAMPLE, [m]) for _, mutations in found for m in mutations}
     assert any('größe = "Ö" ; size' in text for text in texts)

@@ -11,7 +11,8 @@ from made_pictures import encoded, noisy
 from data_prep.common.funnel import Funnel
 from data_prep.common.pipeline import Done, run_parts, total
 from data_prep.images.item import VqaItem, read_items
-from data_prep.images.sources import SourceOptions, plan_source, scan_images
+from data_prep.images.sources.base import SourceOptions
+from data_prep.images.sources.scan import plan_source, scan_images
 from data_prep.images.store import ImageStore
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from data_prep.images.embed.parts import Embeddings, look, make_embedder, perceptual_hash, unit_rows
-from data_prep.images.retrieve import RetrieveSettings
+from data_prep.images.retrieve import SAME_HASH, SAME_LOOK
 
 
 def shape(form: str, colour: str, box=(14, 20, 40, 46), ground="#f4f0e8", side=64) -> Image.Image:
@@ -81,7 +81,7 @@ def apart(*pictures: Image.Image) -> tuple[int, int]:
 
 def same(one: Image.Image, other: Image.Image) -> bool:
     bits, levels = apart(one, other)
-    return bits <= RetrieveSettings.same_hash and levels <= RetrieveSettings.same_look
+    return bits <= SAME_HASH and levels <= SAME_LOOK
 
 
 @pytest.mark.parametrize("how", [("JPEG", 90), ("JPEG", 60), ("WEBP", 70), ("PNG", None)])

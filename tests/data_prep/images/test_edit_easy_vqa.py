@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import numpy as np
@@ -22,8 +23,8 @@ def edits():
     rules, editor = EasyVqaRules(), ProceduralEditor()
     found = []
     for item, image in drawn(260):
-        plan = rules.propose_now(item, image, 1)
-        found.append((item, image, plan, editor.edit_now(image, plan)))
+        plan = asyncio.run(rules.propose(item, image, 1))
+        found.append((item, image, plan, asyncio.run(editor.edit(image, plan, 1))))
     return found
 
 
@@ -79,7 +80,8 @@ def test_no_trace_of_the_old_colour_is_left(edits):
 
 def test_the_draw_depends_on_the_seed_and_nothing_else():
     rules, first, second = EasyVqaRules(), drawn(40), drawn(40)
-    plans = [[rules.propose_now(*one, seed) for one in some] for some, seed in ((first, 1), (second, 1), (first, 2))]
+    draws = ((first, 1), (second, 1), (first, 2))
+    plans = [[asyncio.run(rules.propose(*one, seed)) for one in some] for some, seed in draws]
     assert plans[0] == plans[1]
     assert plans[0] != plans[2]
 
@@ -94,7 +96,7 @@ def test_the_draw_depends_on_the_seed_and_nothing_else():
 def test_what_is_not_edited_has_a_reason(question, answer, reason):
     (_, image), *_ = drawn(1)
     with pytest.raises(NotEdited) as error:
-        EasyVqaRules().propose_now(VqaItem("1", "1", question, answer, "shapes", "x"), image, 1)
+        asyncio.run(EasyVqaRules().propose(VqaItem("1", "1", question, answer, "shapes", "x"), image, 1))
     assert error.value.reason == reason
 
 
@@ -103,7 +105,7 @@ def test_a_photo_is_no_flat_picture():
 
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     with pytest.raises(NotEdited, match="not a flat picture"):
-        EasyVqaRules().propose_now(VqaItem("1", "1", "is there a circle?", "no", "x", "x"), noise, 1)
+        asyncio.run(EasyVqaRules().propose(VqaItem("1", "1", "is there a circle?", "no", "x", "x"), noise, 1))
 
 
 def test_an_edited_picture_cannot_be_told_by_forensic_numbers(edits):

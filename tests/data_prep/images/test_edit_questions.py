@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measure_shape import right_answer
 
-from data_prep.images.edit.questions import COLOURS, SHAPES, Asked, Thing, answer_of, parse_question
+from data_prep.images.edit.rules import COLOURS, SHAPES, Asked, Thing, answer_of, parse_question
 
 REAL = sorted({*easy_vqa.get_train_questions()[0], *easy_vqa.get_test_questions()[0]})
 SCENES = [Thing(shape, colour) for shape in SHAPES for colour in COLOURS]

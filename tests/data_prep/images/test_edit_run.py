@@ -16,14 +16,23 @@ from PIL import Image, ImageFilter
 from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel
 from data_prep.common.pipeline import run_parts, total
-from data_prep.images.edit.model_spec import EditorSpec, ProposerSpec, make_editor, make_proposer
 from data_prep.images.edit.plan import EditPlan, mask_bytes
 from data_prep.images.edit.procedural import ProceduralEditor
 from data_prep.images.edit.rules import EasyVqaRules
-from data_prep.images.edit.run import EditSettings, edit_here, edit_part, plan_edits
+from data_prep.images.edit.run import (
+    EditorSpec,
+    EditSettings,
+    ProposerSpec,
+    choose_edits,
+    edit_here,
+    edit_part,
+    make_editor,
+    make_proposer,
+    plan_edits,
+)
 from data_prep.images.forensics import image_features
-from data_prep.images.item import VqaItem, read_couples, write_records
-from data_prep.images.store import ImageStore, encode_alike
+from data_prep.images.item import ImageCouple, VqaItem, read_items
+from data_prep.images.store import ImageStore, encoded
 
 
 @pytest.fixture
@@ -34,22 +43,21 @@ def items(tmp_path):
         found.append(replace(item, image=name))
         # A second question of the same picture.
         found.append(replace(item, item_id=item.item_id + "b", image=name, question="how many shapes?", answer="1"))
-    write_records(found, tmp_path / "items.parquet")
-    return tmp_path
+    return found
 
 
-def edited(items, folder, settings, parts=None):
+def edited(items, folder, work, settings):
     funnel = Funnel()
-    payloads = plan_edits([items / "items.parquet"], items / "store", settings, funnel)
-    done = run_parts(folder, payloads[:parts], edit_part, title="edit", workers=1, progress=False)
+    payloads = plan_edits(choose_edits(items, settings, funnel), folder / "store", settings)
+    done = run_parts(folder / work, payloads, edit_part, title="edit", workers=1, progress=False)
     funnel.add(total(done))
     funnel.check()
     return funnel, [part.path for part in done]
 
 
-def test_couples_are_right_and_counts_add_up(items):
-    funnel, paths = edited(items, items / "work", EditSettings(edits=100))
-    couples, store = list(read_couples(paths)), ImageStore(items / "store")
+def test_couples_are_right_and_counts_add_up(items, tmp_path):
+    funnel, paths = edited(items, tmp_path, "work", EditSettings(edits=100))
+    couples, store = list(read_items(paths, ImageCouple)), ImageStore(tmp_path / "store")
     stages = {stage.name: stage for stage in funnel}
     assert list(stages) == ["choose edits", "propose", "edit", "check edit"]
     assert {stage.unit for stage in funnel} == {"questions"}
@@ -65,20 +73,18 @@ def test_couples_are_right_and_counts_add_up(items):
         json.dumps([couple.facts, couple.provenance])
 
 
-def test_the_same_again_is_the_same_to_the_byte(items):
+def test_the_same_again_is_the_same_to_the_byte(items, tmp_path):
     settings = EditSettings(edits=100)
-    _, once = edited(items, items / "one", settings)
-    _, again = edited(items, items / "two", settings)
+    _, once = edited(items, tmp_path, "one", settings)
+    _, again = edited(items, tmp_path, "two", settings)
     assert [path.read_bytes() for path in once] == [path.read_bytes() for path in again]
-    _, other = edited(items, items / "three", replace(settings, seed=2))
+    _, other = edited(items, tmp_path, "three", replace(settings, seed=2))
     assert once[0].read_bytes() != other[0].read_bytes()
 
 
 def test_the_choice_is_spread_over_templates_and_answers(items):
-    funnel, template = Funnel(), EasyVqaRules().template
-    payloads = plan_edits([items / "items.parquet"], items / "store", EditSettings(edits=40), funnel)
-    chosen = [VqaItem(**row) for payload in payloads for row in payload["items"]]
-    counts = Counter((template(item), item.answer) for item in chosen)
+    template = EasyVqaRules().template
+    counts = Counter((template(one), one.answer) for one in choose_edits(items, EditSettings(edits=40), Funnel()))
     everything = Counter((template(item), item.answer) for item, _ in drawn(120, seed=4))
     # Every group gives as many as every other, unless it has no more.
     most = max(counts.values())
@@ -91,10 +97,8 @@ def test_one_edit_of_one_picture(tmp_path):
     name = store.put(image)
     colours = ("black", "gray", "red", "green", "blue", "teal")
     rows = [VqaItem(c, name, f"is there a {c} shape?", "no", "shapes", "x") for c in colours]
-    write_records(rows, tmp_path / "items.parquet")
     funnel = Funnel()
-    (payload,) = plan_edits([tmp_path / "items.parquet"], tmp_path / "store", EditSettings(), funnel)
-    assert len(payload["items"]) == 1
+    assert len(choose_edits(rows, EditSettings(), funnel)) == 1
     assert funnel.stage("choose edits").dropped == {"its picture is edited for another question": 5}
 
 
@@ -102,11 +106,11 @@ class Spoiling(ProceduralEditor):
     """Blurs every picture it edits."""
 
     async def edit(self, image, plan, seed):
-        return self.edit_now(image, plan).filter(ImageFilter.GaussianBlur(1.5))
+        return (await super().edit(image, plan, seed)).filter(ImageFilter.GaussianBlur(1.5))
 
 
-def test_an_edit_that_fails_the_check_is_dropped_and_can_be_looked_at(items):
-    store, funnel = ImageStore(items / "store"), Funnel()
+def test_an_edit_that_fails_the_check_is_dropped_and_can_be_looked_at(tmp_path):
+    store, funnel = ImageStore(tmp_path / "store"), Funnel()
     chosen = [replace(item, image=store.put(image)) for item, image in drawn(8, seed=4)]
     result = edit_here(chosen, store.folder, EditSettings(), funnel, editor=Spoiling())
     assert result.couples == []
@@ -171,7 +175,7 @@ def test_both_pictures_are_encoded_alike_and_carry_nothing_else():
     (_, image), *_ = drawn(1)
     image.info["exif"], image.info["secret"] = b"Exif\0\0", "edited with x"
     grey = image.convert("L")
-    one, other = encode_alike([image, grey])
+    one, other = encoded(image), encoded(grey)
     chunks = [data[12:16] for data in (one, other)]
     assert chunks == [b"IHDR", b"IHDR"]
     for data, source in ((one, image), (other, grey)):
@@ -195,7 +199,7 @@ def test_forensic_numbers_see_blur_blocks_and_noise():
     picture.save(target, "JPEG", quality=30)
     blocks = Image.open(io.BytesIO(target.getvalue())).convert("RGB")
     plain, blurred, blocky = (
-        image_features(data) for data in encode_alike([picture, picture.filter(ImageFilter.GaussianBlur(2)), blocks])
+        image_features(encoded(one)) for one in (picture, picture.filter(ImageFilter.GaussianBlur(2)), blocks)
     )
     assert blurred["sharpness"] < 0.5 * plain["sharpness"]
     assert blurred["noise_energy"] < plain["noise_energy"]

@@ -67,7 +67,7 @@ def test_a_pool_of_gpu_actors_on_ray_gives_the_same_bytes(store, whole, tmp_path
         assert contents(job(store, tmp_path / "half", engine="ray", workers=None, gpus=0.5)) == whole
         with pytest.raises(PipelineError, match=r"is to have 2 GPUs, and Ray's cluster has 1. Fix:"):
             job(store, tmp_path / "too many", engine="ray", workers=None, gpus=2)
-        with pytest.raises(PipelineError, match=r"part \d+ .*The embedder is 'magic'"):
+        with pytest.raises(PipelineError, match=r"part-\d+ .*The embedder is 'magic'"):
             job(store, tmp_path / "failing", "magic", engine="ray", workers=None, gpus=1)
     finally:
         ray.shutdown()

@@ -8,7 +8,8 @@ from made_pictures import encoded, noise, noisy
 from scanned import read
 
 from contextrl_verl.errors import ConfigError
-from data_prep.images.sources import SourceOptions, plan_source
+from data_prep.images.sources.base import SourceOptions
+from data_prep.images.sources.scan import plan_source
 
 datasets = pytest.importorskip("datasets")
 

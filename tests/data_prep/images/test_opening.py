@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_pictures import bombs, broken_ones, chunk, encoded, good_ones, noise, noisy, png
 from PIL import Image, ImageFile
 
-from data_prep.images.decode import ImageLimits, ImageRejected, open_image
+from data_prep.images.store import ImageLimits, ImageRejected, open_image
 
 sizes = st.tuples(st.integers(8, 24), st.integers(8, 24))
 seeds = st.integers(0, 2**32 - 1)

@@ -28,7 +28,7 @@ from data_prep.common.pipeline import PipelineError
 from data_prep.images.edit.run import EditSettings
 from data_prep.images.prepare import ImageSettings, prepare_images
 from data_prep.images.retrieve import RetrieveSettings
-from data_prep.images.sources import SourceOptions
+from data_prep.images.sources.base import SourceOptions
 
 SMALL = ImageSettings(source=SourceOptions(limit=1500), retrieve=RetrieveSettings(low=0.7), edit=EditSettings(edits=60))
 OPTIONS = ["--questions", "1500", "--set", "retrieve.low=0.7", "--set", "edit.edits=60", "--workers", "1"]

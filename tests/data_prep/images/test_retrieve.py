@@ -16,7 +16,7 @@ from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel
 from data_prep.common.settings_file import load_settings
 from data_prep.images.embed.parts import Embeddings
-from data_prep.images.item import VqaItem, read_couples, write_records
+from data_prep.images.item import ImageCouple, VqaItem, read_items, write_records
 from data_prep.images.retrieve import RetrieveSettings, find_image_couples
 
 # All couples of an angle of at most 30 degrees are alike.
@@ -214,7 +214,7 @@ def test_turns_go_round_the_questions_and_which_picture_is_first_is_a_toss():
 def test_couples_are_written_and_read_as_they_are(tmp_path):
     couples = find(*many(5))[0]
     write_records(couples, tmp_path / "c.parquet")
-    assert list(read_couples([tmp_path / "c.parquet"])) == couples
+    assert list(read_items([tmp_path / "c.parquet"], ImageCouple)) == couples
 
 
 def test_nothing_to_find_is_an_empty_list():
@@ -226,7 +226,7 @@ def test_nothing_to_find_is_an_empty_list():
 
 @pytest.mark.parametrize(
     "setting",
-    ["per_image=0", "limit=0", "pool=0", "template=x", "same_look=-1", "engine=numpy", "high=0.5"],
+    ["per_image=0", "limit=0", "pool=0", "template=x", "engine=numpy", "high=0.5"],
 )
 def test_settings_that_make_no_sense_are_named(setting):
     with pytest.raises(ConfigError, match="Fix:"):

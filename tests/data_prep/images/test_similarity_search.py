@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.images.search import pairs_above
+from data_prep.images.retrieve import pairs_above
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_scores_are_the_cosines_and_come_in_a_fixed_order():
 
 
 def test_memory_is_bounded_however_much_there_is_to_find(monkeypatch):
-    monkeypatch.setattr("data_prep.images.search._SCORES", 4_000)
+    monkeypatch.setattr("data_prep.images.retrieve._SCORES", 4_000)
     blocks = list(pairs_above(unit(np.ones((400, 3))), 0.9))
     assert sum(len(i) for i, _, _ in blocks) == 400 * 399 / 2
     assert max(len(i) for i, _, _ in blocks) <= 4_000

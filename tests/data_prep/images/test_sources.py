@@ -23,15 +23,13 @@ from scanned import lines, picture_folder, read, row, scan
 from contextrl_verl.errors import ConfigError
 from data_prep.common.funnel import Funnel
 from data_prep.common.pipeline import total
-from data_prep.common.seeded import draw
-from data_prep.images.decode import ImageRejected
+from data_prep.common.splits import draw
 from data_prep.images.item import VqaItem, read_items, write_records
-from data_prep.images.sources import SourceOptions, plan_source, scan_images
 from data_prep.images.sources import scan as scan_module
-from data_prep.images.sources.base import RowRejected
-from data_prep.images.sources.scan import distinct
+from data_prep.images.sources.base import RowRejected, SourceOptions
+from data_prep.images.sources.scan import distinct, plan_source, scan_images
 from data_prep.images.sources.values import answer_of, picture_of
-from data_prep.images.store import ImageStore
+from data_prep.images.store import ImageRejected, ImageStore
 
 
 @pytest.fixture

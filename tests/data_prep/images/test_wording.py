@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.images.wording import answer_key, question_key
+from data_prep.images.item import answer_key, question_key
 
 SAME = [
     ("What colour is it?", "what  colour is it"),

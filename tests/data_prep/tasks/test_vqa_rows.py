@@ -22,7 +22,7 @@ from contextrl_verl.demo.tiny_vision import make_processor
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.files import write_pairs
 from contextrl_verl.pairs.prompting import images_of
-from data_prep.images.sources import SourceOptions
+from data_prep.images.sources.base import SourceOptions
 from data_prep.tasks.build import TaskSettings, vqa_rows
 from data_prep.tasks.rows import COLUMNS, validation_file
 from reward_fns.dispatch import compute_score

@@ -1,7 +1,8 @@
-"""First pass: every record of the source becomes a light record or a counted drop, piece of a file by piece.
+"""The two passes over runs, each in parts.
 
-The runs themselves are stored with their light records, compressed, a few to a row group, so that no later step reads,
-unpacks or replays anything of the source again.
+The first makes a light record or a counted drop of every record of the source. The runs themselves are stored with
+them, compressed, a few to a row group, so that no later step reads, unpacks or replays anything of the source again.
+The second makes pairs of the runs of each group, masked for all its patches; what fails drops the whole group.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -20,23 +21,31 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contextrl_verl.pairs import ARROW_SCHEMA, Context, ContrastivePair, Message
 from data_prep.common.funnel import Funnel
+from data_prep.common.redact import redact, redact_messages
 from data_prep.trajectories.edited_symbols import PatchError, touched
-from data_prep.trajectories.readers import check_format, parse_record
+from data_prep.trajectories.elide import TokenCount, elide, evidence_lines, token_counter
+from data_prep.trajectories.masking import mask_run
+from data_prep.trajectories.readers import check_format, load_task_patches, parse_record
 from data_prep.trajectories.readers.files import Span, file_spans, list_files, span_records
 from data_prep.trajectories.readers.records import Rejected
-from data_prep.trajectories.readers.tasks import load_task_patches
-from data_prep.trajectories.run import AgentRun
+from data_prep.trajectories.run import PATCH_MASKED, AgentRun
+from data_prep.verify.rules import distinctive_lines
 
+QUERY = (
+    "A coding agent worked on an issue of {repository} and submitted a patch. The contexts are records of such work on "
+    "different issues, with the edits hidden. Which record led to the patch below?"
+)
+# What a prompt puts around a turn: its role and line breaks.
+TURN_TOKENS = 6
 PART_BYTES = 32 << 20
 _FILES_PER_PART = 256
 # Of the runs that are read together with a wanted one.
 _RUNS_PER_GROUP = 16
+_NAMES = ("run_id", "instance_id", "repository", "commit")
 _LIGHT = {
-    "run_id": pa.string(),
-    "instance_id": pa.string(),
-    "repository": pa.string(),
-    "commit": pa.string(),
+    **dict.fromkeys(_NAMES, pa.string()),
     "places": pa.list_(pa.list_(pa.string())),
     "word_ids": pa.list_(pa.int64()),
     "word_counts": pa.list_(pa.float32()),
@@ -53,11 +62,8 @@ _MOST_WORDS = 400
 class Light:
     """What the cascade needs to know of a run: a few hundred bytes, so that a hundred thousand runs fit in memory.
 
-    Attributes:
-        stored: file and row of the first pass, see :func:`stored_run`.
-        places: (file, qualified symbol or "", kind: ``function``, ``class`` or ``module``).
-        words: ids and counts of the issue's words, ids ascending; see :func:`issue_words`.
-        added: digests of the patch's added lines.
+    ``stored`` is what :func:`stored_run` takes, ``places`` are (file, symbol, kind) as in ``edited_symbols.Place``;
+    ``words`` and ``added`` are what :func:`issue_words` and :func:`added_lines` give.
     """
 
     run_id: str
@@ -142,22 +148,20 @@ def _light_rows(payload: dict[str, Any], funnel: Funnel) -> Iterator[dict[str, A
                 read.drop(run.reason, {**raw.location._asdict(), "detail": run.detail})
                 continue
             read.keep()
-            reason, places = "", []
-            if payload["outcome"] not in ("any", run.outcome):
-                reason = f"outcome is {run.outcome}"
-            else:
+            places, reason = [], f"outcome is {run.outcome}"
+            if payload["outcome"] in ("any", run.outcome):
                 try:
-                    places = touched(run.patch, run)
+                    places, reason = touched(run.patch, run), "edits no code"
                 except PatchError as error:
-                    reason = error.reason
+                    reason = error.args[0]
             if not places:
-                patch.drop(reason or "edits no code", {"run": run.run_id, **raw.location._asdict()})
+                patch.drop(reason, {"run": run.run_id, **raw.location._asdict()})
                 continue
             patch.keep()
             ids, counts = issue_words(run.issue)
             yield {
-                **{name: getattr(run, name) for name in ("run_id", "instance_id", "repository", "commit")},
-                "places": sorted({(place.file, place.symbol, place.kind) for place in places}),
+                **{name: getattr(run, name) for name in _NAMES},
+                "places": sorted(places),
                 "word_ids": ids,
                 "word_counts": counts,
                 "added": sorted(added_lines(run.patch)),
@@ -193,3 +197,84 @@ def stored_run(file: str, row: int) -> AgentRun:
 def _texts(file: str, group: int) -> list[str]:
     """The last groups are kept, for neighbours share them."""
     return pq.ParquetFile(file).read_row_group(group, columns=["run"]).column(0).to_pylist()
+
+
+def build_part(payload: dict[str, Any], path: Path) -> Funnel:
+    """Build the pairs of ``payload["chosen"]`` and write them as Parquet, in order. A group is ``{"stored": [places of
+    runs], "places": [[file, symbol]], "split", "shared"}``. The stage ``masked_lines`` counts lines of patches that
+    were masked besides the edits."""
+    funnel = Funnel()
+    for name in ("mask", "budget", "length"):
+        funnel.stage(name, "couples")
+    count = token_counter(payload["tokenizer"])
+    with pq.ParquetWriter(path, ARROW_SCHEMA, compression="zstd") as writer:
+        for group in payload["chosen"]:
+            if rows := [pair.to_row() for pair in _built(group, count, payload, funnel)]:
+                writer.write_table(pa.Table.from_pylist(rows, schema=ARROW_SCHEMA))
+    return funnel
+
+
+def _built(group: dict[str, Any], count: TokenCount, payload: dict[str, Any], funnel: Funnel) -> list[ContrastivePair]:
+    runs = [stored_run(*stored) for stored in group["stored"]]
+    patches = [run.patch for run in runs]
+
+    def drop(stage: str, reason: str) -> list[ContrastivePair]:
+        funnel.stage(stage).drop(reason, {"runs": [run.run_id for run in runs]})
+        return []
+
+    masked = [mask_run(run, *patches) for run in runs]
+    if any(found.left for found in masked):
+        return drop("mask", "a line of the patch is still there")
+    funnel.stage("mask").keep()
+    hidden = [_hide(found.messages, patches) for found in masked]
+    contexts: list[Context] = []
+    for messages, _ in hidden:
+        # Secrets first: a mark must not be cut in two, and the evidence's line numbers must be those of the text cut.
+        messages = redact_messages(messages)
+        evidence = evidence_lines(messages, group["places"], patches)
+        fitted = elide(messages, payload["max_tokens"], evidence, count, per_message=TURN_TOKENS)
+        if fitted is None:
+            return drop("budget", "the evidence alone exceeds the token budget")
+        contexts.append(Context(kind="messages", messages=list(fitted)))
+    funnel.stage("budget").keep()
+    sizes = [sum(len(turn.content) for turn in context.messages or ()) for context in contexts]
+    if max(sizes) > payload["length_ratio"] * min(sizes):
+        return drop("length", f"longest over shortest context above {payload['length_ratio']:g}")
+    funnel.stage("length").keep()
+    leaked = sum(found.leaked_lines_masked for found in masked) + sum(count for _, count in hidden)
+    funnel.stage("masked_lines", "lines").keep(leaked)
+    return [_pair(group, runs, contexts, index) for index in range(len(runs))]
+
+
+def _hide(messages: Sequence[Message], patches: Sequence[str]) -> tuple[list[Message], int]:
+    """The turns without any distinctive added line, also where it is older than the patch, and how many went.
+
+    Such a line stood in the issue or in other code the run saw. It is no leak, but it matches the answer word for word,
+    so it goes in all contexts of the group alike.
+    """
+    lines = sorted({line for patch in patches for line in distinctive_lines(patch)}, key=len, reverse=True)
+    count, shown = 0, []
+    for message in messages:
+        text = message.content
+        for line in lines:
+            count += text.count(line)
+            text = text.replace(line, PATCH_MASKED)
+        shown.append(Message(role=message.role, content=text))
+    return shown, count
+
+
+def _pair(group: dict[str, Any], runs: list[AgentRun], contexts: list[Context], index: int) -> ContrastivePair:
+    """The direction in which run ``index`` supports its own patch."""
+    order = [index, *(other for other in range(len(runs)) if other != index)]
+    facts = [{"run_id": runs[i].run_id, **runs[i].model_dump(exclude={"issue", "messages", "patch"})} for i in order]
+    supporting, *confounders = (contexts[i] for i in order)
+    return ContrastivePair(
+        pair_id="+".join(runs[i].run_id for i in order),
+        domain="trajectory",
+        query=QUERY.format(repository=runs[index].repository),
+        answer=redact(runs[index].patch),
+        supporting=supporting,
+        confounders=confounders,
+        provenance={"supporting": facts[0], "confounders": facts[1:], "shared": group["shared"]},
+        split=group["split"],
+    )
