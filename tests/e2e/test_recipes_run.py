@@ -1,7 +1,7 @@
 """SMOKE=1: two real steps of a recipe's yaml on a CPU, for every arm of a text recipe and two of an image recipe.
 
-``make test`` rehearses the arm that trains twice, once through each of verl's trainers; what the others share with
-it is composed and checked for every recipe and arm in tests/recipes.
+For ``make test-all``: each starts Ray and vLLM for some minutes. ``make test`` composes and checks every recipe and arm
+up to that point (tests/recipes), and runs both trainers on jobs of their own.
 """
 
 from __future__ import annotations
