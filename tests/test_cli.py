@@ -77,7 +77,7 @@ def test_validate_counts_what_is_there(tmp_path):
 def test_validate_stops_at_the_first_bad_row(tmp_path):
     write_pairs([text_pair(n) for n in range(3)], tmp_path / "p.jsonl")
     lines = (tmp_path / "p.jsonl").read_text().splitlines()
-    lines[1] = lines[1].replace('"split": "train"', '"split": "test"')
+    lines[1] = lines[1].replace('"split":"train"', '"split":"test"')
     (tmp_path / "p.jsonl").write_text("\n".join(lines) + "\n")
     result = call("pairs", "validate", str(tmp_path / "p.jsonl"))
     assert result.exit_code == 1

@@ -1,7 +1,7 @@
 """SMOKE=1: two real steps of a recipe's yaml on a CPU, for every arm of a text recipe and two of an image recipe.
 
-``make test`` rehearses the arm that trains twice, once through each of verl's trainers; what the others share with
-it is composed and checked for every recipe and arm in tests/recipes.
+For ``make test-all``: each starts Ray and vLLM for some minutes. ``make test`` composes and checks every recipe and arm
+up to that point (tests/recipes), and runs both trainers on jobs of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 from contextrl_verl.arms import ARMS, StepSize, arm_keys
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1500)]
 RECIPES = Path(__file__).parents[2] / "recipes"
 TEXT, IMAGES = RECIPES / "text" / "run_qwen2_5_1_5b_fsdp.sh", RECIPES / "multimodal" / "run_qwen3_vl_8b_fsdp.sh"
 # What common.sh takes for a rehearsal.
@@ -26,15 +26,8 @@ HELD_OUT = "val-core/contextrl/selection/acc/mean@1"
 
 @pytest.mark.parametrize(
     ("script", "arm"),
-    [
-        pytest.param(
-            script,
-            arm,
-            id=f"{script.parent.name}-{arm}",
-            marks=() if (script, arm) == (TEXT, "contextrl") else pytest.mark.slow,
-        )
-        for script, arm in [*((TEXT, arm) for arm in ARMS), (IMAGES, "contextrl"), (IMAGES, "grpo")]
-    ],
+    [*((TEXT, arm) for arm in ARMS), (IMAGES, "contextrl"), (IMAGES, "grpo")],
+    ids=lambda value: getattr(getattr(value, "parent", None), "name", value),
 )
 def test_two_steps_of_an_arm(script, arm, tmp_path):
     steps, trained = _rehearse(script, tmp_path, ARM=arm)
@@ -60,7 +53,6 @@ def test_two_steps_of_an_arm(script, arm, tmp_path):
         assert (tmp_path / "smoke" / "sft" / record["model"] / "config.json").exists()
 
 
-@pytest.mark.slow
 def test_two_steps_with_adapters(tmp_path):
     _, trained = _rehearse(TEXT, tmp_path, ARM="contextrl", LORA_RANK="8")
     for metrics in trained:
