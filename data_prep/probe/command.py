@@ -80,9 +80,11 @@ def probe_command(
     from data_prep.probe.run import probe
     from data_prep.probe.vllm_backend import VllmBackend
 
-    began, file = time.monotonic(), PairFile(pairs)
+    began, file, hashed = time.monotonic(), PairFile(pairs), hashlib.sha256()
     with pairs.open("rb") as stream:
-        pairs_digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        while block := stream.read(1 << 20):
+            hashed.update(block)
+    pairs_digest = hashed.hexdigest()
     given = sum((bool(model), bool(endpoint), results is not None))
     rows = list(file.without_images())
     for wrong, problem in (
