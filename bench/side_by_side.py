@@ -3,7 +3,7 @@
     python -m bench.side_by_side read [--pairs 20000] [--kib 8]    # opening a file of image pairs, beside pandas
     python -m bench.side_by_side audit [--pairs 2000] [--kib 60]   # all groups, beside all but the contexts' words
     python -m bench.side_by_side import                            # what the plugin adds to verl's own import
-    python -m bench.side_by_side reward                            # the selection reward, beside the last letter
+    python -m bench.side_by_side reward                            # the selection reward, beside the rightmost letter
 
 On one thread each.
 """
@@ -48,7 +48,7 @@ found = "imported"
 _SCORED = "from reward_fns import compute_score\nfound = 0\nfor _ in range(100_000):\n    found += {}"
 REWARD = {
     "reward": _SCORED.format("compute_score('contextrl/selection', sys.argv[1], 'B', {'labels': ['A', 'B']})['score']"),
-    "last letter": _SCORED.format("sys.argv[1].rfind('B') > sys.argv[1].rfind('A')"),
+    "the released code's rule": _SCORED.format("sys.argv[1].rfind('B') > sys.argv[1].rfind('A')"),
 }
 RESPONSE = "Both show a kitchen, and only a kettle on the stove supports it. " * 7 + "The answer is \\boxed{B}."
 

@@ -10,7 +10,7 @@ import click
 import typer
 
 from contextrl_verl.checkpoint.command import export
-from contextrl_verl.errors import UserError
+from contextrl_verl.errors import UserError, printable
 from data_prep.audit.command import BAD_INPUT, audit_command
 from data_prep.difficulty.command import difficulty
 from data_prep.forge.command import forge
@@ -54,7 +54,7 @@ class _Commands(typer.core.TyperGroup):
             said = f"{error.filename}: {error.strerror}. Fix: name a place that can be read or written."
             status = UserError.status
         words = ["contextrl", *ctx.command_path.split()[1:], ctx.invoked_subcommand or ""]
-        typer.echo(f"{' '.join(words)}: {said}", err=True)
+        typer.echo(f"{' '.join(words)}: {printable(said)}", err=True)
         raise typer.Exit(BAD_INPUT if words[1] == "audit" else status)
 
 

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+# Escape sequences of terminals; other controls, and marks that turn the direction of text.
+_CONTROLS = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
 
 class UserError(Exception):
     """The root of everything that a user can mend; the ``contextrl`` command prints it without a traceback.
@@ -40,3 +48,13 @@ def _told(problems: list[str]) -> str:
         return problems[0]
     numbered = [f"{number}. {problem}" for number, problem in enumerate(problems, 1)]
     return "\n".join([f"{len(problems)} things to mend:", *numbered])
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal obeys; line breaks and tabs stay."""
+    return _CONTROLS.sub("", text)
+
+
+def told_by(error: BaseException) -> str:
+    """What an error of a library says, as far as a paragraph has room for it."""
+    return printable(" ".join(str(error).split()))[:300].rstrip(".")

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from reward_fns.final_answer import find_marks, strip_thinking
 from reward_fns.registry import RewardConfigError, reward
 from reward_fns.short_answer import score_vqa
-from reward_fns.text import require_str, strip_thinking
+from reward_fns.text import require_str
 
 _HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@", re.M)
 _FENCE = re.compile(r"^[ \t]*```[^\n`]{0,20}$", re.M)
@@ -46,14 +47,19 @@ def score_question_answering(
 
 
 def patch_in(text: str) -> str:
-    """The last fenced block of a response; without one, all of it."""
+    """The last block of a response that holds changed lines, those of a diff first; without one, all of it.
+
+    A block is fenced, or the response's final answer.
+    """
     fences = list(_FENCE.finditer(text))
-    if len(fences) < 2:
-        return text
-    # An odd fence at the end opens a block that was cut: what it holds is what was written last.
-    start = fences[-1] if len(fences) % 2 else fences[-2]
-    end = None if len(fences) % 2 else fences[-1].start()
-    return text[start.end() : end].strip("\n")
+    # An odd fence at the end opens a block that was cut.
+    ends = [fence.start() for fence in fences[1::2]] + [len(text)] * (len(fences) % 2)
+    blocks = [text[mark.start : mark.stop] if mark.content is None else mark.content for mark in find_marks(text)[-1:]]
+    if len(fences) > 1:
+        blocks += [text[fence.end() : end].strip("\n") for fence, end in zip(fences[::2], ends, strict=True)]
+    changing = [block for block in blocks if changed_lines(block)]
+    diffs = [block for block in changing if _HUNK.search(block)]
+    return (diffs or changing or [text])[-1]
 
 
 def changed_lines(patch: str) -> Counter[str]:

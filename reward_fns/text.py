@@ -1,52 +1,10 @@
-"""Reading model responses: what counts as the visible answer, and lists that arrive from parquet."""
+"""Ground truths and lists of strings, as they arrive from parquet."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from reward_fns.registry import RewardConfigError
-
-_THINK_TAG = re.compile(r"</?think>", re.IGNORECASE)
-
-
-def strip_thinking(text: str) -> str | None:
-    """Return ``text`` without its ``<think>...</think>`` blocks (nesting allowed), or None if one is left open.
-
-    Text before a ``</think>`` that was never opened is dropped too: chat templates may open the block in the prompt.
-    """
-    if "think>" not in text.lower():
-        return text
-    kept: list[str] = []
-    depth = start = 0
-    for tag in _THINK_TAG.finditer(text):
-        if depth == 0:
-            kept.append(text[start : tag.start()])
-        start = tag.end()
-        if tag.group()[1] != "/":
-            depth += 1
-        elif depth == 0:
-            kept.clear()
-        else:
-            depth -= 1
-    if depth:
-        return None
-    kept.append(text[start:])
-    return "\n".join(kept)
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Return what the last ``\boxed{...}`` of ``text`` holds (braces balanced), or None if there is none."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    start += len("\\boxed{")
-    depth = 1
-    for brace in re.finditer(r"[{}]", text[start:]):
-        depth += 1 if brace.group() == "{" else -1
-        if depth == 0:
-            return text[start : start + brace.start()]
-    return None
 
 
 def as_strings(value: Any, what: str) -> tuple[str, ...]:

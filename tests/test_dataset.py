@@ -109,7 +109,10 @@ def test_pairs_over_the_limit_are_left_out_and_counted(tmp_path, verl_tokenizer,
         overrides = f"data.max_prompt_length={limit}", f"contextrl.prompt.prefill={prefill!r}"
         dataset = verl_loaders(job_on(tmp_path, *overrides, pairs=pairs), verl_tokenizer).train_dataset
         assert {pair.pair_id for pair in dataset.pairs} == kept
-        assert f"left out: {len(pairs) - len(kept)} pairs too long" in capsys.readouterr().out
+        assert (
+            f"left out: {len(pairs) - len(kept)} pairs longer than data.max_prompt_length={limit}, "
+            in capsys.readouterr().out
+        )
 
 
 @pytest.mark.parametrize(("objective", "agent", "n"), [("context_awareness", CARRIER, 1), ("selection_reward", "", 4)])

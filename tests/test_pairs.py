@@ -15,7 +15,7 @@ from pair_factory import text_pair
 from contextrl_verl.pairs import ARROW_SCHEMA, Context, ContrastivePair, ImageRef, Message, PairFormatError, parse_pair
 from contextrl_verl.pairs.files import PairCollection, PairFile, write_pairs
 
-words = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=40)
+words = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=1, max_size=40)
 kinds = {
     "text": st.builds(lambda t: Context(kind="text", text=t), words),
     "messages": st.builds(
@@ -187,3 +187,23 @@ def test_image_paths_that_leave_the_folder_are_refused(tmp_path, path):
     write_pairs([_with_image_paths("a.png", path)], inner / "pairs.parquet")
     with pytest.raises(PairFormatError, match=r"row 0: field 'images.path'.*leads out of.*Fix: keep the images"):
         PairFile(inner / "pairs.parquet")[0]
+
+
+@pytest.mark.parametrize(
+    "place", ["query", "answer", "supporting.text", "confounders.0.text", "supporting.messages.1.content"]
+)
+def test_a_nul_is_refused_wherever_text_is_shown(place):
+    row = text_pair(0).to_row()
+    if "messages" in place:
+        turns = [{"role": "tool", "content": str(at)} for at in range(2)]
+        row |= {
+            "supporting": {"kind": "messages", "messages": turns},
+            "confounders": [{"kind": "messages", "messages": turns[:1]}],
+        }
+    *steps, last = place.split(".")
+    inner = row
+    for step in steps:
+        inner = inner[int(step) if step.isdigit() else step]
+    inner[last] = "ab\0image0\0"
+    with pytest.raises(PairFormatError, match=rf"row 3: field '{place}' has value .*character 2 is NUL .* Fix: mend"):
+        parse_pair(row, "row 3")

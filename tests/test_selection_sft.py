@@ -137,7 +137,7 @@ def test_long_pairs_are_left_out_and_counted(tmp_path, verl_tokenizer, capsys):
     pairs = [*(text_pair(number) for number in range(4)), text_pair(9, length=200)]
     dataset = open_dataset(tmp_path, pairs, verl_tokenizer)
     assert set(pair_numbers(dataset)) == {0, 1, 2, 3}
-    assert "left out: 1 pairs too long" in capsys.readouterr().out
+    assert "left out: 1 pairs longer than data.max_prompt_length=" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput, register
+from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
-from contextrl_verl.grpo.batch_column import ANSWER, CARRIER, COLUMN, OTHER_ORDERS, PARTS
+from contextrl_verl.grpo.batch_column import ANSWER, CARRIER, COLUMN, OTHER_ORDERS, PARTS, REPLY
 from contextrl_verl.pairs.prompting import encode_prompt, images_of
 from contextrl_verl.settings import parse_settings
 
@@ -134,3 +136,21 @@ class PairAnswerLoop(_PairLoop):
             metrics={"num_preempted": preempted},
             extra_fields={**output.extra_fields, "turn_scores": [], "tool_rewards": []},
         )
+
+
+@register(REPLY)
+class PairReplyLoop(_PairLoop, SingleTurnAgentLoop):
+    """verl's single turn for a pair that the model answers in words, where verl would read its text with other tokens.
+
+    That is so with ``contextrl.prompt.special_tokens_in_text=split``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prompt = replace(self._prompt, prefill="")
+
+    async def ct_build_initial_tokens(self, messages: list[dict[str, Any]], *args: Any, **media: Any) -> list[int]:
+        return (await self._encode(messages))[0]
+
+    def _get_mm_processor_kwargs(self, audio_data: Any = None) -> dict[str, Any]:
+        return {}

@@ -15,6 +15,7 @@ COLUMN = "contextrl"
 # The agent loops, by the names under which verl knows them.
 CARRIER = "contextrl_pair"
 ANSWER = "contextrl_answer"
+REPLY = "contextrl_reply"
 # In a pair's extra_info: the messages of its further rotations. In its row's extra_fields: how many tokens each of its
 # rotations takes, its label included.
 OTHER_ORDERS = "contextrl_other_orders"

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf, open_dict
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.grpo.batch_column import ANSWER, CARRIER, COLUMN, OTHER_ORDERS, ordinary_row, pair_row
+from contextrl_verl.grpo.batch_column import ANSWER, CARRIER, COLUMN, OTHER_ORDERS, REPLY, ordinary_row, pair_row
 from contextrl_verl.grpo.batch_plan import BatchPlan, Slot
 from contextrl_verl.grpo.pair_source import PairSource, held_out_pairs, training_pairs
 from contextrl_verl.pairs.prompting import images_of
@@ -114,11 +114,12 @@ class MixedTaskDataset(RLHFDataset):
             else pair_row(self.pairs.option_ids, len(order), supporting),
         }
         carried, run = self.settings.objective == "context_awareness", self.settings.run
+        replies = run.default_agent_loop if self.pairs.prompt.special_tokens_in_text == "keep" else REPLY
         if self.is_train:
-            row["agent_name"] = CARRIER if carried else run.default_agent_loop
+            row["agent_name"] = CARRIER if carried else replies
             row["__rollout_n__"] = 1 if carried else run.rollout_n
         else:
-            row["agent_name"] = ANSWER if self.settings.pairs.val_by == "choice" else run.default_agent_loop
+            row["agent_name"] = ANSWER if self.settings.pairs.val_by == "choice" else replies
         # A user's own data set may add columns.
         return {name: row.get(name) for name in self._columns}
 
@@ -221,9 +222,9 @@ def make_plan(settings: Settings, rl_rows: int, pairs: PairSource | None) -> Bat
 
 def describe_plan(plan: BatchPlan, pairs: PairSource | None) -> str:
     """One line for the log: what a batch holds, how many there are, what is left out."""
-    dropped = sum(pairs.dropped.values()) if pairs is not None else 0
+    dropped = pairs.left_out() if pairs is not None else "0 pairs"
     return (
         f"contextrl: {plan.steps} batches of {plan.rl_per_batch} ordinary rows and {plan.pairs_per_batch} pairs, from "
-        f"{plan.rl_rows} rows and {plan.pairs} pairs; left out: {dropped} pairs too long, {plan.unused_rl_rows} rows "
+        f"{plan.rl_rows} rows and {plan.pairs} pairs; left out: {dropped}, {plan.unused_rl_rows} rows "
         "of an incomplete last batch"
     )

@@ -108,6 +108,19 @@ def _rollout(settings: Settings) -> Iterator[str]:
         )
 
 
+def _special_tokens(settings: Settings) -> Iterator[str]:
+    """Loops of verl's and the user's own turn messages into tokens by themselves."""
+    loop, block = settings.run.default_agent_loop, settings.pairs
+    written = settings.objective in ("selection_reward", "question_answering")
+    written = written or (block.val_files and block.val_by == "reply")
+    if settings.prompt.special_tokens_in_text == "split" and written and loop != "single_turn_agent":
+        yield (
+            f"actor_rollout_ref.rollout.agent.default_agent_loop is {loop!r}, which makes tokens of pairs by itself, "
+            "and contextrl.prompt.special_tokens_in_text is 'split'. Fix: default_agent_loop=single_turn_agent "
+            "(ordinary rows may name another as agent_name), or contextrl.prompt.special_tokens_in_text=keep."
+        )
+
+
 def _sampler(settings: Settings) -> Iterator[str]:
     """Where verl replaces groups of rows, another sampler than ours would put pairs in their place."""
     run = settings.run
@@ -200,4 +213,4 @@ def _rewards(settings: Settings) -> Iterator[str]:
         )
 
 
-CHECKS = (_order_of_rows, _ranks, _rollout, _sampler, _registration, _data_set, _rewards)
+CHECKS = (_order_of_rows, _ranks, _rollout, _special_tokens, _sampler, _registration, _data_set, _rewards)

@@ -27,6 +27,7 @@ from contextrl_verl.pairs import ContrastivePair, PairFormatError
 from contextrl_verl.pairs.files import PairCollection
 from contextrl_verl.pairs.option_tokens import resolve_option_tokens
 from contextrl_verl.pairs.prompting import PromptRenderer, encode_prompt, option_order, template_text
+from contextrl_verl.pairs.special_tokens import any_of, control_tokens, placeholders
 from contextrl_verl.pairs.whole_file import write_whole
 from contextrl_verl.settings import Settings
 
@@ -36,8 +37,9 @@ logger = logging.getLogger(__name__)
 _ORDER_SLACK = 32
 # ... up to this number of contexts; with more, the rotations and the reverse stand for the rest.
 _ALL_ORDERS = 4
-# (tokens in the longest order, images) of every pair of some files.
-Counts = list[tuple[int, int]]
+# (tokens in the longest order, images, what its text spells) of every pair of some files; the last is one of:
+Counts = list[tuple[int, int, int]]
+_PLAIN, _CONTROL, _PLACEHOLDER = range(3)
 _KEPT = 50
 
 
@@ -140,21 +142,43 @@ class PairSource:
             order = option_order(pair.pair_id, len(pair.contexts), epoch, self.settings.seed, rotation)
         return self.renderer.messages(pair, order), order
 
+    def left_out(self) -> str:
+        """How many pairs are left out and why, for the log."""
+        return ", ".join(f"{count} pairs {reason}" for reason, count in self.dropped.items()) or "0 pairs"
+
     def _filter(self, key: str) -> list[int]:
-        limit = self.settings.run.max_prompt_length
+        limit, total = self.settings.run.max_prompt_length, len(self.collection)
         counted = self._counted(key, limit)
-        usable = [index for index, (length, _) in enumerate(counted) if length <= limit]
+        readable = [index for index, (_, _, spelt) in enumerate(counted) if spelt != _PLACEHOLDER]
+        usable = [index for index in readable if counted[index][0] <= limit]
+        for reason, count in (
+            # It breaks the batch: the processor, or the model, looks for the media that it stands for.
+            ("with the processor's placeholder tokens in their text", total - len(readable)),
+            (f"longer than data.max_prompt_length={limit}", len(readable) - len(usable)),
+        ):
+            if count:
+                self.dropped[reason] = count
+                logger.warning("%s: %d of %d pairs left out: %s", key, count, total, reason)
+        if not readable:
+            raise ConfigError(
+                f"{key}: all {total} pairs hold a placeholder token of the model's processor, one of "
+                f"{placeholders(self.processor)}, in their text or contextrl.prompt.template does. Fix: write it "
+                "another way there."
+            )
         if not usable:
             raise ConfigError(
-                f"{key}: all {len(counted)} pairs are longer than data.max_prompt_length={limit}; the shortest has "
-                f"{min(counted)[0]} tokens. Fix: raise data.max_prompt_length (the rollout's max_model_len with it), "
-                "or prepare shorter contexts."
+                f"{key}: all {len(readable)} pairs are longer than data.max_prompt_length={limit}; the shortest has "
+                f"{min(counted[index] for index in readable)[0]} tokens. Fix: raise data.max_prompt_length (the "
+                "rollout's max_model_len with it), or prepare shorter contexts."
             )
         self.longest, self.most_images = (max(counted[index][part] for index in usable) for part in (0, 1))
-        if len(usable) < len(counted):
-            reason = f"longer than data.max_prompt_length={limit}"
-            self.dropped[reason] = len(counted) - len(usable)
-            logger.warning("%s: %d of %d pairs left out: %s", key, self.dropped[reason], len(counted), reason)
+        spelling = [index for index in usable if counted[index][2] == _CONTROL]
+        if spelling and self.prompt.special_tokens_in_text == "keep":
+            logger.warning(
+                "%s: %d of %d pairs, %r the first, spell a special token of the model in their text, which the model "
+                "reads as that token; contextrl.prompt.special_tokens_in_text=split makes ordinary text of it",
+                *(key, len(spelling), total, self.collection.ids[spelling[0]]),
+            )
         return usable
 
     def _counted(self, key: str, limit: int) -> Counts:
@@ -164,25 +188,32 @@ class PairSource:
         if (known := _recall(place, len(self.collection))) is not None:
             return known
         counts: Counts = []
+        media, control = placeholders(self.processor), control_tokens(self.tokenizer)
         for index in tqdm(range(len(self.collection)), desc=f"Counting tokens of {key}", unit="pair", delay=3):
             try:
                 pair = self.collection[index]
-                length = self._longest(pair, limit)
+                messages = self.renderer.messages(pair, self._first_order(pair))
+                spelt = _PLACEHOLDER if any_of(media, messages) else _CONTROL if any_of(control, messages) else _PLAIN
+                # With a placeholder too many, a processor counts nothing.
+                length = 0 if spelt == _PLACEHOLDER else self._longest(pair, limit)
             except (PairFormatError, ConfigError) as error:
                 raise ConfigError(f"{key}: {error}") from None
             images = [image for context in pair.contexts for image in context.images or ()]
-            counts.append((length, len(images)))
+            counts.append((length, len(images), spelt))
             if any(image.bytes is None for image in images):
                 place = None  # a file of its own, which may change
         _remember(place, counts)
         return counts
+
+    def _first_order(self, pair: ContrastivePair) -> list[int]:
+        return [0] if self.as_questions else list(range(len(pair.contexts)))
 
     def _longest(self, pair: ContrastivePair, limit: int) -> int:
         def length(order: list[int]) -> int:
             messages = self.renderer.messages(pair, order)
             return len(encode_prompt(messages, self.tokenizer, self.prompt, self.processor))
 
-        order = [0] if self.as_questions else list(range(len(pair.contexts)))
+        order = self._first_order(pair)
         first = length(order)
         if abs(first - limit) > _ORDER_SLACK * len(order):
             return first
@@ -237,7 +268,7 @@ def _place_of(files: Iterable[str], about: Mapping[str, Any], tokenizer: Any, pr
 def _recall(place: Path | None, pairs: int) -> Counts | None:
     """The counts of so many pairs; None if they are not there or are no such numbers."""
     try:
-        counts = [(length, images) for length, images in json.loads(place.read_text())] if place else []
+        counts = [(length, images, spelt) for length, images, spelt in json.loads(place.read_text())] if place else []
     except (OSError, ValueError, TypeError):
         return None
     good = len(counts) == pairs and all(type(number) is int and number >= 0 for count in counts for number in count)

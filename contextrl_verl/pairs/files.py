@@ -81,6 +81,16 @@ def _write_jsonl(pairs: Iterator[ContrastivePair], path: Path) -> int:
     return count
 
 
+def inside(folder: Path, path: str | os.PathLike[str]) -> Path | None:
+    """Where a path that starts at the folder really leads, links followed; None if that is outside it.
+
+    Raises OSError, ValueError or RuntimeError for what no file system can follow.
+    """
+    folder = folder.resolve()
+    full = (folder / path).resolve()
+    return full if full.is_relative_to(folder) else None
+
+
 class PairFile:
     """Random access to one file of pairs without holding it in memory.
 
@@ -119,11 +129,10 @@ class PairFile:
 
     def _inside(self, path: str, where: str) -> str:
         """An image's path from the file's folder on; a pair file must not make anyone read elsewhere."""
-        folder = self.path.parent.resolve()
-        full = (folder / path).resolve()
-        if not full.is_relative_to(folder):
+        if (full := inside(self.path.parent, path)) is None:
             raise PairFormatError(
-                f"{where}: field 'images.path' has value {path!r}, which leads out of the file's folder {folder}. "
+                f"{where}: field 'images.path' has value {path!r}, which leads out of the file's folder "
+                f"{self.path.parent.resolve()}. "
                 "Fix: keep the images under that folder and name them relative to it, or store their bytes."
             )
         return str(full)

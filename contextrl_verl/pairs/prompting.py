@@ -20,9 +20,10 @@ from pydantic import ConfigDict
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
+from contextrl_verl.pairs.special_tokens import PlainReader, plain_reader
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
-# Stands for an image while the text is rendered; a NUL cannot come out of a chat or a file of code.
+# Stands for an image while the text is rendered; no text of a pair holds a NUL.
 _IMAGE_MARK = "\x00image{}\x00"
 # 64 megapixels: far above what any model's processor keeps, far below a decompression bomb.
 MAX_IMAGE_PIXELS = 64_000_000
@@ -42,6 +43,7 @@ class PromptConfig:
     labels: tuple[str, ...] = ("A", "B")  # of the options as shown; as many as the largest pair has contexts
     prefill: str = ""  # start of the assistant's reply, e.g. ``The correct option is``
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # e.g. ``{enable_thinking: false}``
+    special_tokens_in_text: Literal["keep", "split"] = "keep"  # split: what spells one in a pair is ordinary text
 
     def __post_init__(self) -> None:
         """Raises ConfigError on labels that cannot tell options apart and on arguments that are not the user's."""
@@ -223,18 +225,41 @@ def encode_prompt(
     Raises:
         ConfigError: images without a processor, or a tokenizer without a chat template.
     """
-    images = images_of(messages)
-    if not images:
-        return list(tokenizer(prompt_text(tokenizer, messages, config), add_special_tokens=False)["input_ids"])
+    if not images_of(messages):
+        return encode_text(messages, tokenizer, config)
     if processor is None:
         raise ConfigError(
             f"a pair holds images, but actor_rollout_ref.model.path={_name_of(tokenizer)!r} has no processor (a "
             "text-only model, or one whose processor cannot be loaded: contextrl doctor checks torchvision). "
             "Fix: use a vision-language model, or remove the image pairs from contextrl.pairs."
         )
+    return [int(token) for token in encode_images(messages, tokenizer, config, processor)["input_ids"][0]]
+
+
+def encode_text(
+    messages: list[dict[str, Any]], tokenizer: Any, config: PromptConfig, processor: Any = None
+) -> list[int]:
+    """Token ids of the prompt; with a processor by its chat template, each image as its placeholder."""
+    reader, messages = _read_by(tokenizer, messages, config)
+    text = prompt_text(processor or tokenizer, messages, config)
+    return list(reader(text, add_special_tokens=False)["input_ids"])
+
+
+def encode_images(
+    messages: list[dict[str, Any]], tokenizer: Any, config: PromptConfig, processor: Any, **options: Any
+) -> Any:
+    """What the processor makes of a prompt with images: ``input_ids``, pixels and more, with a first axis of one."""
+    reader, messages = _read_by(tokenizer, messages, config)
+    text = prompt_text(processor, messages, config)
+    processor = reader.within(processor) if isinstance(reader, PlainReader) else processor
     # The chat template writes a bos token itself where the model has one; the processor would add a second.
-    encoded = processor(text=[prompt_text(processor, messages, config)], images=images, add_special_tokens=False)
-    return [int(token) for token in encoded["input_ids"][0]]
+    return processor(text=[text], images=images_of(messages), add_special_tokens=False, **options)
+
+
+def _read_by(tokenizer: Any, messages: list[dict[str, Any]], config: PromptConfig) -> tuple[Any, list[dict[str, Any]]]:
+    if config.special_tokens_in_text == "keep":
+        return tokenizer, messages
+    return (reader := plain_reader(tokenizer)), reader.marked(messages)
 
 
 Orders = Literal["random", "both"]

@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from contextrl_verl.errors import UserError
 
@@ -23,12 +32,21 @@ ContextKind = Literal["text", "messages", "images"]
 Split = Literal["train", "validation", "probe"]
 
 
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(f"character {text.index(chr(0))} is NUL (U+0000), which marks images in prompts")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+
+
 class Message(BaseModel):
     """One turn of an agent run."""
 
     model_config = ConfigDict(extra="forbid")
-    role: str = Field(min_length=1)
-    content: str
+    role: Text = Field(min_length=1)
+    content: Text
 
 
 class ImageRef(BaseModel):
@@ -59,7 +77,7 @@ class Context(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     kind: ContextKind
-    text: str | None = None
+    text: Text | None = None
     messages: list[Message] | None = None
     images: list[ImageRef] | None = None
 
@@ -79,9 +97,9 @@ class ContrastivePair(BaseModel):
     model_config = ConfigDict(extra="forbid")
     schema_version: int = SCHEMA_VERSION  # readers refuse versions they do not know
     pair_id: str = Field(min_length=1)  # unique within a data set; orders of options are drawn from it
-    domain: str = Field(min_length=1)  # e.g. ``trajectory``, ``image``; a free label for reports
-    query: str = Field(min_length=1)
-    answer: str = Field(min_length=1)
+    domain: Text = Field(min_length=1)  # e.g. ``trajectory``, ``image``; a free label for reports
+    query: Text = Field(min_length=1)
+    answer: Text = Field(min_length=1)
     supporting: Context
     confounders: list[Context] = Field(min_length=1)
     provenance: dict[str, Any] = Field(default_factory=dict)  # how the pair was made; stored as a JSON string

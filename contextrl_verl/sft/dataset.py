@@ -12,7 +12,7 @@ from verl.utils.tokenizer import get_processor_token_id
 from contextrl_verl.errors import ConfigError, JobRefused
 from contextrl_verl.grpo.batch_plan import Slot, check_pairs_of_a_batch, drawn
 from contextrl_verl.grpo.pair_source import PairSource
-from contextrl_verl.pairs.prompting import PromptConfig, encode_prompt, images_of, prompt_text
+from contextrl_verl.pairs.prompting import PromptConfig, encode_images, encode_prompt, images_of
 from contextrl_verl.settings import Settings, listed, parse_settings
 
 _MARK = "contextrl-reply"
@@ -106,11 +106,9 @@ def encode_with_images(
     messages: list[dict[str, Any]], tokenizer: Any, config: PromptConfig, processor: Any
 ) -> tuple[list[int], dict[str, torch.Tensor]]:
     """The prompt's token ids, those of :func:`encode_prompt`, and what the model gets for its images."""
-    images = images_of(messages)
-    if not images:
+    if not images_of(messages):
         return encode_prompt(messages, tokenizer, config, processor), {}
-    text = prompt_text(processor, messages, config)
-    encoded = dict(processor(text=[text], images=images, add_special_tokens=False, return_tensors="pt"))
+    encoded = dict(encode_images(messages, tokenizer, config, processor, return_tensors="pt"))
     ids = encoded.pop("input_ids")[0].tolist()
     for name in ("attention_mask", "mm_token_type_ids"):
         encoded.pop(name, None)
@@ -150,7 +148,7 @@ def _training_order(settings: Settings, pairs: PairSource, count: int) -> list[S
     order = selection_order(count, batch_size=size, steps=steps, rotations=rotations, seed=seed)
     print(
         f"contextrl: {steps} batches of {size} selections, from {count} pairs in {order[-1].epoch + 1} epoch(s); "
-        f"left out: {sum(pairs.dropped.values())} pairs too long"
+        f"left out: {pairs.left_out()}"
     )
     return order
 

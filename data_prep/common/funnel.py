@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, Field
 
+from contextrl_verl.errors import ConfigError
+from data_prep.common.redact import redact
+
 SAMPLES_PER_REASON = 3
+_RAISED = "raised "
+# What a step raises because of the machine, not because of its item: the next one would fail as well.
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+# A stage in which more than so many things and more than this share of them fail unforeseen is a bug, not bad material.
+_FEW, _SHARE = 4, 0.1
+
+
+def is_of_item(error: Exception) -> bool:
+    """Whether an exception of a step says something about the thing in work; else it is the job's or the machine's."""
+    return not (isinstance(error, ConfigError | MemoryError) or getattr(error, "errno", None) in _MACHINE)
 
 
 class Stage(BaseModel):
@@ -32,6 +47,28 @@ class Stage(BaseModel):
         self.entered += count
         self.dropped[reason] += count
         self._sample(reason, [] if sample is None else [sample])
+
+    def fail(self, error: Exception, sample: dict[str, Any]) -> None:
+        """Count one thing whose step raised what nobody foresaw, under the exception's type. Raises it again if it does
+        not say anything about this thing (:func:`is_of_item`)."""
+        if not is_of_item(error):
+            raise error
+        where = redact("".join(traceback.format_exception(error))).strip()
+        self.drop(f"{_RAISED}{type(error).__name__}", {**sample, "traceback": where})
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How many failed unforeseen, by reason."""
+        return {reason: count for reason, count in self.dropped.items() if reason.startswith(_RAISED)}
+
+    def too_many_failures(self, whole: bool) -> str:
+        """How many failed unforeseen, with the first traceback, if they are more than 4 and more than a tenth or, of a
+        ``whole`` stage, all; else nothing."""
+        failures = self.failures
+        count = sum(failures.values())
+        if not failures or (count <= max(_FEW, _SHARE * self.entered) and not (whole and count == self.entered)):
+            return ""
+        return f"{count} of {self.entered} {self.unit}, at first\n{self.samples[next(iter(failures))][0]['traceback']}"
 
     def add(self, other: Stage) -> None:
         """Add the counts of the same stage from another worker."""

@@ -59,14 +59,15 @@ class _Part(NamedTuple):
     note: Path
 
     def do(self) -> None:
-        """Do the part; raises PipelineError that names it."""
+        """Do the part; raises PipelineError that names it, or the UserError that the user is to mend."""
         scratch = self.data.with_name(f".{self.data.name}-{os.getpid()}.part")
         try:
             funnel = self.work(self.payload, scratch)
             funnel.check()
+            refuse_failures(funnel)
             os.replace(scratch, self.data)
             write_whole(self.note, funnel.model_dump_json())
-        except PipelineError:
+        except UserError:
             raise
         except Exception as error:
             raise PipelineError(
@@ -119,7 +120,16 @@ def run_parts(
     with tqdm(total=len(every), initial=done, desc=title, unit="part", disable=not progress) as bar:
         for _ in (_on_ray if engine == "ray" else _on_processes)(missing, workers, gpus):
             bar.update()
-    return [Done(part.data, Funnel.model_validate_json(part.note.read_text())) for part in every]
+    finished = [Done(part.data, Funnel.model_validate_json(part.note.read_text())) for part in every]
+    try:
+        refuse_failures(total(finished), whole=True)
+    except PipelineError:
+        # Once the cause is mended these are to be done again.
+        for part, (_, funnel) in zip(every, finished, strict=True):
+            if any(stage.failures for stage in funnel):
+                part.note.unlink()
+        raise
+    return finished
 
 
 def total(done: Sequence[Done]) -> Funnel:
@@ -128,6 +138,17 @@ def total(done: Sequence[Done]) -> Funnel:
     for part in done:
         funnel.add(part.funnel)
     return funnel
+
+
+def refuse_failures(funnel: Funnel, whole: bool = False) -> None:
+    """Raises PipelineError if so many things of a stage failed unforeseen that a bug is likelier than bad material; see
+    :meth:`data_prep.common.funnel.Stage.too_many_failures`."""
+    for stage in funnel:
+        if found := stage.too_many_failures(whole):
+            raise PipelineError(
+                f"Stage {stage.name!r} failed unforeseen for {found}\nWhat is done is kept. Fix: mend the cause and "
+                "run the same command again; if it is a bug, report it with these lines."
+            )
 
 
 def remove(folder: Path) -> None:

@@ -18,7 +18,7 @@ import contextrl_verl
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import PairFile, write_pairs
 from data_prep.common.funnel import Funnel
-from data_prep.common.pipeline import PipelineError, fingerprint, remove, run_parts, total
+from data_prep.common.pipeline import PipelineError, fingerprint, refuse_failures, remove, run_parts, total
 from data_prep.common.splits import assign_components, read_shares
 from data_prep.images.edit.run import EditSettings, choose_edits, edit_here, edit_part, estimate, plan_edits
 from data_prep.images.embed.parts import embed_part, load_embeddings, make_embedder, plan_embed
@@ -91,9 +91,9 @@ def prepare_images(
     if not couples:
         raise PipelineError(nothing_left(job.funnel))
     splits = assign_components([one.images for one in couples], read_shares(settings.splits), seed=settings.seed)
-    made = zip(couples, splits, strict=True)
     candidates = job.work / "pairs.parquet"
-    write_pairs((pair for couple, split in made for pair in pairs_of(couple, job.store, split)), candidates)
+    write_pairs(_made(couples, splits, job), candidates)
+    refuse_failures(job.funnel, whole=True)
     concluded = conclude(candidates, out, RuleSettings(), judging, job.funnel)
     summary = {
         "contextrl_verl_version": contextrl_verl.__version__,
@@ -161,6 +161,7 @@ def _edited(job: _Job, gpus: float, allow_unreached: bool) -> tuple[list[ImageCo
         total=len(items), desc="Editing pictures", unit="picture", disable=not job.run.get("progress", True)
     ) as bar:
         edited = edit_here(items, store, settings, job.funnel, bar.update)
+    refuse_failures(job.funnel, whole=True)
     if edited.unreached and not allow_unreached:
         causes = ", ".join(f"{count} for '{cause}'" for cause, count in sorted(edited.unreached.items()))
         raise UnjudgedError(
@@ -169,6 +170,18 @@ def _edited(job: _Job, gpus: float, allow_unreached: bool) -> tuple[list[ImageCo
             "again, or leave those pictures out with --allow-unjudged."
         )
     return edited.couples, edited.usage
+
+
+def _made(couples: list[ImageCouple], splits: list[str], job: _Job) -> Iterator[ContrastivePair]:
+    stage = job.funnel.stage("make pairs", "couples")
+    for couple, split in zip(couples, splits, strict=True):
+        try:
+            both = list(pairs_of(couple, job.store, split))
+        except Exception as error:
+            stage.fail(error, {"question": couple.question, "answers": couple.answers, "images": couple.images})
+            continue
+        stage.keep()
+        yield from both
 
 
 def pairs_of(couple: ImageCouple, store: ImageStore, split: str) -> Iterator[ContrastivePair]:

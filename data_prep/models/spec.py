@@ -5,6 +5,7 @@ A part (judge, solver, proposer, editor, embedder, probed model) is a :class:`Mo
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Sequence
@@ -12,11 +13,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from contextrl_verl.errors import ConfigError
+from contextrl_verl.errors import ConfigError, printable, told_by
 from data_prep.common.settings_file import load_settings
 
 # Servers on one's own machine want some key, any key.
@@ -134,14 +135,22 @@ def read_key(variable: str, wants_key: str | None) -> SecretStr:
 
 
 def scrubbed(text: str, key: SecretStr) -> str:
-    """The text without the key, whole or in the shape of its two ends that servers like to quote."""
-    value = key.get_secret_value()
+    """The text :func:`printable` and without the key: whole, in URL encoding, base64 or hexadecimal, its beginning of
+    eight characters or more, and the shape of its two ends that servers like to quote."""
+    text, value = printable(text), key.get_secret_value()
     if value in ("", NO_KEY):
         return text
-    text = text.replace(value, "<API key>")
+    forms = [re.escape(value), re.escape(quote(value, safe="")), f"(?i:{value.encode().hex()})"]
     if len(value) >= 12:
-        text = re.sub(rf"{re.escape(value[:4])}[\w*.\-]{{2,}}{re.escape(value[-4:])}", "<API key>", text)
-    return text
+        first, last, between = re.escape(value[:4]), re.escape(value[-4:]), rf"[{re.escape(value)}\w*.…\-]"
+        forms += [rf"{re.escape(value[:8])}{between}*", rf"{first}{between}{{2,}}{last}"]
+        for before in range(3):
+            # Of the characters around, which are not known, the first and the last ones depend too.
+            code = base64.b64encode(b"\0" * before + value.encode()).decode().rstrip("=")
+            middle = code[-(-before * 8 // 6) : len(code) - ((before + len(value)) % 3 > 0)]
+            either = re.escape(middle).replace(r"\+", "[+-]").replace("/", "[/_]")
+            forms.append(rf"[\w+/-]{{0,4}}{either}[\w+/-]{{0,4}}={{0,2}}")
+    return re.sub("|".join(forms), "<API key>", text)
 
 
 def shown_url(url: str) -> str:
@@ -156,14 +165,40 @@ def shown_url(url: str) -> str:
 def load_sentence_encoder(model: str, option: str, error: type[Exception]) -> Any:
     """The sentence-transformers model of that name or folder, for texts or pictures; its own code is never run.
     Raises error: the library is missing or the model cannot be loaded; names the ``option`` that asked for it."""
+    unreachable = "" if Path(model).exists() else _hub_problem()
+    fix = "the name of a sentence-transformers model, or its folder on this machine"
+    if unreachable and not any(_cached(name) for name in (model, f"sentence-transformers/{model}")):
+        raise error(
+            f"{option} is {model!r}, which is no folder here and not in the hub's cache, and the hub does not answer "
+            f"({unreachable}). Fix: {fix}."
+        )
     try:
         from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise error(f"{option} needs sentence-transformers. Fix: pip install 'contextrl-verl[embed]'.") from None
-    try:
-        return SentenceTransformer(model, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as problem:
+    except ImportError as problem:
+        if getattr(problem, "name", None) == "sentence_transformers":
+            raise error(f"{option} needs sentence-transformers. Fix: pip install 'contextrl-verl[embed]'.") from None
         raise error(
-            f"{option} is {model!r}, which cannot be loaded ({' '.join(str(problem).split())[:300]}). Fix: the "
-            "name of a sentence-transformers model, or its folder on this machine."
+            f"{option} needs sentence-transformers, which cannot be imported ({told_by(problem)}). Fix: mend the "
+            "library that it names."
         ) from None
+    try:
+        return SentenceTransformer(model, trust_remote_code=False, local_files_only=bool(unreachable))
+    except Exception as problem:  # the libraries below raise whatever the network and the files bring them to
+        raise error(f"{option} is {model!r}, which cannot be loaded ({told_by(problem)}). Fix: {fix}.") from None
+
+
+def _hub_problem() -> str:
+    """Why the hub cannot be reached, or nothing. Its client would try every file of a model six times to tell."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception as problem:  # httpx's or requests', by the hub's version
+        return told_by(problem) or type(problem).__name__
+    return ""
+
+
+def _cached(model: str) -> bool:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE, f"models--{model.replace('/', '--')}").is_dir()

@@ -15,7 +15,9 @@ _NAMES = {
     "contextrl.prompt.template": "--template",
     "contextrl.prompt.labels": "--labels",
     "contextrl.prompt.prefill": "--prefill",
+    "contextrl.prompt.special_tokens_in_text": "--special-tokens-in-text",
 }
+_PROMPT = ("template", "labels", "prefill", "chat_template_kwargs", "special_tokens_in_text")
 
 
 def probe_command(
@@ -44,6 +46,9 @@ def probe_command(
     chat_template_kwargs: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Such as enable_thinking=false (repeat).")
     ] = None,
+    special_tokens_in_text: Annotated[
+        Literal["keep", "split"], typer.Option(help="As contextrl.prompt.special_tokens_in_text.")
+    ] = "keep",
     chat_template: Annotated[Path | None, typer.Option(help="Jinja file instead of the model's chat template.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="For base models: the question as plain text.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ... (transformers).")] = "auto",
@@ -123,6 +128,7 @@ def probe_command(
             labels=named or labels_for(max(row["options"] for row in rows)),
             prefill=(PLAIN_PREFILL if plain else "") if prefill is None else prefill,
             chat_template_kwargs=_named("--chat-template-kwargs", chat_template_kwargs),
+            special_tokens_in_text=special_tokens_in_text,
         )
         text = PLAIN if plain else chat_template and chat_template.read_text(encoding="utf-8")
         more = {"dtype": dtype, "chat_template": text, "trust_remote_code": trust_remote_code, "cache": cache}
@@ -142,7 +148,7 @@ def probe_command(
         "model": asked.name,
         "pairs_file": pairs.name,
         "pairs_digest": pairs_digest,
-        **{name: getattr(prompt, name) for name in ("template", "labels", "prefill", "chat_template_kwargs")},
+        **{name: getattr(prompt, name) for name in _PROMPT},
         "chat_template": "the model's own" if text is None else hashlib.sha256(text.encode()).hexdigest()[:16],
         "seed": seed,
         "contextrl": __version__,

@@ -43,7 +43,7 @@ class EndpointBackend(ChatEndpoint):
     counts as one without a choice.
 
     Raises:
-        ConfigError: a prefill is asked for.
+        ConfigError: a prefill or ``split`` is asked for.
     """
 
     window: int | None = None
@@ -53,6 +53,11 @@ class EndpointBackend(ChatEndpoint):
             raise ConfigError(
                 f"--prefill is {prompt.prefill!r}, and a chat endpoint starts the reply itself. Fix: leave it out, or "
                 "ask the model with --model."
+            )
+        if prompt.special_tokens_in_text == "split":
+            raise ConfigError(
+                "--special-tokens-in-text is 'split', and a chat endpoint turns text into tokens itself. Fix: leave it "
+                "out, or ask the model with --model."
             )
         extra: dict[str, Any] = dict(spec.extra)
         if prompt.chat_template_kwargs:

@@ -10,7 +10,7 @@ from typing import Any
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.option_tokens import resolve_option_tokens
-from contextrl_verl.pairs.prompting import PromptConfig, encode_prompt, images_of, prompt_text
+from contextrl_verl.pairs.prompting import PromptConfig, encode_images, encode_prompt, images_of
 from data_prep.models.cache import ReplyCache, digest
 from data_prep.probe.questions import Answer, Question
 
@@ -63,6 +63,7 @@ class LocalModel:
         files = sorted(path for path in Path(model).iterdir() if path.is_file()) if Path(model).is_dir() else []
         weights = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
         prompted = [prompt.prefill, dict(prompt.chat_template_kwargs), chat_template]
+        prompted += ["split"] if prompt.special_tokens_in_text == "split" else []
         self._made_by = [type(self).__name__, model, weights, *prompted, *made_by]
         self.prompt, self.trust = prompt, trust_remote_code
         try:
@@ -217,9 +218,8 @@ class TransformersBackend(LocalModel):
         from torch.nn.utils.rnn import pad_sequence
 
         messages = batch[0][0].messages
-        if images := images_of(messages):
-            text = prompt_text(self.processor, messages, self.prompt)
-            return dict(self.processor(text=[text], images=images, add_special_tokens=False, return_tensors="pt"))
+        if images_of(messages):
+            return dict(encode_images(messages, self.tokenizer, self.prompt, self.processor, return_tensors="pt"))
         rows = [torch.tensor(ids) for _, ids in batch]
         masks = [torch.ones_like(row) for row in rows]
         return {"input_ids": pad_sequence(rows, True), "attention_mask": pad_sequence(masks, True)}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.pairs.prompting import PromptConfig, images_of, prompt_text
+from contextrl_verl.pairs.prompting import PromptConfig, encode_text, images_of
 from data_prep.probe.local_backend import LocalModel, cannot_load
 from data_prep.probe.questions import Answer, Question
 
@@ -86,7 +86,7 @@ class VllmBackend(LocalModel):
 
     def _prompt(self, question: Question) -> dict[str, Any]:
         images = images_of(question.messages)
-        text = prompt_text(self.processor if images else self.tokenizer, question.messages, self.prompt)
         # vLLM expands the images' places itself.
-        prompt = {"prompt_token_ids": list(self.tokenizer(text, add_special_tokens=False)["input_ids"])}
+        ids = encode_text(question.messages, self.tokenizer, self.prompt, self.processor if images else None)
+        prompt = {"prompt_token_ids": ids}
         return prompt | ({"multi_modal_data": {"image": images}} if images else {})

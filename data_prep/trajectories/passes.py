@@ -143,30 +143,39 @@ def _light_rows(payload: dict[str, Any], funnel: Funnel) -> Iterator[dict[str, A
     tasks = load_task_patches(payload["tasks"]) if payload["tasks"] else None
     for file, span in payload["spans"]:
         for raw in span_records(Path(file), Span(*span), payload["max_record_bytes"]):
-            run = parse_record(raw, payload["format"], tasks=tasks, replay=payload["replay"])
-            if isinstance(run, Rejected):
-                read.drop(run.reason, {**raw.location._asdict(), "detail": run.detail})
-                continue
-            read.keep()
-            places, reason = [], f"outcome is {run.outcome}"
-            if payload["outcome"] in ("any", run.outcome):
-                try:
-                    places, reason = touched(run.patch, run), "edits no code"
-                except PatchError as error:
-                    reason = error.args[0]
-            if not places:
-                patch.drop(reason, {"run": run.run_id, **raw.location._asdict()})
-                continue
-            patch.keep()
-            ids, counts = issue_words(run.issue)
-            yield {
-                **{name: getattr(run, name) for name in _NAMES},
-                "places": sorted(places),
-                "word_ids": ids,
-                "word_counts": counts,
-                "added": sorted(added_lines(run.patch)),
-                "run": run.model_dump_json(),
-            }
+            where, stage = raw.location._asdict(), read
+            try:
+                run = parse_record(raw, payload["format"], tasks=tasks, replay=payload["replay"])
+                if isinstance(run, Rejected):
+                    read.drop(run.reason, {**where, "detail": run.detail})
+                    continue
+                read.keep()
+                stage, where = patch, {"run": run.run_id, **where}
+                row = _light_row(run, payload["outcome"])
+            except PatchError as error:
+                patch.drop(error.args[0], where)
+            except Exception as error:
+                stage.fail(error, where)
+            else:
+                patch.keep()
+                yield row
+
+
+def _light_row(run: AgentRun, outcome: str) -> dict[str, Any]:
+    """Raises PatchError: the run is not wanted."""
+    if outcome not in ("any", run.outcome):
+        raise PatchError(f"outcome is {run.outcome}")
+    if not (places := touched(run.patch, run)):
+        raise PatchError("edits no code")
+    ids, counts = issue_words(run.issue)
+    return {
+        **{name: getattr(run, name) for name in _NAMES},
+        "places": sorted(places),
+        "word_ids": ids,
+        "word_counts": counts,
+        "added": sorted(added_lines(run.patch)),
+        "run": run.model_dump_json(),
+    }
 
 
 def load_lights(paths: list[Path], funnel: Funnel) -> list[Light]:
@@ -204,46 +213,55 @@ def build_part(payload: dict[str, Any], path: Path) -> Funnel:
     runs], "places": [[file, symbol]], "split", "shared"}``. The stage ``masked_lines`` counts lines of patches that
     were masked besides the edits."""
     funnel = Funnel()
-    for name in ("mask", "budget", "length"):
-        funnel.stage(name, "couples")
     count = token_counter(payload["tokenizer"])
     with pq.ParquetWriter(path, ARROW_SCHEMA, compression="zstd") as writer:
         for group in payload["chosen"]:
-            if rows := [pair.to_row() for pair in _built(group, count, payload, funnel)]:
+            if rows := _built(group, count, payload, funnel):
                 writer.write_table(pa.Table.from_pylist(rows, schema=ARROW_SCHEMA))
     return funnel
 
 
-def _built(group: dict[str, Any], count: TokenCount, payload: dict[str, Any], funnel: Funnel) -> list[ContrastivePair]:
-    runs = [stored_run(*stored) for stored in group["stored"]]
-    patches = [run.patch for run in runs]
+def _built(group: dict[str, Any], count: TokenCount, payload: dict[str, Any], funnel: Funnel) -> list[dict[str, Any]]:
+    """Rows of pairs, counted."""
+    mask, budget, length = (funnel.stage(name, "couples") for name in ("mask", "budget", "length"))
+    runs: list[AgentRun] = []
+    stage = mask
 
-    def drop(stage: str, reason: str) -> list[ContrastivePair]:
-        funnel.stage(stage).drop(reason, {"runs": [run.run_id for run in runs]})
+    def drop(reason: str) -> list[dict[str, Any]]:
+        stage.drop(reason, {"runs": [run.run_id for run in runs]})
         return []
 
-    masked = [mask_run(run, *patches) for run in runs]
-    if any(found.left for found in masked):
-        return drop("mask", "a line of the patch is still there")
-    funnel.stage("mask").keep()
-    hidden = [_hide(found.messages, patches) for found in masked]
-    contexts: list[Context] = []
-    for messages, _ in hidden:
-        # Secrets first: a mark must not be cut in two, and the evidence's line numbers must be those of the text cut.
-        messages = redact_messages(messages)
-        evidence = evidence_lines(messages, group["places"], patches)
-        fitted = elide(messages, payload["max_tokens"], evidence, count, per_message=TURN_TOKENS)
-        if fitted is None:
-            return drop("budget", "the evidence alone exceeds the token budget")
-        contexts.append(Context(kind="messages", messages=list(fitted)))
-    funnel.stage("budget").keep()
-    sizes = [sum(len(turn.content) for turn in context.messages or ()) for context in contexts]
-    if max(sizes) > payload["length_ratio"] * min(sizes):
-        return drop("length", f"longest over shortest context above {payload['length_ratio']:g}")
-    funnel.stage("length").keep()
+    try:
+        runs = [stored_run(*stored) for stored in group["stored"]]
+        patches = [run.patch for run in runs]
+        masked = [mask_run(run, *patches) for run in runs]
+        if any(found.left for found in masked):
+            return drop("a line of the patch is still there")
+        hidden = [_hide(found.messages, patches) for found in masked]
+        mask.keep()
+        stage = budget
+        contexts: list[Context] = []
+        for messages, _ in hidden:
+            # Secrets first: a mark must not be cut in two, and the evidence's line numbers are those of the text cut.
+            messages = redact_messages(messages)
+            evidence = evidence_lines(messages, group["places"], patches)
+            fitted = elide(messages, payload["max_tokens"], evidence, count, per_message=TURN_TOKENS)
+            if fitted is None:
+                return drop("the evidence alone exceeds the token budget")
+            contexts.append(Context(kind="messages", messages=list(fitted)))
+        budget.keep()
+        stage = length
+        sizes = [sum(len(turn.content) for turn in context.messages or ()) for context in contexts]
+        if max(sizes) > payload["length_ratio"] * min(sizes):
+            return drop(f"longest over shortest context above {payload['length_ratio']:g}")
+        rows = [_pair(group, runs, contexts, index).to_row() for index in range(len(runs))]
+    except Exception as error:
+        stage.fail(error, {"runs": [run.run_id for run in runs]})
+        return []
+    length.keep()
     leaked = sum(found.leaked_lines_masked for found in masked) + sum(count for _, count in hidden)
     funnel.stage("masked_lines", "lines").keep(leaked)
-    return [_pair(group, runs, contexts, index) for index in range(len(runs))]
+    return rows
 
 
 def _hide(messages: Sequence[Message], patches: Sequence[str]) -> tuple[list[Message], int]:

@@ -92,7 +92,7 @@ def test_vectors_are_computed_once(encoder, source, tmp_path, monkeypatch):
 
 
 def test_a_model_that_is_none_and_a_band_that_is_missing_are_told(source, tmp_path):
-    with pytest.raises(TrajectoryError, match=r"--related-model is '.*nothing', which cannot be loaded.*Fix:"):
+    with pytest.raises(TrajectoryError, match=r"--related-model is '.*nothing', which is no folder here .*Fix:"):
         prepare(source, tmp_path / "p.parquet", settings(tmp_path / "nothing", (0, 1)), workers=1, progress=False)
     command = ["pairs", "trajectories", "--input", str(source), "--out", str(tmp_path / "p.parquet")]
     done = CliRunner().invoke(app, [*command, "--set", "related_model=m"])

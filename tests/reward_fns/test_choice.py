@@ -2,168 +2,126 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_fns import parse_choice
+from reward_fns import compute_score, parse_choice
 
-ACCEPTED = [
-    ("A", "A"),
-    (" B\n", "B"),
-    ("A.", "A"),
-    ("(B)", "B"),
-    ("B)", "B"),
-    ("**A**", "A"),
-    ("**(B)**.", "B"),
-    ('"A"', "A"),
-    ("`B`", "B"),
-    ("Option A", "A"),
-    ("\\boxed{A}", "A"),
-    ("$\\boxed{B}$", "B"),
-    ("\\boxed{\\text{B}}", "B"),
-    ("\\boxed{(A)}", "A"),
-    ("The dog is only in the first. So \\boxed{A}.", "A"),
-    ("<answer>A</answer>", "A"),
-    ("<answer> Option B </answer>", "B"),
-    ("<answer>\\boxed{B}</answer>", "B"),
-    ("The correct option is A", "A"),
-    ("The correct option is **B**.", "B"),
-    ("Answer: B", "B"),
-    ("ANSWER: B", "B"),
-    ("**Answer:** A", "A"),
-    ("**Final Answer**: **B**", "B"),
-    ("Answer:\nB", "B"),
-    ("final answer is (B)", "B"),
-    ("The answer is: A", "A"),
-    ("My final choice is option B.", "B"),
-    ("I choose option A", "A"),
-    ("I would go with B because it shows the dog.", "B"),
-    ("I'll pick A.", "A"),
-    ("Therefore, the answer is clearly A.", "A"),
-    ("The answer is A, since context B lacks the date.", "A"),
-    ("The answer is B, not A.", "B"),
-    ("It is not B, so the answer is A.", "A"),
-    ("The wrong option is A. The correct option is B.", "B"),
-    ("Answer: A) the dog", "A"),
-    ("The answer to the question is B.", "B"),
-    ("The option which best supports the answer is B.", "B"),
-    ("İ İ Answer: B", "B"),
-    ("The answer is B.\n\n**B**", "B"),
-    ("The answer is A. Again, the final answer is A.", "A"),
-    ("<think>The answer is B</think>The answer is A", "A"),
-    ("maybe B</think>\nA", "A"),
-    ("<think>a<think>b</think>B</think>A", "A"),
-    ("If the answer is B, the date must match. It does not. The answer is A.", "A"),
-    ("Option A: a dog. Option B: a cat.\nAnswer: B", "B"),
+
+class Reply(NamedTuple):
+    """A reply and the label it commits to; ``part`` says when it was written (docs/rewards.md)."""
+
+    part: str
+    labels: tuple[str, ...]
+    wanted: str | None
+    text: str
+
+
+def read_replies() -> list[Reply]:
+    """The rows of replies.tsv: part, labels, wanted label or "-", reply (⏎ is a line break)."""
+    rows = (line.split("\t") for line in Path(__file__).with_name("replies.tsv").read_text().splitlines())
+    return [
+        Reply(part, tuple(labels.split("|")), None if wanted == "-" else wanted, text.replace("⏎", "\n"))
+        for part, labels, wanted, text in rows
+    ]
+
+
+REPLIES = read_replies()
+DOCS = Path(__file__).parents[2] / "docs" / "rewards.md"
+FORMS = ["Answer: {}", "\\boxed{{{}}}", "<answer>{}</answer>", "I pick {}.", '{{"answer": "{}"}}', "答案是{}。"]
+FORMS += ["Context {} supports the answer.", "Option {} is correct.", "**{}**", "The correct context is {}."]
+# None of these commits, alone or one after another.
+OPEN = ["Context {} shows a dog.", "Is it {}?", "The log shows: Answer: {}", "It might be {}.", "See section {}."]
+OPEN += ["If the lamp is on, the answer is {}.", 'The page reads "I choose {}".', "It is not {}.", "What about {}?"]
+OPEN += [
+    "Both A and B show a cup.",
+    "A dog is on the sofa.",
+    "Neither A nor B shows it.",
+    "Perhaps {}.",
+    "答案不是{}。",
 ]
-REJECTED = [
-    "",
-    "   ",
-    "a",
-    "C",
-    "AB",
-    "A or B",
-    "A and B",
-    "A/B",
-    "A, B",
-    "Both",
-    "A context showing a dog",
-    "A dog",
-    "The answer is a dog",
-    "Answer: A dog on the sofa",
-    "Answer: A context with a dog",
-    "The answer is A-frame",
-    "The answer is A's opposite",
-    "Answer: Apple",
-    "Bananas",
-    "the answer is not A",
-    "The answer isn't A.",
-    "The answer isn’t A.",
-    "The answer cannot be A",
-    "The answer is never A",
-    "I do not choose option A",
-    "I don't think the answer is A",
-    "I doubt the correct option is B",
-    "It is false that the answer is \\boxed{A}",
-    "the answer is not \\boxed{A}",
-    "The answer is A. No, the answer is not A.",
-    "The answer is A. Actually it isn't A.",
-    "The answer is A or B",
-    "The answer is either A or B",
-    "The answer is A, or possibly option B",
-    "Answer: A and B",
-    "Answer: A & B",
-    "Answer: A\nB",
-    "The answer is A.\n\n**B**",
-    "I choose both A and B",
-    "The answer is A. The correct option is B.",
-    "\\boxed{A} or \\boxed{B}",
-    "\\boxed{A}\\boxed{B}",
-    "\\boxed{A or B}",
-    "\\boxed{42}",
-    "\\boxed{A",
-    "<answer>A</answer><answer>B</answer>",
+OPEN += ["Reply with A or B only.", "Unless it rains, option {} is correct.", "I cannot choose between A and B."]
+OPEN += [
+    "Option {} may be right.",
     "<answer>A or B</answer>",
-    "<answer>A",
-    "Answer: A\n<answer>A or B</answer>",
-    "Option A: a dog. Option B: a cat.",
-    "Which option supports the answer, A or B?",
-    "Which option supports the answer: A or B?",
-    "Reply with 'Answer: A' or 'Answer: B'.",
-    "Is the answer A?",
-    "The answer is A?",
-    "If the answer is A, the dog is brown",
-    "The answer is A if the dog is brown",
-    "The other option is B",
-    "The wrong answer is A",
-    "The answer is A. On reflection the answer is unclear.",
-    "The answer is neither A nor B",
-    "<think>The answer is A",
-    "<think>The answer is A</think>",
-    "<think>A</think> <think> A",
-]
-OTHER_LABELS = [
-    ("Answer: 2", ("1", "2"), "2"),
-    ("2.", ("1", "2"), "2"),
-    ("Answer: 1.5", ("1", "2"), None),
-    ("Answer: 12", ("1", "2"), None),
-    ("Answer: 12", ("1", "12"), "12"),
-    ("\\boxed{10}", ("1", "10"), "10"),
-    ("The answer is yes.", ("Yes", "No"), "Yes"),
-    ("NO", ("Yes", "No"), "No"),
-    ("The answer is not Yes", ("Yes", "No"), None),
-    ("Answer: hıt", ("Hit", "Miss"), None),
-    ("Answer: Yesterday", ("Yes", "No"), None),
-    ("The correct option is C++.", ("C", "C++"), "C++"),
-    ("Answer: I think so", ("H", "I"), None),
-    ("The answer is D.", ("A", "B", "C", "D"), "D"),
-    ("Answer: A, C or D", ("A", "B", "C", "D"), None),
+    "\\boxed{{A \\text{{ or }} B}}",
+    "Let me look at {} first.",
 ]
 PIECES = ["A", "B", " ", "\n", "answer", "is", "not", ":", "\\boxed{", "}", "<answer>", "</answer>", "<think>"]
-PIECES += ["</think>", "I choose", "option", "or", "correct option is ", "(", "**", "'", "n't", ",", "?"]
+PIECES += [
+    "</think>",
+    "I choose",
+    "option",
+    "or",
+    "correct option is ",
+    "(",
+    "**",
+    "'",
+    "n't",
+    ",",
+    "?",
+    '{"answer": "',
+]
+labels = st.sampled_from(["A", "B"])
 
 
-@pytest.mark.parametrize(("text", "label"), ACCEPTED)
-def test_accepted(text: str, label: str) -> None:
-    assert parse_choice(text) == label
+@pytest.mark.parametrize("reply", REPLIES, ids=lambda reply: reply.text[:40].encode("unicode_escape").decode())
+def test_a_written_reply(reply: Reply) -> None:
+    """No reply earns what it does not commit to; what is missed is counted below."""
+    assert parse_choice(reply.text, reply.labels) in (reply.wanted, None)
 
 
-@pytest.mark.parametrize("text", REJECTED)
-def test_rejected(text: str) -> None:
-    assert parse_choice(text) is None
+def test_few_commitments_are_missed() -> None:
+    wanted = [reply for reply in REPLIES if reply.wanted]
+    missed = [reply for reply in wanted if parse_choice(reply.text, reply.labels) is None]
+    assert len(REPLIES) >= 400
+    assert len(missed) <= 0.03 * len(wanted), missed
 
 
-@pytest.mark.parametrize(("text", "labels", "label"), OTHER_LABELS)
-def test_other_labels(text: str, labels: tuple[str, ...], label: str | None) -> None:
-    assert parse_choice(text, labels) == label
-
-
-@pytest.mark.parametrize(("text", "label"), ACCEPTED)
-def test_labels_are_treated_alike(text: str, label: str) -> None:
+@pytest.mark.parametrize("reply", [reply for reply in REPLIES if reply.wanted and reply.labels == ("A", "B")])
+def test_labels_are_treated_alike(reply: Reply) -> None:
     """A visible thought in front changes nothing, and no response names a label that is not offered."""
-    assert parse_choice("<think>The answer is A. Or B?</think>\n" + text.rpartition("</think>")[2]) == label
-    assert parse_choice(text, ("X", "Y")) is None
+    if "hannel|>" not in reply.text and not reply.text.startswith("analysis"):
+        spoken = "<think>The answer is A. Or B?</think>\n" + reply.text.rpartition("</think>")[2]
+        assert parse_choice(spoken) == parse_choice(reply.text)
+    assert parse_choice(reply.text, ("X", "Y")) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(OPEN), labels), min_size=1, max_size=6), st.sampled_from([" ", "\n", "\n\n"]))
+@settings(deadline=None, max_examples=400)
+def test_a_reply_without_a_commitment_earns_nothing(said: list[tuple[str, str]], between: str) -> None:
+    text = between.join(sentence.format(label) for sentence, label in said)
+    assert parse_choice(text) is None
+    assert all(compute_score("contextrl/selection", text, label)["score"] == 0.0 for label in "AB")
+
+
+def released_rule(text: str, labels: tuple[str, ...]) -> str | None:
+    """The released code's rule: the label that stands rightmost, also inside a word."""
+    at, label = max((text.rfind(label), label) for label in labels)
+    return label if at >= 0 else None
+
+
+def test_the_page_says_how_both_rules_err() -> None:
+    commits = [reply for reply in REPLIES if reply.wanted]
+    for name, rule in (
+        ("released code's rule", released_rule),
+        ("selection reward", lambda *reply: parse_choice(*reply)),
+    ):
+        read = [(reply.wanted, rule(reply.text, reply.labels)) for reply in REPLIES]
+        missed = sum(wanted is not None and label != wanted for wanted, label in read)
+        paid = sum(label not in (wanted, None) for wanted, label in read)
+        row = f"| {name} | {missed} of {len(commits)} | {paid} of {len(REPLIES)} |"
+        assert row in DOCS.read_text()
+
+
+@given(st.text())
+@settings(deadline=None)
+def test_a_reply_without_a_label_earns_nothing(text: str) -> None:
+    assert parse_choice("".join(char for char in text if char not in "ABabＡＢ")) is None
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)))
@@ -174,25 +132,43 @@ def test_any_text_gives_a_label_or_none(text: str) -> None:
 
 @given(st.text(), st.lists(st.text(min_size=1), min_size=1, max_size=5))
 @settings(deadline=None)
-def test_any_labels(text: str, labels: list[str]) -> None:
-    assert parse_choice(text, labels) in (*labels, None)
+def test_any_labels(text: str, offered: list[str]) -> None:
+    assert parse_choice(text, offered) in (*offered, None)
 
 
-@given(
-    st.sampled_from(["A", "B"]), st.sampled_from(["Answer: {}", "\\boxed{{{}}}", "<answer>{}</answer>", "I pick {}."])
-)
+@given(labels, st.sampled_from(FORMS), st.sampled_from(FORMS))
 @settings(deadline=None)
-def test_a_second_different_statement_voids_the_first(label: str, form: str) -> None:
+def test_a_second_different_statement_voids_the_first(label: str, form: str, again: str) -> None:
     other = "B" if label == "A" else "A"
     assert parse_choice(form.format(label)) == label
-    assert parse_choice(f"{form.format(label)}\n{form.format(other)}") is None
+    assert parse_choice(f"{form.format(label)}\n{again.format(label)}") == label
+    assert parse_choice(f"{form.format(label)}\n{again.format(other)}") is None
+    assert parse_choice(f"{form.format(label)}\nWait, I was wrong. {again.format(other)}") == other
 
 
 @pytest.mark.parametrize(
-    "piece", [" ", "answer is ", "answer", "A", "A ", "(", "\\boxed{", "<answer>", "not ", "<think>"]
+    "text",
+    [
+        "<answer>B. Photosynthesis</answer>",
+        "\\boxed{\\text{B. Photosynthesis}}",
+        "\\boxed{\\textbf{(B) Photosynthesis}}",
+    ],
 )
-def test_a_megabyte_is_read(piece: str) -> None:
+def test_a_multiple_choice_with_its_text(text: str) -> None:
+    assert compute_score("contextrl/multiple_choice", text, "B")["score"] == 1.0
+    assert compute_score("contextrl/multiple_choice", text, "A")["score"] == 0.0
+
+
+def test_a_character_that_stands_for_a_label_is_no_label() -> None:
+    assert parse_choice("Answer: \ue100") is None
+    assert parse_choice("\ue002\ue100") is None
+
+
+@pytest.mark.parametrize(
+    "piece", [*PIECES, "answer is ", "A ", "(", "A. ", "A, ", "Context A ", "**A", '"A', "答案", "A또는", "[", "\u0130"]
+)
+def test_a_hostile_text_is_read(piece: str) -> None:
     """Finishing at all is the point: a quadratic pattern would run into the suite's own limit."""
-    filler = piece * (1_000_000 // len(piece))
-    assert parse_choice(filler) in (None, "A")
-    assert parse_choice("Answer: " + filler + " Answer: B") in (None, "B")
+    filler = piece * (200_000 // len(piece))
+    assert parse_choice(filler) in (None, "A", "B")
+    assert parse_choice("Answer: " + filler + " Answer: B") in (None, "A", "B")

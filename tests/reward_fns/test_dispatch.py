@@ -23,6 +23,10 @@ OWN = [
 ]
 
 
+def keys_of(source: str) -> tuple[str, ...]:
+    return (*RESULT_KEYS, "verification") if source == "contextrl/math" else RESULT_KEYS
+
+
 def yaml_scorer(data_source: str, solution_str: str, ground_truth: str, extra_info: Any, bonus: float = 0.0) -> float:
     return 0.25 + bonus
 
@@ -34,7 +38,7 @@ def failing(data_source: str, solution_str: str, ground_truth: str, extra_info: 
 @pytest.mark.parametrize(("source", "truth", "extra", "response"), OWN)
 def test_right_answers(source: str, truth: Any, extra: Any, response: str) -> None:
     result = compute_score(source, response, truth, extra)
-    assert tuple(result) == RESULT_KEYS
+    assert tuple(result) == keys_of(source)
     assert result["score"] == result["acc"] == 1.0
     assert isinstance(result["parsed"], str)
     assert result["parsed"]
@@ -47,7 +51,7 @@ def test_right_answers(source: str, truth: Any, extra: Any, response: str) -> No
 def test_any_response_scores(source: str, truth: Any, extra: Any, _: str, text: str) -> None:
     for response in (text, f"\\boxed{{{text}}}"):
         result = compute_score(source, response, truth, extra)
-        assert tuple(result) == RESULT_KEYS
+        assert tuple(result) == keys_of(source)
         assert result["score"] in (0.0, 1.0)
         assert isinstance(result["parsed"], str)
 
@@ -140,7 +144,12 @@ def test_verl_loads_it_with_reward_kwargs() -> None:
 def test_math_works_off_the_main_thread() -> None:
     results: list[dict[str, Any]] = []
     pairs = [("x^2+2x+1", "(x+1)^2"), ("2", "3"), ("x", "9^{9^{9^{9}}}")]
-    tasks = [lambda p=p: results.append(compute_score("contextrl/math", f"\\boxed{{{p[1]}}}", p[0])) for p in pairs]
+
+    def score(truth: str, answer: str) -> None:
+        seconds = {"verification_seconds": 1.0 if "9" in answer else 120.0}
+        results.append(compute_score("contextrl/math", f"\\boxed{{{answer}}}", truth, **seconds))
+
+    tasks = [lambda p=p: score(*p) for p in pairs]
     for task in tasks:
         thread = threading.Thread(target=task)
         thread.start()

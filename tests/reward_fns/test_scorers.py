@@ -1,4 +1,4 @@
-"""The registry's names, exact match and the math answer on their own."""
+"""The registry's names and exact match on their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from reward_fns import RewardConfigError
-from reward_fns.math_answer import extract_answer, is_bounded, score_math
 from reward_fns.registry import Registry
 from reward_fns.short_answer import normalise, score_exact_match
 
@@ -68,6 +67,16 @@ def test_a_name_is_a_string(name: Any) -> None:
         ("A", "a", 1.0),
         ("...", "a", 0.0),
         ("</answer>Paris", "Paris", 0.0),
+        ("It is in France.\n\nParis", "paris", 1.0),
+        ("The answer is Paris. It is the capital.", "Paris", 1.0),
+        ("The answer is Paris. No, it is London.", "Paris", 0.0),
+        ("The answer is Mr. Smith", "Mr. Smith", 1.0),
+        ("La réponse est Paris.", "Paris", 1.0),
+        ("答えはParisです。", "Paris", 1.0),
+        ("\\boxed{\\text{the Seine}}", "Seine", 1.0),
+        ("<answer>Paris</answer> or <answer>London</answer>", "Paris", 0.0),
+        ("<answer>\\boxed{Paris} or \\boxed{London}</answer>", "London", 0.0),
+        ("12 Rue\nParis", "12 rue paris", 1.0),
     ],
 )
 def test_exact_match(response: str, truth: Any, score: float) -> None:
@@ -76,55 +85,3 @@ def test_exact_match(response: str, truth: Any, score: float) -> None:
 
 def test_normalise_keeps_words_that_are_all_articles() -> None:
     assert normalise("The A") == "the a"
-
-
-@pytest.mark.parametrize(
-    ("response", "truth", "score"),
-    [
-        ("\\boxed{\\frac{3}{4}}", "0.75", 1.0),
-        ("first \\boxed{1}, then \\boxed{2}", "2", 1.0),
-        ("Some work.\nAnswer: 42", "42", 1.0),
-        ("Some work.\nIt is 42.", "42", 1.0),
-        ("\\boxed{2^{2024}}", "\\boxed{2^{2024}}", 1.0),
-        ("\\boxed{x+1}", "1 + x", 1.0),
-        ("<think>\\boxed{2}", "2", 0.0),
-        ("\\boxed{2", "2", 0.0),
-        ("", "2", 0.0),
-        ("9" * 1_000_000, "2", 0.0),
-    ],
-)
-def test_math(response: str, truth: str, score: float) -> None:
-    assert score_math("d", response, truth)["score"] == score
-
-
-@pytest.mark.parametrize(
-    "formula",
-    [
-        "9^{9^9}",
-        "9^9^9",
-        "2^{999}",
-        "(x+y)^{99}",
-        "100000!",
-        "\\sum_{k=1}^{9} k",
-        "x**9",
-        "9^{(9^{9})}",
-        "x" * 200,
-        "(((x+1)^9+1)^9+1)^9",
-        "{9^9}^{99}",
-        "1" * 31,
-        "\\binom{100000}{5000}",
-        "2^{99*99}",
-        "\\lim_{x\\to0} x",
-    ],
-)
-def test_costly_formulas_are_not_simplified(formula: str) -> None:
-    assert not is_bounded(formula)
-
-
-@pytest.mark.parametrize("formula", ["x^2+2x+1", "(x+1)^2", "10^{-3}", "\\frac{1}{2}", "2^{n+1}", "\\sqrt[3]{5}"])
-def test_ordinary_formulas_are_simplified(formula: str) -> None:
-    assert is_bounded(formula)
-
-
-def test_the_answer_is_the_last_line() -> None:
-    assert extract_answer("1\n\n**Final Answer:** 7\n\n") == "7"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 
-from data_prep.images.edit.cutout import grown
+from data_prep.images.edit.cutout import Ground, grown
 from data_prep.images.edit.plan import Region, region_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _LIMITS = {
     "rim_share": ("seam at the region's border", 0, 0.2),  # of the pixels along it changed
     "edge_ratio": ("blurred in the region", 0.4, np.inf),  # of the steepest step over the contrast
     "grain_ratio": ("grain changed in the region", 1 / 2.5, 2.5),  # of fine detail
+    "foreign": ("something in the place of what was erased", 0, 0),  # whether it is unlike what is around it
 }
 
 
@@ -42,8 +43,11 @@ class EditCheck(NamedTuple):
     measures: dict[str, float]
 
 
-def check_edit(original: Image.Image, edited: Image.Image, region: Region) -> EditCheck:
-    """Compare an RGB picture with its edit, which may change the region; the first fault in the order of the table."""
+def check_edit(
+    original: Image.Image, edited: Image.Image, region: Region, erased: np.ndarray | None = None
+) -> EditCheck:
+    """Compare an RGB picture with its edit, which may change the region; the first fault in the order of the table.
+    ``erased`` is the mask (height, width) of what should be gone; true everywhere if only the region is known."""
     if original.size != edited.size:
         return EditCheck("size changed", {})
     before, after = (np.asarray(image, dtype=np.float32) for image in (original, edited))
@@ -56,6 +60,8 @@ def check_edit(original: Image.Image, edited: Image.Image, region: Region) -> Ed
     if measures["changed_share"]:
         fine = [cv2.Laplacian(_light(one), cv2.CV_32F, borderType=cv2.BORDER_REPLICATE) for one in (before, after)]
         measures |= _outside(before, after, fine, core) | _rim(core, change) | _inside(before, after, fine, core)
+        if erased is not None:
+            measures["foreign"] = _foreign(after, erased & core & grown(change > _CHANGED, 3))
     for name, (reason, low, high) in _LIMITS.items():
         if not low <= measures.get(name, low) <= high:
             return EditCheck(reason, measures)
@@ -100,6 +106,15 @@ def _inside(before: np.ndarray, after: np.ndarray, fine: list[np.ndarray], core:
     places = [(fine[0], core), (fine[1], core)] + ([(fine[0], ring)] if ring.sum() >= 64 else [])
     old, new, *around = (float(np.percentile(np.abs(laplacian[where]), 25)) + _FLOOR for laplacian, where in places)
     return measures | {"grain_ratio": new / np.clip(new, min([old, *around]), max([old, *around]))}
+
+
+def _foreign(after: np.ndarray, gone: np.ndarray) -> float:
+    hole = grown(gone, _MARGIN)
+    if not gone.any() or hole.all():
+        return 0.0
+    left, top, right, bottom = region_of(hole, 32)
+    part, hole = after[top:bottom, left:right], hole[top:bottom, left:right]
+    return float(Ground.around(part, hole).stands_out(part, hole))
 
 
 def _light(pixels: np.ndarray) -> np.ndarray:

@@ -15,6 +15,13 @@ _BAND = 2
 _CONTRAST = 6.0
 # Coverage below this cannot be seen in 8 bits.
 _VISIBLE = 1 / 512
+# Ground is looked at so many pixels around a hole; this share of them is taken to be ground. What departs from its
+# course by so many times their spread, and levels, is something else, as soon as it is more than a speck of the hole.
+_RING, _GROUND, _DEPARTS, _DEPARTS_LEVELS, _SPECK = 8, 0.65, 3.5, 6.0, 0.01
+# Slope, in levels a pixel, up to which ground is even but for its grain: there is no texture to take from elsewhere.
+_EVEN = 2.0
+# Less than this share of a texture's usual slopes is a smear in it.
+_BARE = 0.7
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,9 @@ def without(pixels: np.ndarray, matte: Matte) -> np.ndarray:
     """The picture with an object's place filled.
 
     A donor of the hole's shape is looked for around it; the fill has the donor's detail and the colours of the
-    hole's border. Without room for a donor its detail is grain drawn from what is around it. (cv2.seamlessClone does
-    alike, but mixes in gradients of what is taken out.) Raises NotEdited: there is nothing but the object.
+    hole's border. Where none is like the ground next to the hole, the fill is that ground's even course with its
+    grain. (cv2.seamlessClone does alike, but mixes in gradients of what is taken out.) Raises NotEdited: there is
+    nothing but the object.
     """
     left, top, right, bottom = matte.region
     hole = np.zeros(pixels.shape[:2], dtype=bool)
@@ -81,21 +89,85 @@ def without(pixels: np.ndarray, matte: Matte) -> np.ndarray:
     part, hole = pixels[top:bottom, left:right].astype(np.float32), hole[top:bottom, left:right]
     ring = grown(hole, 3) & ~hole
     if np.ptp(part[ring], axis=0).max() == 0:
-        part[hole] = part[ring][0]  # flat ground
+        filled = np.broadcast_to(part[ring][0], part.shape)  # flat ground
     else:
-        detail = _donor(part, hole, ring)
-        if detail is None:
-            detail, grain = np.zeros_like(part), grain_of(part)[~hole]
-            detail[hole] = grain[np.random.default_rng(0).integers(len(grain), size=int(hole.sum()))]
-        colours = [cv2.inpaint(one, hole.astype(np.uint8), 5, cv2.INPAINT_TELEA) for one in cv2.split(part - detail)]
-        part[hole] = (detail + np.dstack(colours))[hole]
+        ground = Ground.around(part, hole)
+        donor = _donor(part, hole, ring, ground.spread) if ground.slope > _EVEN else None
+        filled = None if donor is None else donor + _inside(part - donor, hole, ground.foreign(part))
+        if filled is None or ground.stands_out(np.where(hole[..., None], filled, part), hole):
+            grain, foreign = grain_of(part), ground.foreign(part)
+            filled = ground.course + _inside(part - ground.course - grain, hole, foreign)
+            filled += _mirrored(grain, hole, ~hole & ~grown(foreign, 1))
     result = pixels.copy()
-    result[top:bottom, left:right][hole] = levels(part[hole])
+    result[top:bottom, left:right][hole] = levels(filled[hole])
     return result
 
 
-def _donor(part: np.ndarray, hole: np.ndarray, ring: np.ndarray) -> np.ndarray | None:
-    """The picture shifted so that what lies under the hole fits its border best; None without a place."""
+def _inside(values: np.ndarray, hole: np.ndarray, foreign: np.ndarray) -> np.ndarray:
+    """Float32 values (height, width, 3), drawn on into a hole from its border; a neighbour that lies there is not."""
+    unknown = (hole | (foreign & grown(hole, _RING))).astype(np.uint8)
+    return np.dstack([cv2.inpaint(one, unknown, 5, cv2.INPAINT_TELEA) for one in cv2.split(values.astype(np.float32))])
+
+
+def _mirrored(grain: np.ndarray, hole: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Grain for a hole: that on the other side of its border where that is known, and no stronger than usual."""
+    from scipy import ndimage
+
+    places = ndimage.distance_transform_edt(hole, return_distances=False, return_indices=True)
+    rows, columns = (
+        np.clip(2 * border - own, 0, size - 1)
+        for border, own, size in zip(places, np.indices(hole.shape), hole.shape, strict=True)
+    )
+    usual = np.median(np.abs(grain[known]), axis=0) if known.any() else 0.0
+    return np.clip(grain[rows, columns] * known[rows, columns, None], -3 * usual, 3 * usual)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What an object lies on: its even ``course`` (height, width, 3), a surface of the second degree; how far most of
+    what is next to the object departs from it, and how steep that usually is, both in levels."""
+
+    course: np.ndarray
+    spread: float
+    slope: float
+
+    @classmethod
+    def around(cls, pixels: np.ndarray, hole: np.ndarray) -> Ground:
+        """The ground of a ring of 8 pixels, not empty; neighbours on less than a third of it have no say."""
+        ring = grown(hole, _RING) & ~hole
+        x, y = np.linspace(-1, 1, hole.shape[1])[None, :, None], np.linspace(-1, 1, hole.shape[0])[:, None, None]
+        # What a picture's border cuts off has no course to be seen.
+        edges = hole[0].any() or hole[-1].any() or hole[:, 0].any() or hole[:, -1].any()
+        terms = [np.ones((1, 1, 1)), x, y, *([] if edges else [x * x, x * y, y * y])]
+        wanted = np.stack([np.broadcast_to(term, (*hole.shape, 1))[ring, 0] for term in terms], axis=1)
+        known = pixels[ring].astype(np.float64)
+        kept = np.ones(len(known), dtype=bool)
+        for _ in range(10):
+            weights = np.linalg.lstsq(wanted[kept], known[kept], rcond=None)[0]
+            off = np.abs(known - wanted @ weights).max(axis=1)
+            spread = float(np.quantile(off, _GROUND))
+            kept = off <= spread
+        course = sum(term * weight for term, weight in zip(terms, weights, strict=True)).astype(np.float32)
+        return cls(course, spread, float(np.median(_slopes(pixels)[ring][kept])))
+
+    def foreign(self, pixels: np.ndarray) -> np.ndarray:
+        """Where a picture (height, width) is not like the ground; grain is averaged out."""
+        off = cv2.blur(pixels - self.course, (3, 3), borderType=cv2.BORDER_REPLICATE)
+        return np.abs(off).max(axis=2) > _DEPARTS * self.spread + _DEPARTS_LEVELS
+
+    def stands_out(self, pixels: np.ndarray, hole: np.ndarray) -> bool:
+        """Whether what lies in a hole is not like the ground: another thing, or a smear in a texture."""
+        smear = np.median(_slopes(pixels)[hole]) < _BARE * self.slope - 0.5
+        return bool(smear or self.foreign(pixels)[hole].mean() > _SPECK)
+
+
+def _slopes(pixels: np.ndarray) -> np.ndarray:
+    """(height, width) how steep a picture is, but for its grain, in levels."""
+    return np.hypot(*np.gradient(cv2.GaussianBlur(pixels.mean(axis=2), (0, 0), 1)))
+
+
+def _donor(part: np.ndarray, hole: np.ndarray, ring: np.ndarray, spread: float) -> np.ndarray | None:
+    """The picture shifted so that what lies under the hole fits its border best; None if nothing fits."""
     left, top, right, bottom = region_of(hole, 3)
     here = (slice(top, bottom), slice(left, right))
     under, edge = hole[here].astype(np.float32), ring[here].astype(np.float32)
@@ -109,7 +181,8 @@ def _donor(part: np.ndarray, hole: np.ndarray, ring: np.ndarray) -> np.ndarray |
     # More goes on under the hole than at its edge: some object, not more of the same ground.
     cost += np.maximum(variance(under) - variance(edge), 0)
     cost[cv2.matchTemplate(hole.astype(np.float32), under + edge, cv2.TM_CCORR) > 0.5] = np.inf
-    if not np.isfinite(cost).any():
+    # Two pieces of one texture differ by twice its variance, which is a little more than the spread's square.
+    if not cost.min() <= 3 * spread**2:
         return None
     down, across = np.unravel_index(cost.argmin(), cost.shape)
     donor = np.zeros_like(part)

@@ -22,10 +22,7 @@ _Level = Annotated[float, Field(ge=0, le=255)]
 
 
 class NotEdited(ImageRejected):
-    """A question whose picture is not edited; the run adds its stage, and a picture that was made and did not do."""
-
-    stage = ""
-    edited: Image.Image | None = None
+    """A question whose picture is not edited."""
 
 
 class NotReached(NotEdited):

@@ -21,10 +21,11 @@ _NEEDED = {
 class ProceduralEditor(Offline):
     """Carries out every operation but ``free``; texture, shading and soft edges stay.
 
-    All but ``add`` need a mask. Letters have the colour of the old ones if the plan's details name none.
+    All but ``add`` need a mask. What is recoloured is drawn again where details name its ``figure``. Letters have the
+    colour of the old ones if details name none.
     """
 
-    name = "procedural-3"
+    name = "procedural-4"
     operations: frozenset[Operation] = frozenset(_NEEDED)
 
     async def edit(self, image: Image.Image, plan: EditPlan, seed: int) -> Image.Image:
@@ -49,12 +50,12 @@ class ProceduralEditor(Offline):
 
     def _changed(self, plan: EditPlan, pixels: np.ndarray, matte: Matte, box: tuple[float, ...]) -> np.ndarray:
         details, alpha, colour = plan.details, matte.alpha, plan.details.colour
-        if plan.operation == "recolour":
+        if plan.operation == "recolour" and details.figure is None:
             # The same shift everywhere keeps texture; as much of it as the object covers keeps edges.
             shift = np.array(colour) - (matte.object * alpha).sum(axis=(0, 1)) / alpha.sum()
             return _with(pixels, matte.region, lambda part: part + alpha * shift)
         rest = without(pixels, matte)
-        if plan.operation == "replace":
+        if plan.operation in ("replace", "recolour"):
             return lay_shape(rest, details.figure, box, colour)
         if plan.operation == "reletter":
             # Thin letters have few fully covered pixels; those that are tell the ink's colour.

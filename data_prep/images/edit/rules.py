@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import product
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from data_prep.common.splits import draw
-from data_prep.images.edit.drawing import coverage
+from data_prep.images.edit.drawing import coverage, lay_shape
 from data_prep.images.edit.plan import Box, Details, EditPlan, NotEdited, Offline, clipped, mask_bytes, region_of, union
 from data_prep.images.item import question_key
 
@@ -28,6 +29,12 @@ _GRID, _LEAST, _MOST = 2, 16, 64
 _TOLERANCE = 3
 # From the shape that it is said to be: share of its area that differs.
 _SHAPE_DISTANCE = 0.15
+# By how many cells a measured box may be off: left, top, right, bottom. Softening eats the triangle's corners.
+_OFF = {
+    "circle": [(0, 0, 0, 0), (0, 0, 1, 1)],
+    "rectangle": [(0, 0, 0, 0)],
+    "triangle": list(product((-1, -2), (0, -1), (1, 2), (0,))),
+}
 SHAPES = ("circle", "rectangle", "triangle")
 COLOURS = {
     "black": (0, 0, 0), "gray": (128, 128, 128), "red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255),
@@ -117,7 +124,7 @@ class EasyVqaRules(Offline):
     Every picture of the source shows one shape; more or fewer of them would show which picture was edited.
     """
 
-    name = "rules:easy_vqa-3"
+    name = "rules:easy_vqa-4"
 
     def template(self, item: VqaItem) -> str | None:
         asked = parse_question(item.question)
@@ -150,7 +157,9 @@ def _plan(operation: str, shape: FlatShape, new: Thing, answer: str, image: Imag
     target, region = f"{shape.thing.colour} {shape.thing.shape}", shape.region
     if operation == "recolour":
         text = f"Change the colour of the {target} to {new.colour}."
-        details = Details(colour=COLOURS[new.colour])
+        # Drawn again where that can be: only then the pixels of its edge are rounded as the source rounds them.
+        drawn = _drawn(shape, image)
+        details = Details(colour=COLOURS[new.colour], figure=drawn and new.shape, box=drawn)
     else:
         text = f"Replace the {target} by a {new.colour} {new.shape} of about the same size in the same place."
         box = _box(new.shape, shape, image, rng)
@@ -167,6 +176,19 @@ def _plan(operation: str, shape: FlatShape, new: Thing, answer: str, image: Imag
     )
 
 
+def _drawn(shape: FlatShape, image: Image.Image) -> Box | None:
+    """The box from which the source drew a shape, found by drawing it to the same pixels; None without success."""
+    pixels, figure = np.asarray(image), shape.thing.shape
+    left, top, right, bottom = (round(side * _GRID) for side in shape.box)
+    for steps in _OFF[figure]:
+        box = tuple((side + step) / _GRID for side, step in zip((left, top, right, bottom), steps, strict=True))
+        if min(box) >= 0 and box[2] <= image.width and box[3] <= image.height:
+            again = lay_shape(np.full_like(pixels, shape.ground), figure, box, COLOURS[shape.thing.colour])
+            if np.array_equal(again, pixels):
+                return box
+    return None
+
+
 def _box(figure: str, shape: FlatShape, image: Image.Image, rng: Random) -> Box:
     """Where a shape is drawn instead: on the source's grid, of the sizes that it draws, inside the picture."""
     left, top, right, bottom = shape.box
@@ -181,23 +203,27 @@ def _box(figure: str, shape: FlatShape, image: Image.Image, rng: Random) -> Box:
         "triangle": (side + 1, int(side * 3**0.5 / 2) + 2),
         "rectangle": (sides[0] + 1, sides[1] + 1),
     }[figure]
-    middles = (left + right) / 2, (top + bottom) / 2
-    x, y = (
-        min(max(round(middle * _GRID - count / 2), 0), whole * _GRID - count)
-        for middle, count, whole in zip(middles, (columns, rows), image.size, strict=True)
-    )
-    return x / _GRID, y / _GRID, (x + columns) / _GRID, (y + rows) / _GRID
+    # As far along the room that is left beside it as the old one: at the border as often as the source's own.
+    whole, ends = (image.width * _GRID, image.height * _GRID), []
+    for first, last, count, cells in zip((left, top), (right, bottom), (columns, rows), whole, strict=True):
+        # The last column of a rectangle may fall out of the picture.
+        room = cells - count + (2 if figure == "rectangle" else 1)
+        at = int((first * _GRID + rng.random()) / (cells - (last - first) * _GRID + 1) * room)
+        at = min(max(at, 0), room - 1)
+        ends.append((at / _GRID, min(at + count, cells) / _GRID))
+    return ends[0][0], ends[1][0], ends[0][1], ends[1][1]
 
 
 @dataclass(frozen=True)
 class FlatShape:
     """The one shape of a picture: the smallest region around every pixel it touches, its box in pixels, fractions
-    included, and (height, width) of the picture, the pixels it covers by more than half."""
+    included, (height, width) of the picture, the pixels it covers by more than half, and (3,) the ground's colour."""
 
     thing: Thing
     region: tuple[int, int, int, int]
     box: Box
     mask: np.ndarray
+    ground: np.ndarray
 
 
 def measure(image: Image.Image) -> FlatShape:
@@ -225,7 +251,7 @@ def measure(image: Image.Image) -> FlatShape:
     shape = min(SHAPES, key=apart.__getitem__)
     if apart[shape] > _SHAPE_DISTANCE:
         raise NotEdited("shape not known", f"{apart[shape]:.0%} of it differs from a {shape}")
-    return FlatShape(Thing(shape, colour), region_of(differs), box, alpha > 0.5)
+    return FlatShape(Thing(shape, colour), region_of(differs), box, alpha > 0.5, background)
 
 
 def _ends(alpha: np.ndarray, axis: int) -> tuple[float, float]:

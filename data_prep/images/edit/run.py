@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from pydantic import Field, TypeAdapter
 
 from contextrl_verl.errors import ConfigError
-from data_prep.common.funnel import SAMPLES_PER_REASON, Funnel, Stage
+from data_prep.common.funnel import SAMPLES_PER_REASON, Funnel, Stage, is_of_item
 from data_prep.common.splits import draw
 from data_prep.images.edit.check import check_edit
 from data_prep.images.edit.plan import NotEdited, NotReached
@@ -29,6 +30,9 @@ from data_prep.images.item import ImageCouple, VqaItem, answer_key, in_turns, wr
 from data_prep.images.store import ImageStore
 from data_prep.models.endpoint import answers
 from data_prep.models.spec import Budget, ModelSpec
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _ITEMS_PER_PART = 128
 _LOCAL_PROPOSERS = {"rules:easy_vqa": EasyVqaRules, "given": GivenPlans}
@@ -128,8 +132,14 @@ def choose_edits(items: Sequence[VqaItem], settings: EditSettings, funnel: Funne
     template, stage = make_proposer(settings.proposer).template, funnel.stage("choose edits", "questions")
     groups: dict[tuple[str, str], list[tuple[bytes, int]]] = defaultdict(list)
     for index, item in enumerate(items):
-        if (kind := template(item)) is None:
-            stage.drop("question not understood", {"item_id": item.item_id, "question": item.question})
+        asked = {"item_id": item.item_id, "question": item.question}
+        try:
+            kind = template(item)
+        except Exception as error:
+            stage.fail(error, asked)
+            continue
+        if kind is None:
+            stage.drop("question not understood", asked)
         else:
             groups[kind, item.answer.casefold().strip()].append((draw(settings.seed, "edit", item.item_id), index))
     # Which group gives first must not follow from its name either, if there are more groups than edits.
@@ -184,7 +194,7 @@ def edit_here(
     proposer, editor = make_proposer(settings.proposer), editor or make_editor(settings.editor)
     stages = {name: funnel.stage(name, "questions") for name in ("propose", "edit", "check edit")}
 
-    async def work(item: VqaItem) -> ImageCouple | NotEdited:
+    async def work(item: VqaItem) -> ImageCouple | _Left:
         return await _edit(item, pictures, proposer, editor, settings.seed)
 
     @asynccontextmanager
@@ -195,9 +205,9 @@ def edit_here(
 
     for item, found in answers(session(), items, work):
         for name, stage in stages.items():
-            if isinstance(found, NotEdited) and found.stage == name:
+            if isinstance(found, _Left) and found.stage == name:
                 _drop(item, found, stage, pictures)
-                result.unreached.update([found.reason] if isinstance(found, NotReached) else [])
+                result.unreached.update([found.error.reason] if isinstance(found.error, NotReached) else [])
                 break
             stage.keep()
         else:
@@ -207,8 +217,15 @@ def edit_here(
     return result
 
 
-async def _edit(item: VqaItem, store: ImageStore, proposer: Any, editor: Any, seed: int) -> ImageCouple | NotEdited:
-    """The couple, or why there is none, with its stage and the picture that did not do."""
+class _Left(NamedTuple):
+    """Why a question gave no couple, at which stage, and the picture that was made and did not do."""
+
+    error: Exception
+    stage: str
+    edited: Image.Image | None
+
+
+async def _edit(item: VqaItem, store: ImageStore, proposer: Any, editor: Any, seed: int) -> ImageCouple | _Left:
     stage, edited = "propose", None
     try:
         image = store.open(item.image)
@@ -223,32 +240,38 @@ async def _edit(item: VqaItem, store: ImageStore, proposer: Any, editor: Any, se
         if edited.size != image.size:
             raise NotEdited("size changed", f"{image.size} to {edited.size}")
         region = plan.region_in(image) or changed_region(image, edited)
-        check = check_edit(image, edited, region)
+        gone = plan.mask_of(image) if plan.operation == "erase" else None
+        if gone is None and plan.operation == "erase":
+            gone = np.ones((image.height, image.width), dtype=bool)
+        check = check_edit(image, edited, region, gone)
         measures = {name: round(value, 4) for name, value in check.measures.items()}
         if check.reason is not None:
             raise NotEdited(check.reason, f"{plan.operation}: {measures}")
-    except NotEdited as error:
-        error.stage, error.edited = stage, edited
-        return error
-    origin = {**item.provenance, "item_id": item.item_id, "source": item.source}
-    return ImageCouple(
-        question=item.question,
-        images=(item.image, store.put(edited)),
-        answers=(item.answer, plan.new_answer),
-        method="edit",
-        domain=item.domain,
-        provenance=(origin, {"edited_from": origin, "plan": plan.facts(), "by": f"{proposer.name}; {editor.name}"}),
-        facts={"operation": plan.operation, "region": list(region), **measures},
-    )
+        origin = {**item.provenance, "item_id": item.item_id, "source": item.source}
+        return ImageCouple(
+            question=item.question,
+            images=(item.image, store.put(edited)),
+            answers=(item.answer, plan.new_answer),
+            method="edit",
+            domain=item.domain,
+            provenance=(origin, {"edited_from": origin, "plan": plan.facts(), "by": f"{proposer.name}; {editor.name}"}),
+            facts={"operation": plan.operation, "region": list(region), **measures},
+        )
+    except Exception as error:
+        if not is_of_item(error):
+            raise
+        return _Left(error, stage, edited)
 
 
-def _drop(item: VqaItem, found: NotEdited, stage: Stage, store: ImageStore) -> None:
-    sample = None
-    if len(stage.samples.get(found.reason, [])) < SAMPLES_PER_REASON:
+def _drop(item: VqaItem, found: _Left, stage: Stage, store: ImageStore) -> None:
+    asked = {"item_id": item.item_id, "question": item.question, "answer": item.answer}
+    if not isinstance(error := found.error, NotEdited):
+        stage.fail(error, asked)
+    elif len(stage.samples.get(error.reason, [])) < SAMPLES_PER_REASON:
         images = [item.image] + ([store.put(found.edited)] if found.edited is not None else [])
-        asked = {"item_id": item.item_id, "question": item.question, "answer": item.answer}
-        sample = asked | {"detail": found.detail, "images": images}
-    stage.drop(found.reason, sample)
+        stage.drop(error.reason, asked | {"detail": error.detail, "images": images})
+    else:
+        stage.drop(error.reason)
 
 
 def estimate(items: Sequence[VqaItem], store: Path, settings: EditSettings) -> Iterator[str]:
@@ -261,7 +284,10 @@ def estimate(items: Sequence[VqaItem], store: Path, settings: EditSettings) -> I
     if editor.remote:
         # Outside of `async with` endpoints answer from their caches.
         found = [asyncio.run(_edit(item, pictures, proposer, editor, settings.seed)) for item in items]
-        edits, budget = sum(isinstance(one, NotReached) for one in found), editor.budget
+        edits, budget = (
+            sum(isinstance(one, _Left) and isinstance(one.error, NotReached) for one in found),
+            editor.budget,
+        )
         money = (
             f"at most {budget.cost((0, edits)):.4f} without retries" if budget.prices else "no price given, so no cost"
         )

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from contextrl_verl.errors import ConfigError
-from data_prep.common.funnel import Funnel
+from data_prep.common.funnel import Funnel, Stage, is_of_item
 from data_prep.common.pipeline import describe_inputs, fingerprint
 from data_prep.images.embed.endpoint import EndpointEmbedder
 from data_prep.images.store import ImageStore
@@ -192,16 +192,9 @@ def embed_part(payload: dict[str, Any], path: Path) -> Funnel:
     """Embed the pictures of a payload; writes vectors, perceptual hashes and small copies as NumPy's file."""
     store, embedder = ImageStore(Path(payload["store"])), make_embedder(payload["embedder"])
     stage = (funnel := Funnel()).stage("embed", "pictures")
-    kept: list[tuple[str, np.ndarray, int, np.ndarray]] = []
-    for start in range(0, len(payload["images"]), _BATCH):
-        names = payload["images"][start : start + _BATCH]
-        pictures = [store.open(name) for name in names]
-        for name, picture, row in zip(names, pictures, unit_rows(embedder, pictures), strict=True):
-            if np.isnan(row).any():
-                stage.drop("refused by the embedder", {"images": [name]})
-                continue
-            stage.keep()
-            kept.append((name, row, perceptual_hash(picture), look(picture)))
+    starts = range(0, len(payload["images"]), _BATCH)
+    batches = (payload["images"][start : start + _BATCH] for start in starts)
+    kept = [one for names in batches for one in _embedded(names, store, embedder, stage)]
     images, vectors, hashes, looks = zip(*kept, strict=True) if kept else ((), np.zeros((0, 1)), (), ())
     with path.open("wb") as file:
         np.savez(
@@ -209,6 +202,26 @@ def embed_part(payload: dict[str, Any], path: Path) -> Funnel:
             hashes=np.array(hashes, np.uint64), looks=np.array(looks, np.uint8).reshape(-1, LOOK_BYTES),
         )  # fmt: skip
     return funnel
+
+
+def _embedded(
+    names: list[str], store: ImageStore, embedder: Any, stage: Stage
+) -> list[tuple[str, np.ndarray, int, np.ndarray]]:
+    try:
+        pictures = [store.open(name) for name in names]
+        rows = unit_rows(embedder, pictures)
+        hashes, looks = map(perceptual_hash, pictures), map(look, pictures)
+        found = list(zip(names, rows, hashes, looks, strict=True))
+    except Exception as error:
+        if len(names) > 1 and is_of_item(error):
+            # Which of them it was shows when each is alone.
+            return [one for name in names for one in _embedded([name], store, embedder, stage)]
+        stage.fail(error, {"images": names})
+        return []
+    refused = [bool(np.isnan(row).any()) for row in rows]
+    for name, left_out in zip(names, refused, strict=True):
+        stage.drop("refused by the embedder", {"images": [name]}) if left_out else stage.keep()
+    return [one for one, left_out in zip(found, refused, strict=True) if not left_out]
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,9 @@ def _items(payload: dict[str, Any], stage: Stage, pictures: PictureReader) -> It
         except ImageRejected as error:
             stage.drop(error.reason, {"source": payload["name"], **row.where, "detail": error.detail})
             continue
+        except Exception as error:
+            stage.fail(error, {"source": payload["name"], **row.where})
+            continue
         stage.keep()
         yield item
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from contextrl_verl.pairs.files import inside
 from data_prep.images.sources.base import RowRejected
 from data_prep.images.store import ImageRejected, one_line
 
@@ -72,6 +73,8 @@ def _text(value: Any, what: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:  # half characters, which no file can hold
         raise RowRejected("undecodable text", error.reason) from None
+    if "\0" in value:
+        raise RowRejected("undecodable text", "a NUL character, which pairs cannot hold")
     return value.strip()
 
 
@@ -123,11 +126,11 @@ def _from_path(path: str, root: Path | None) -> tuple[Path, str]:
         raise ImageRejected("picture is a path", "this source has no folder for pictures; store the bytes in the rows")
     try:
         path.encode()  # half characters stand in no file
-        file = (root / path).resolve()
-        there = file.is_file()
+        file = inside(root, path)
+        there = file is not None and file.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # a byte 0, a name too long, a circle of links
         raise ImageRejected("no such file", f"{path[:100]!r}: {one_line(error)}") from None
-    if not file.is_relative_to(root):
+    if file is None:
         raise ImageRejected("path leaves the folder", f"{path[:150]}; pictures stay inside it (source.root)")
     if not there:
         raise ImageRejected("no such file", path[:200])

@@ -21,6 +21,7 @@ from data_prep.trajectories.readers.records import (
     Rejected,
     UnusableError,
     record_of,
+    without_nul,
 )
 from data_prep.trajectories.run import AgentRun, TrajectoryError
 
@@ -106,7 +107,7 @@ def load_task_patches(path: str | Path) -> dict[str, str]:
         instance, patch = record.get("instance_id"), record.get("patch")
         if isinstance(instance, str) and isinstance(patch, str) and patch.strip():
             try:
-                fixes[instance] = reverse_diff(patch)
+                fixes[instance] = reverse_diff(without_nul(patch))
             except DiffError:
                 fixes[instance] = ""
     if not fixes:

@@ -3,6 +3,7 @@
 What is read of a folder: files ending in .json, .jsonl, .ndjson, .traj (each also with .gz, .xz or .zst) and .parquet,
 in the order of their paths; hidden files and folders and everything else (logs, settings, patches) are not records of
 runs and are passed over. A file given by itself is read whatever its name. How a file is packed, its first bytes say.
+A link that leads out of the folder is not followed, and no more is unpacked of a file than its records are worth.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contextrl_verl.errors import told_by
+from contextrl_verl.pairs.files import inside
 from data_prep.trajectories.readers.records import MAX_RECORD_BYTES, Location, RawRecord, Rejected
 from data_prep.trajectories.run import TrajectoryError
 
@@ -26,7 +29,9 @@ _ENDINGS = re.compile(r"(?:\.(?:jsonl?|ndjson|traj|parquet))+(?:\.(?:gz|xz|zst))
 _LINES = re.compile(r"\.(?:jsonl|ndjson)(?:\.(?:gz|xz|zst))?$", re.I)
 _CHUNK = 1 << 18
 _ROWS = 16
-
+# A few kilobytes unpack to terabytes of blank lines, or to one line: so many of them, or so long a one, end a file.
+_BLANK_LINES = 1 << 20
+_LONGEST_LINE = 1 << 30
 
 # First bytes, and how the text behind them is opened; a table is no text.
 _TABLE, _PLAIN = b"PAR1", b""
@@ -56,7 +61,7 @@ def list_files(source: str | Path) -> Iterator[tuple[Path, str]]:
     """The files of a source with the names that locations use, in a fixed order; raises TrajectoryError."""
     source = Path(source)
     if source.is_file():
-        yield source, source.name
+        yield source.resolve(), source.name
         return
     if not source.is_dir():
         raise TrajectoryError(f"{source} does not exist; give the path of a file or folder of runs")
@@ -81,7 +86,7 @@ def names_of(file: str) -> tuple[str, ...]:
 def file_spans(path: Path, name: str, size: int) -> Iterator[Span]:
     """The file in pieces of about ``size`` bytes: plain lines and row groups; what cannot be cut is one piece."""
     try:
-        packing = _packing(path)
+        packing = _packing(path) if _stays(path, name) else None
         if packing == _TABLE:
             yield from _group_spans(pq.read_metadata(path), Span(name), size)
         elif packing == _PLAIN and path.stat().st_size > size:
@@ -90,6 +95,11 @@ def file_spans(path: Path, name: str, size: int) -> Iterator[Span]:
             yield Span(name)
     except _DAMAGE:  # told when it is read
         yield Span(name)
+
+
+def _stays(path: Path, name: str) -> bool:
+    """Whether a file of :func:`list_files` lies in the folder that was given."""
+    return inside(path.parents[len(PurePosixPath(name).parts) - 1], path.absolute()) is not None
 
 
 def _packing(path: Path) -> bytes:
@@ -135,6 +145,9 @@ def span_records(path: Path, span: Span, limit: int) -> Iterator[RawRecord]:
     exception."""
     at = Location(span.file, span.record)
     try:
+        if not _stays(path, span.file):
+            yield _reject(at, "path leaves the folder", "a link out of it; give the folder that it leads to by itself")
+            return
         packing = _packing(path)
         with _OPEN[packing](path) as file:
             for record in (_rows if packing == _TABLE else _texts)(file, span, limit):
@@ -145,7 +158,7 @@ def span_records(path: Path, span: Span, limit: int) -> Iterator[RawRecord]:
 
 
 def _texts(file: Any, span: Span, limit: int) -> Iterator[RawRecord]:
-    offset, at = span.start, Location(span.file, span.record)
+    offset, blank, at = span.start, 0, Location(span.file, span.record)
     if offset:
         file.seek(offset)
     while span.stop is None or offset < span.stop:
@@ -159,12 +172,17 @@ def _texts(file: Any, span: Span, limit: int) -> Iterator[RawRecord]:
             line += file.read(max(0, limit + 1 - size))
             yield RawRecord(at, line) if len(line) <= limit else _too_large(at, f"over {limit:,} bytes", limit)
             return
-        while size > limit and last and not last.endswith(b"\n"):
+        while size > limit and last and not last.endswith(b"\n") and size <= _LONGEST_LINE:
             last = file.readline(_CHUNK)
             size += len(last)
+        blank = 0 if line.strip() else blank + 1
+        if size > max(limit, _LONGEST_LINE) or blank > _BLANK_LINES:
+            found = f"over {size:,} bytes" if not blank else f"over {_BLANK_LINES:,} blank lines"
+            yield _too_large(at, f"{found}, the rest of the file is not read", limit)
+            return
         if size > limit:
             yield _too_large(at, f"{size:,} bytes", limit)
-        elif line.strip():
+        elif not blank:
             yield RawRecord(at, line)
         offset += size
         at = at._replace(record=at.record + 1)
@@ -203,15 +221,11 @@ def _row(row: pa.RecordBatch, at: Location, limit: int) -> RawRecord:
         return RawRecord(at, row.to_pylist()[0])
     except _DAMAGE as error:
         reason = "undecodable bytes" if isinstance(error, UnicodeDecodeError) else "wrong types"
-        return _reject(at, reason, f"{_one_line(error)}; write the column again, text as UTF-8")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+        return _reject(at, reason, f"{told_by(error)}; write the column again, text as UTF-8")
 
 
 def _damaged(at: Location, error: BaseException, where: str = "") -> RawRecord:
-    return _reject(at, "damaged file", f"{where}{type(error).__name__}: {_one_line(error)}; copy the file again")
+    return _reject(at, "damaged file", f"{where}{type(error).__name__}: {told_by(error)}; copy the file again")
 
 
 def _too_large(at: Location, found: str, limit: int) -> RawRecord:

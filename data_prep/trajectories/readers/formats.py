@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from data_prep.trajectories.readers.records import UnusableError, expect, loads
+from data_prep.trajectories.readers.records import UnusableError, expect, loads, without_nul
 from data_prep.trajectories.run import AgentRun, Message
 
 Record = dict[str, Any]
@@ -80,7 +80,8 @@ def make_run(record: Record, format: str, names: tuple[str, ...]) -> AgentRun:
 
     instance = _instance(record, names, first("repo", "repository"), first("base_commit", "commit"))
     turns = plain_turns(record.get("messages"))
-    patch, resolved = expect(record.get("patch") or "", str, "the patch"), record.get("resolved")
+    patch = without_nul(expect(record.get("patch") or "", str, "the patch"))
+    resolved = record.get("resolved")
     return AgentRun(
         **instance,
         issue=issue_of(turns, first("problem_statement", "issue")),
@@ -236,7 +237,7 @@ def _turn(message: object, where: str) -> Message:
         if calls := expect(message.get("tool_calls") or [], list, f"{where}: tool_calls"):
             parts = [content] if content.strip() else []
             content = "\n\n".join([*parts, *(_call_text(call, where) for call in calls)])
-    return Message(role=role, content=content)
+    return Message(role=role, content=without_nul(content))
 
 
 def _from_response(output: object, where: str) -> dict[str, Any]:
@@ -287,7 +288,7 @@ def _call_text(call: object, where: str) -> str:
 def issue_of(turns: tuple[Message, ...], stated: object = None) -> str:
     """The issue: what the record states, else the marked part of the first user turn that has one, else empty."""
     if isinstance(stated, str) and stated.strip():
-        return stated.strip()
+        return without_nul(stated).strip()
     for turn in takewhile(lambda turn: turn.role != "assistant", turns):
         for opening, closing in _ISSUES if turn.role == "user" else ():
             _, found, rest = turn.content.partition(opening)

@@ -74,6 +74,11 @@ def loads(data: bytes) -> Any:
         raise UnusableError(reason, f"{problem}; copy or write the record again, as UTF-8") from None
 
 
+def without_nul(text: str) -> str:
+    """The text with U+FFFD for each NUL, which pairs cannot hold; an agent sees them when it prints a binary file."""
+    return text.replace("\0", "\ufffd")
+
+
 def record_of(raw: RawRecord) -> dict[str, Any]:
     """The JSON object or row of a record; raises UnusableError."""
     if isinstance(raw.data, Rejected):

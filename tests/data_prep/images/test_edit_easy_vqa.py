@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
 from easy_pictures import drawn
 from measure_shape import right_answer, shapes_in
+from PIL import Image
 
 from data_prep.images.edit.check import check_edit
 from data_prep.images.edit.plan import NotEdited
 from data_prep.images.edit.procedural import ProceduralEditor
-from data_prep.images.edit.rules import EasyVqaRules
+from data_prep.images.edit.rules import COLOURS, EasyVqaRules, Thing, _box, measure
 from data_prep.images.forensics import picture_features
 from data_prep.images.item import VqaItem
 
@@ -101,11 +104,40 @@ def test_what_is_not_edited_has_a_reason(question, answer, reason):
 
 
 def test_a_photo_is_no_flat_picture():
-    from PIL import Image
-
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     with pytest.raises(NotEdited, match="not a flat picture"):
         asyncio.run(EasyVqaRules().propose(VqaItem("1", "1", "is there a circle?", "no", "x", "x"), noise, 1))
+
+
+def test_most_shapes_are_recoloured_by_drawing_them_again(edits):
+    """Then their edges are those of the source: in the old colour again they are the old pixels."""
+    recoloured = [one for one in edits if one[2].operation == "recolour"]
+    again = 0
+    for item, image, plan, edited in recoloured:
+        if plan.details.figure is None:
+            continue
+        again += 1
+        old = next(COLOURS[name] for name in COLOURS if plan.target.startswith(name))
+        back = plan.model_copy(update={"details": plan.details.model_copy(update={"colour": old})})
+        assert asyncio.run(ProceduralEditor().edit(edited, back, 1)).tobytes() == image.tobytes(), item
+    assert again > 0.85 * len(recoloured)
+
+
+@pytest.mark.parametrize("figure", ["circle", "rectangle", "triangle"])
+def test_a_replaced_shape_is_at_the_border_as_often_as_by_chance(figure):
+    """Old shapes as the source places them, at every place alike: so are the new ones."""
+    rng, shape, image = Random(1), measure(drawn(1)[0][1]), Image.new("RGB", (64, 64))
+    at_left, expected = [], []
+    for _ in range(6000):
+        side = rng.randint(16, 64)
+        left, top = rng.randint(0, 127 - side) / 2, rng.randint(0, 127 - side) / 2
+        old = replace(shape, thing=Thing("circle", "red"), box=(left, top, left + (side + 1) / 2, top + (side + 1) / 2))
+        new = _box(figure, old, image, rng)
+        assert 0 <= new[0] < new[2] <= 64
+        assert 0 <= new[1] < new[3] <= 64
+        at_left.append(new[0] == 0)
+        expected.append(1 / (129 - 2 * (new[2] - new[0])))
+    assert 0.75 < sum(at_left) / sum(expected) < 1.25
 
 
 def test_an_edited_picture_cannot_be_told_by_forensic_numbers(edits):
