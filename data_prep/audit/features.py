@@ -128,8 +128,8 @@ def form_group(name: str, description: str, crossed: bool = True) -> Callable:
 
 @form_group("lengths", "characters, bytes, words, lines, distinct words, length of lines and words")
 def _lengths(context: TextView) -> list[float]:
-    text, words, lines = context.text, context.words.sum(), context.text.count("\n") + 1
-    counts = (len(text), context.byte_counts.sum(), words, len(text.split()), lines, context.words.nnz)
+    text, words, lines = context.text, context.words.total, context.text.count("\n") + 1
+    counts = (len(text), context.byte_counts.sum(), words, len(text.split()), lines, len(context.words.ids))
     return [*_logs(*counts), len(text) / lines / 100, len(text) / (words + 1) / 10]
 
 
@@ -214,9 +214,9 @@ def _bucketed(parts: Iterable[str], buckets: int, weights: list[float] | None = 
 
 def _words(buckets: int, text: TextView) -> np.ndarray:
     """[buckets] signed hashed bag of words: 1 + log of counts, unit length."""
-    hashes = text.words.indices
+    hashes = text.words.ids
     signs = np.where(hashes // buckets % 2, 1.0, -1.0)
-    bag = np.bincount(hashes % buckets, weights=signs * (1 + np.log(text.words.data)), minlength=buckets)
+    bag = np.bincount(hashes % buckets, weights=signs * (1 + np.log(text.words.counts)), minlength=buckets)
     return (bag / (np.linalg.norm(bag) or 1.0)).astype(np.float16)
 
 

@@ -15,6 +15,8 @@ from data_prep.audit.links import Directions
 
 Verdict = Literal["at chance", "all equal", "weak", "below chance", "shortcut", "evidence", "overlap", "not tested"]
 _STYLES = {"shortcut": "bold red", "overlap": "bold red", "weak": "yellow", "at chance": "green", "all equal": "green"}
+# Accuracy of two-way pairs above which overlap of words is worth a warning.
+_BY_WORDS = 0.8
 _NUMBERS = ("accuracy", "interval", "guessing", "pairs")
 
 
@@ -75,6 +77,17 @@ class AuditResult(BaseModel):
         return [row for row in self.rows if row.verdict in ("shortcut", "overlap")]
 
     @property
+    def by_words(self) -> list[GroupRow]:
+        """The best overlap baseline of each domain in which one finds most supporting contexts (80 % of two)."""
+        found: dict[str, GroupRow] = {}
+        for row in self.rows:
+            limit = row.chance + (_BY_WORDS - 0.5) / 0.5 * (1 - row.chance)
+            best = found.get(row.domain)
+            if row.sees == "evidence" and row.accuracy > max(limit, best.accuracy if best else 0):
+                found[row.domain] = row
+        return list(found.values())
+
+    @property
     def passed(self) -> bool:
         return not self.shortcuts
 
@@ -108,9 +121,15 @@ def conclusion(result: AuditResult) -> list[str]:
         f"(guessing: {row.chance:.1%}, limit: {row.limit or 0:.1%})."
         for row in result.shortcuts
     ]
+    lines += [
+        f"Warning: {row.domain}: words in common alone ('{row.group}') tell the supporting context in "
+        f"{row.accuracy:.1%} of the pairs, so that they teach to match words. Fix: contexts more alike; of agent runs, "
+        "contextrl pairs trajectories with --issue same,counterfactual or a lower --overlap-cap."
+        for row in result.by_words
+    ]
     if result.all_contain_chance:
         lines.append("Every interval of a group that sees no evidence contains guessing.")
-    elif not lines:
+    elif result.passed:
         lines.append("No group beats the limit, but not every interval contains guessing.")
     if weak := [row.group for row in result.rows if row.verdict == "weak"]:
         lines.append(f"Above guessing by themselves, not beyond doubt among {result.tests} tests: {', '.join(weak)}.")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,10 +14,10 @@ from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import ContrastivePair
 from data_prep.audit.features import FeatureGroup, Sees, chosen_groups
 from data_prep.audit.links import Grouping, directions
-from data_prep.audit.models import Layout, cross_validated, models_for
+from data_prep.audit.models import Features, Layout, cross_validated, models_for
 from data_prep.audit.result import AuditResult, DomainSummary, GroupRow, ModelScore, Verdict
 from data_prep.audit.stats import cluster_error, interval
-from data_prep.audit.table import BASELINES, Row, baseline_scores, features_of, read_table
+from data_prep.audit.table import ALONE, BASELINES, Row, baseline_scores, features_of, read_table
 
 LEAST_PAIRS = 30
 
@@ -31,9 +33,11 @@ def audit(
     evidence: bool = True,
     evidence_threshold: float | None = None,
     max_pairs: int = 10_000,
+    workers: int | None = 1,
     progress: Callable[[str], None] = lambda step: None,
 ) -> AuditResult:
-    """Look for shortcuts in pairs of any origin, domain by domain.
+    """Look for shortcuts in pairs of any origin, domain by domain; where a provenance names several kinds of pairs in a
+    domain, kind by kind.
 
     Args:
         pairs: read once, one at a time; more than ``max_pairs`` are sampled by couple.
@@ -43,24 +47,26 @@ def audit(
             to 1.
         evidence: whether to compute the overlap baselines, which see query and answer.
         evidence_threshold: accuracy above which such a baseline fails; None: never.
+        workers: processes, None for all cores; the result does not depend on it.
         progress: called with the name of each step.
 
     Raises:
         ConfigError: fewer than 30 pairs, unknown groups, broken images.
     """
     chosen = chosen_groups(groups)
-    rows, read, frequencies = read_table(pairs, chosen, seed=seed, most=max_pairs, evidence=evidence)
-    domains, notes = [], []
+    workers = workers or os.cpu_count() or 1
+    rows, read, frequencies = read_table(pairs, chosen, seed=seed, most=max_pairs, evidence=evidence, workers=workers)
+    notes: list[str] = []
     if len(rows) < read:
         notes.append(f"{len(rows)} of {read} pairs were audited, drawn by couple (max_pairs is {max_pairs}).")
-    for domain in _large(rows, notes):
-        found = _Domain(domain, [row for row in rows if row.domain == domain], folds, repeats, seed)
-        for number, group in enumerate(chosen):
-            progress(f"{domain}: {group.name}")
-            found.try_group(number, group)
+    domains = [_Domain(name, of_name, folds, repeats, seed) for name, of_name in _large(rows, notes)]
+    tried = ((found, group, found.trial(number, group)) for found in domains for number, group in enumerate(chosen))
+    for found, group, credits in _done(tried, 1 if len(rows) <= ALONE else workers):
+        progress(f"{found.summary.domain}: {group.name}")
+        found.credits.append((group.name, group.description, group.sees, credits))
+    for found in domains:
         for name, scores in baseline_scores(found.rows, frequencies).items():
             found.credits.append((name, BASELINES[name], "evidence", {"score": found.layout.credit(scores)}))
-        domains.append(found)
         notes += found.notes()
     tests = sum(len(credits) for one in domains for *_, sees, credits in one.credits if sees != "evidence")
     limits: dict[Sees, float | None] = {"form": threshold, "one side": threshold, "evidence": evidence_threshold}
@@ -71,9 +77,15 @@ def audit(
     )  # fmt: skip
 
 
-def _large(rows: Sequence[Row], notes: list[str]) -> list[str]:
-    """Domains with enough pairs; the others are noted."""
-    counts = dict(sorted(Counter(row.domain for row in rows).items()))
+def _large(rows: Sequence[Row], notes: list[str]) -> list[tuple[str, list[Row]]]:
+    """Domains, or kinds of pairs in a domain with several, that have enough pairs; the others are noted."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        kinds[row.domain].add(row.kind)
+    named: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        named[row.domain if len(kinds[row.domain]) == 1 else f"{row.domain}, {row.kind or 'other'}"].append(row)
+    counts = {name: len(found) for name, found in sorted(named.items())}
     if max(counts.values(), default=0) < LEAST_PAIRS:
         sizes = ", ".join(f"{domain}: {count}" for domain, count in counts.items()) or "none"
         raise ConfigError(
@@ -83,7 +95,41 @@ def _large(rows: Sequence[Row], notes: list[str]) -> list[str]:
     small = {domain: count for domain, count in counts.items() if count < LEAST_PAIRS}
     for domain, count in small.items():
         notes.append(f"domain {domain!r} was not audited: it has {count} pairs, fewer than {LEAST_PAIRS}.")
-    return sorted(counts.keys() - small)
+    return [(name, named[name]) for name in counts if name not in small]
+
+
+class _Trial(NamedTuple):
+    """One group on one domain: the models that take its numbers, each with its seed, and what they are trained on."""
+
+    models: dict[str, int]
+    features: Features
+    layout: Layout
+    splits: list[tuple[np.ndarray, np.ndarray]]
+
+    def credits(self) -> dict[str, np.ndarray]:
+        """[pairs] credits by model."""
+        given = (self.features, self.layout, self.splits)
+        return {model: cross_validated(model, *given, seed) for model, seed in self.models.items()}
+
+
+def _done(
+    tried: Iterable[tuple[_Domain, FeatureGroup, _Trial]], workers: int
+) -> Iterator[tuple[_Domain, FeatureGroup, dict[str, np.ndarray]]]:
+    if workers == 1:
+        yield from ((found, group, trial.credits()) for found, group, trial in tried)
+        return
+    from joblib import Parallel, delayed
+
+    # The features of a group are made when a process is free for it, and not kept.
+    given: deque[tuple[_Domain, FeatureGroup]] = deque()
+
+    def jobs() -> Iterator[Any]:
+        for found, group, trial in tried:
+            given.append((found, group))
+            yield delayed(trial.credits)()
+
+    for credits in Parallel(n_jobs=workers, return_as="generator")(jobs()):
+        yield *given.popleft(), credits
 
 
 class _Domain:
@@ -107,14 +153,12 @@ class _Domain:
                 splits += self.grouping.splits(folds, np.random.default_rng([seed, repeat]), couples)
         self.credits: list[tuple[str, str, Sees, dict[str, np.ndarray]]] = []
 
-    def try_group(self, number: int, group: FeatureGroup) -> None:
-        """Train every model that takes the group's numbers."""
+    def trial(self, number: int, group: FeatureGroup) -> _Trial:
+        """What is to be trained on the group's numbers."""
         features = features_of(self.rows, number, group.wide)
-        credits = {}
-        for model in models_for(features, self.layout):
-            seed = zlib.crc32(f"{self._seed}:{self.summary.domain}:{group.name}:{model}".encode())
-            credits[model] = cross_validated(model, features, self.layout, self._splits[group.memorises], seed)
-        self.credits.append((group.name, group.description, group.sees, credits))
+        named = f"{self._seed}:{self.summary.domain}:{group.name}"
+        seeds = {model: zlib.crc32(f"{named}:{model}".encode()) for model in models_for(features, self.layout)}
+        return _Trial(seeds, features, self.layout, self._splits[group.memorises])
 
     def notes(self) -> list[str]:
         """What a reader of the rows must know."""

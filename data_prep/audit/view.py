@@ -15,15 +15,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, ContrastivePair
 from contextrl_verl.pairs.prompting import option_order
+from data_prep.common.lexical import Words, words_of
 
-WORD_BUCKETS = 1 << 20
-_WORDS = HashingVectorizer(n_features=WORD_BUCKETS, token_pattern=r"\w+", norm=None, alternate_sign=False)
 _CACHED_CONTEXTS = 64
 
 
@@ -46,9 +43,9 @@ class TextView:
         return np.bincount(np.frombuffer(self.text.encode("utf-8", "surrogatepass"), np.uint8), minlength=256)
 
     @cached_property
-    def words(self) -> csr_matrix:
-        """[1, WORD_BUCKETS] how often each lower-case word occurs, by hash; a lone surrogate is no word."""
-        return _WORDS.transform([self.text])
+    def words(self) -> Words:
+        """How often each word occurs."""
+        return words_of(self.text)
 
 
 class ContextView(TextView):
@@ -96,10 +93,10 @@ class PairView:
         self.shown = np.argsort(option_order(pair.pair_id, len(contexts), 0, seed))
 
 
-def views_of(pairs: Iterable[ContrastivePair], seed: int) -> Iterator[PairView]:
-    """A view of each pair of a file; equal contexts of neighbouring pairs share one."""
+def views_of(numbered: Iterable[tuple[int, ContrastivePair]], seed: int) -> Iterator[PairView]:
+    """A view of each pair of a file, given with its row; equal contexts of neighbouring pairs share one."""
     known: OrderedDict[str, ContextView] = OrderedDict()
-    for index, pair in enumerate(pairs):
+    for index, pair in numbered:
         contexts = []
         for context in pair.contexts:
             content = repr(context.model_dump()).encode("utf-8", "surrogatepass")

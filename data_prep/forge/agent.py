@@ -25,11 +25,13 @@ class Habits(NamedTuple):
 
 
 class Agent:
-    """Works on one issue; ``messages`` is the transcript."""
+    """Works on one issue; ``messages`` is the transcript. Attempts of one seed get the same report of the issue."""
 
-    def __init__(self, sandbox: Sandbox, issue: Issue, seed: str, habits: Habits | None = None) -> None:
+    def __init__(
+        self, sandbox: Sandbox, issue: Issue, seed: str, habits: Habits | None = None, attempt: int = 0
+    ) -> None:
         self.sandbox, self.issue, self.habits = sandbox, issue, habits or Habits()
-        self.draw = random.Random(seed)
+        self.draw = random.Random(f"{seed}/attempt {attempt}" if attempt else seed)
         self.function = issue.function
         self.path, self.name = self.function.path, self.function.name
         self.script = self.draw.choice(("reproduce.py", "reproduce_issue.py", "check_issue.py", "demo.py"))

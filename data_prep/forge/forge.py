@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +26,13 @@ from tqdm import tqdm
 
 from contextrl_verl.pairs.whole_file import write_whole
 from data_prep.common.funnel import Funnel, Stage
-from data_prep.forge.agent import Agent
+from data_prep.forge.agent import Agent, Habits
 from data_prep.forge.bugs import Issue, screen
 from data_prep.forge.mutate import Function, Mutation, functions
 from data_prep.forge.sandbox import ForgeError, Sandbox
+
+# Attempts on an issue after the first mostly end with another patch.
+_LATER = Habits(gives_up=0.7)
 
 
 class Forged(NamedTuple):
@@ -85,10 +89,18 @@ def find_library(name: str) -> Library:
     return Library(re.sub(r"[-_.]+", "-", name).lower(), found.version, files, root)
 
 
-def forge(library: str, runs: int, out: Path, seed: int, workers: int | None = None, progress: bool = True) -> Forged:
-    """Write ``runs`` runs to ``out`` (.jsonl, or .jsonl.gz, .jsonl.xz, .jsonl.zst).
+def forge(
+    library: str,
+    runs: int,
+    out: Path,
+    seed: int,
+    workers: int | None = None,
+    progress: bool = True,
+    attempts: int = 1,
+) -> Forged:
+    """Write ``runs`` runs to ``out`` (.jsonl, or .jsonl.gz, .jsonl.xz, .jsonl.zst), ``attempts`` of each issue.
 
-    The same library version, Python, seed and number of runs give the same bytes, whatever the number of workers.
+    The same library version, Python, seed and numbers give the same bytes, whatever the number of workers.
     Raises ForgeError for a library that is not there or too small, and leaves nothing under the name of ``out`` then.
     """
     compress = _compressor(out)
@@ -101,7 +113,7 @@ def forge(library: str, runs: int, out: Path, seed: int, workers: int | None = N
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers or os.cpu_count(), context, _start, (folder, found)) as pool:
             try:
-                made = list(_runs(pool, found, runs, seed, funnel, progress))
+                made = list(_runs(pool, found, runs, seed, funnel, progress, attempts))
             finally:
                 pool.shutdown(cancel_futures=True)
     funnel.check()
@@ -124,26 +136,27 @@ def _compressor(out: Path) -> Callable[[bytes], bytes]:
 
 
 def _runs(
-    pool: ProcessPoolExecutor, found: Library, runs: int, seed: int, funnel: Funnel, progress: bool
+    pool: ProcessPoolExecutor, found: Library, runs: int, seed: int, funnel: Funnel, progress: bool, attempts: int
 ) -> Iterator[dict[str, Any]]:
-    """The records in order; functions are worked on until there are enough."""
+    """The records in order, those of one issue under one id; functions are worked on until there are enough."""
     candidates = [item for path, text in found.texts().items() for item in functions(path, text)]
     random.Random(f"{seed}/order").shuffle(candidates)
     # Functions of modules come first, because calls of methods are found less often.
     candidates.sort(key=lambda candidate: "." in candidate[0].qualname)
-    works = [(*candidate, f"{seed}/{number}") for number, candidate in enumerate(candidates)]
-    written, stage = 0, Stage(name="runs")
+    works = [(*candidate, f"{seed}/{number}", attempts) for number, candidate in enumerate(candidates)]
+    issues, written, stage = 0, 0, Stage(name="runs")
     with tqdm(total=runs, unit="run", disable=not progress) as bar:
         for made, counts in pool.map(_work, works):
             funnel.add(counts)
-            for run in made:
+            for number, run in enumerate(made):
                 if written == runs:
                     stage.drop("more than asked for")
                     continue
+                issues += number % attempts == 0
                 written += 1
                 stage.keep()
                 bar.update()
-                yield {"instance_id": f"forge__{found.name}-{written}", **run}
+                yield {"instance_id": f"forge__{found.name}-{issues}", **run}
             if written == runs:
                 funnel.add(Funnel(stages=[stage]))
                 return
@@ -167,17 +180,18 @@ def _start(folder: str, found: Library) -> None:
     _worker.update(sandbox=sandbox, library=found, texts=texts)
 
 
-def _work(item: tuple[Function, list[Mutation], str]) -> tuple[list[dict[str, Any]], Funnel]:
-    """Commit the bugs of a function and let an agent work on each issue; records without their ``instance_id``."""
-    function, mutations, seed = item
+def _work(item: tuple[Function, list[Mutation], str, int]) -> tuple[list[dict[str, Any]], Funnel]:
+    """Commit the bugs of a function and let an agent work on each issue, again for each attempt; records without their
+    ``instance_id``, the attempts of an issue next to each other."""
+    function, mutations, seed, attempts = item
     sandbox, found, text = _worker["sandbox"], _worker["library"], _worker["texts"][function.path]
     commits, funnel = screen(sandbox, function, mutations, text, seed)
     made = []
     for number, issues in enumerate(commits):
         sandbox.write({function.path: issues[0].text})
         commit = sandbox.commit("Import the sources")
-        for place, issue in enumerate(issues):
-            agent = Agent(sandbox, issue, f"{seed}/{number}/{place}")
+        for (place, issue), attempt in product(enumerate(issues), range(attempts)):
+            agent = Agent(sandbox, issue, f"{seed}/{number}/{place}", _LATER if attempt else None, attempt)
             patch = agent.work()
             calls = sum(message["role"] == "assistant" for message in agent.messages)
             stats = {"instance_cost": 0.0, "api_calls": calls}

@@ -18,7 +18,7 @@ import contextrl_verl
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import PairFile, write_pairs
 from data_prep.common.funnel import Funnel
-from data_prep.common.pipeline import PipelineError, fingerprint, refuse_failures, remove, run_parts, total
+from data_prep.common.pipeline import fingerprint, refuse_failures, remove, run_parts, total
 from data_prep.common.splits import assign_components, read_shares
 from data_prep.images.edit.run import EditSettings, choose_edits, edit_here, edit_part, estimate, plan_edits
 from data_prep.images.embed.parts import embed_part, load_embeddings, make_embedder, plan_embed
@@ -29,7 +29,7 @@ from data_prep.images.sources.scan import distinct, plan_source, scan_images
 from data_prep.images.store import ImageStore
 from data_prep.report.page import Example, Histogram, write_report
 from data_prep.verify.rules import RuleSettings
-from data_prep.verify.write import Judging, UnjudgedError, Verification, conclude, nothing_left, spread
+from data_prep.verify.write import Judging, UnjudgedError, Verification, conclude, nothing_left, reported, spread
 
 
 @dataclass(frozen=True)
@@ -82,19 +82,20 @@ def prepare_images(
         UnjudgedError: an endpoint could not see everything; what is done is kept.
     """
     started = time.monotonic()
-    job = _read(source, out, settings, run)
-    couples = _retrieved(job, gpus) if "retrieve" in settings.methods else []
-    usage: dict[str, Any] = {}
-    if "edit" in settings.methods:
-        edited, usage = _edited(job, gpus, judging.allow_unjudged)
-        couples += edited
-    if not couples:
-        raise PipelineError(nothing_left(job.funnel))
-    splits = assign_components([one.images for one in couples], read_shares(settings.splits), seed=settings.seed)
-    candidates = job.work / "pairs.parquet"
-    write_pairs(_made(couples, splits, job), candidates)
-    refuse_failures(job.funnel, whole=True)
-    concluded = conclude(candidates, out, RuleSettings(), judging, job.funnel)
+    with reported(report, f"Image pairs: {out.name}"):
+        job = _read(source, out, settings, run)
+        couples = _retrieved(job, gpus) if "retrieve" in settings.methods else []
+        usage: dict[str, Any] = {}
+        if "edit" in settings.methods:
+            edited, usage = _edited(job, gpus, judging.allow_unjudged)
+            couples += edited
+        if not couples:
+            raise nothing_left(job.funnel)
+        splits = assign_components([one.images for one in couples], read_shares(settings.splits), seed=settings.seed)
+        candidates = job.work / "pairs.parquet"
+        write_pairs(_made(couples, splits, job), candidates)
+        refuse_failures(job.funnel, whole=True)
+        concluded = conclude(candidates, out, RuleSettings(), judging, job.funnel)
     summary = {
         "contextrl_verl_version": contextrl_verl.__version__,
         "source": source if not Path(source).exists() else Path(source).name,
@@ -131,7 +132,7 @@ def _read(source: str, out: Path, settings: ImageSettings, run: dict[str, Any]) 
     funnel = total(scanned)
     items = distinct(read_items([part.path for part in scanned]), funnel)
     if not items:
-        raise PipelineError(nothing_left(funnel))
+        raise nothing_left(funnel)
     return _Job(settings, work, run, funnel, store, items)
 
 

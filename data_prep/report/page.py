@@ -11,6 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -35,6 +37,9 @@ _BINS = 16
 _LONGEST_SIDE = 448
 # Larger images are compared at this size.
 _COMPARED = 2048
+_HUNK = re.compile(r"^@@ .*@@", re.M)
+# Lines of a patch by how they begin; the first that fits.
+_PATCH_LINES = {"+++ ": "file", "--- ": "file", "diff --git ": "file", "@@ ": "hunk", "+": "add", "-": "del"}
 Status = Literal["kept", "dropped", "right", "wrong"]
 
 
@@ -156,6 +161,7 @@ def _environment() -> Environment:
         "shown": _shown,
         # A text in pieces: every second is a mask.
         "masks": re.compile(f"({MASK.pattern})").split,
+        "patch": _patch_pieces,
         "number": lambda value: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}",
         # For bars: what is no number above zero has none.
         "size": lambda value: max(value, 0) if isinstance(value, (int, float)) else 0,
@@ -166,6 +172,15 @@ def _environment() -> Environment:
 def _shown(value: Any, room: int = 2000) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return visible(shortened(text, room))
+
+
+def _patch_pieces(text: str) -> list[tuple[str, str]]:
+    """A text in pieces with the kind of their lines (``add``, ``del``, ``hunk``, ``file``), empty if it is no patch."""
+    if not _HUNK.search(text):
+        return [("", text)]
+    kinds = [(next((kind for sign, kind in _PATCH_LINES.items() if line.startswith(sign)), ""), line)
+             for line in text.splitlines(keepends=True)]  # fmt: skip
+    return [(kind, "".join(line for _, line in group)) for kind, group in groupby(kinds, itemgetter(0))]
 
 
 def _view(example: Example) -> dict[str, Any]:

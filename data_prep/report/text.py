@@ -16,9 +16,17 @@ MASK = re.compile(r"<[A-Z]+(?:_[A-Z]+)*_MASKED>")
 
 
 def visible(text: str) -> str:
-    """The text with controls, invisible and direction marks made visible, and lone surrogates replaced."""
-    text = text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n")
+    """The text with controls, invisible and direction marks made visible, and lone surrogates replaced.
+
+    A carriage return, with which programs begin a line again, is a line break.
+    """
+    text = line_breaks(text.encode("utf-8", "replace").decode("utf-8"))
     return _HIDDEN.sub(lambda found: f"⟦U+{ord(found.group()):04X}⟧", text.translate(_PICTURES))
+
+
+def line_breaks(text: str) -> str:
+    """The text with ``\\n`` for every ``\\r\\n`` and ``\\r``."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def shortened(text: str, room: int) -> str:

@@ -138,9 +138,11 @@ def trace_qa(
     validation: Annotated[float | None, typer.Option(help="Share for validation; default 0.1.")] = None,
     split_by: SplitBy = None,
     seed: Seed = None,
+    engine: Engine = "local",
+    workers: Workers = None,
 ) -> None:
     """Questions about what happened in a run, with exact answers."""
     from data_prep.tasks.rows import tell
     from data_prep.tasks.trace_qa import TraceSettings, trace_rows
 
-    tell(trace_rows(input, out, _settings(TraceSettings, context)), out)
+    tell(trace_rows(input, out, _settings(TraceSettings, context), engine=engine, workers=workers), out)

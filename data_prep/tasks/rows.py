@@ -23,7 +23,7 @@ from data_prep.common.funnel import Funnel
 from data_prep.report.text import print_stages
 from data_prep.trajectories import elide
 
-_ROWS_PER_GROUP = 200
+ROWS_PER_GROUP = 200
 _BYTES_PER_GROUP = 64 << 20
 # What does not fit a kind of row is null: run_id for pictures; picture, item and tolerance for runs; the last five for
 # everything but issues. instance is JSON: what an agent loop needs to set up and to test a repository.
@@ -100,7 +100,7 @@ def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     for row in rows:
         batch.append(row)
         size += sum(len(image["bytes"]) for image in row.get("images") or ())
-        if len(batch) == _ROWS_PER_GROUP or size >= _BYTES_PER_GROUP:
+        if len(batch) == ROWS_PER_GROUP or size >= _BYTES_PER_GROUP:
             yield batch
             batch, size = [], 0
     if batch:

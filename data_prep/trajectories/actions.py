@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat, takewhile
 from operator import itemgetter
 from typing import NamedTuple
 
+from data_prep.trajectories.diffs import diffs_in
 from data_prep.trajectories.run import AgentRun, Message
 from data_prep.trajectories.writes import CONTENTS, PATHS, Piece, Write, diff_targets, fields_write, shell_writes
 
@@ -33,10 +35,29 @@ _SHELL_TOOLS = ("bash", "execute_bash")
 _JSON_FIELD = re.compile(r'"(\w+)"\s{0,9}:\s{0,9}"([^"\\]*(?:\\.[^"\\]*)*)"?', re.S)
 _XML = re.compile(
     r'<(?:function=|invoke\s+name=")(?P<tool>[\w.-]+)'
-    r'|<parameter(?:=|\s+name=")(?P<field>[\w-]+)"?>(?P<value>.*?)(?:</parameter>|\Z)',
+    r'|<parameter(?:=|\s+name=")(?P<field>[\w-]+)"?>(?P<value>.*?)(?:</parameter>|\Z)'
+    r"|<execute_(?P<cell>bash|ipython)>(?P<code>.*?)(?:</execute_|\Z)"
+    # Cline and its relatives have a tag for each tool and each argument.
+    r"|<(?P<tag>write_to_file|replace_in_file|apply_diff|insert_content|search_and_replace|execute_command)>"
+    r"(?P<inner>.*?)(?:</(?P=tag)>|\Z)",
     re.S,
 )
-_OPENED = re.compile(r"^(?:open|create)[ \t]+[\"']?([^\s\"']+)", re.M)
+_TAGS = tuple(
+    "<parameter <execute_ <write_to_file> <replace_in_file> <apply_diff> <insert_content> <search_and_".split()
+)
+_ARGUMENT = re.compile(r"<(path|content|diff|search|replace|command)>(.*?)(?:</\1>|\Z)", re.S)
+_LIST = re.compile(r'\[\s{0,9}(?:"[^"\\]*(?:\\.[^"\\]*)*"[\s,]{0,20})*\]', re.S)
+_LISTED = re.compile(r'"(?:command|cmd)"\s{0,9}:\s{0,9}(?=\[)')
+_OPENED = re.compile(
+    r"^(?:(?:open|create)[ \t]+[\"']?|<function=(?:open|create)>\s*<parameter=(?:path|filename)>\s*)([^\s\"'<]+)", re.M
+)
+# Blocks of Aider and Cline; the name of the file stands on a line of its own above the first of them.
+_REPLACE = re.compile(
+    r"^[ \t]*(?:<{5,9}|-{5,9}) SEARCH>?[ \t]*\n(?P<body>.*?)(?:^[ \t]*(?:>{5,9}|\+{5,9}) REPLACE|\Z)", re.M | re.S
+)
+_TITLE = re.compile(
+    r"^[ \t]*(?:<(?:parameter=)?path>|[#*`]{1,4} ?)?([\w./~+-]{1,200}\.\w{1,9})(?:</\w+>|[`*:]{0,4})[ \t]*$", re.M
+)
 # Edits written as blocks of text: what shows that there are some, the block, and the files that it goes into, by its
 # body and the file that SWE-agent's editor shows.
 _BLOCKS: tuple[tuple[str, re.Pattern[str], Callable[[str, str], list[str]]], ...] = (
@@ -46,8 +67,11 @@ _BLOCKS: tuple[tuple[str, re.Pattern[str], Callable[[str, str], list[str]]], ...
         lambda body, opened: diff_targets(body) or diff_targets(re.sub(r"\\+n", "\n", body)),
     ),
     (
-        "\nend_of_edit",
-        re.compile(r"^edit[ \t]+\d+(?::\d+)?[ \t]*(?:\n(?P<body>.*?))??(?:\nend_of_edit|\Z)", re.M | re.S),
+        "\nend_of_",
+        re.compile(
+            r"^(?:edit|insert)(?:[ \t]+\d+(?::\d+)?)?[ \t]*(?:\n(?P<body>.*?))??(?:\nend_of_(?:edit|insert)|\Z)",
+            re.M | re.S,
+        ),
         lambda body, opened: [opened] if opened else [],
     ),
 )
@@ -89,7 +113,7 @@ def actions_of(run: AgentRun, wanted: Callable[[str], bool] = bool) -> Iterator[
             continue
         scripts, tools, named = _marked(message.content)
         pieces = map(_trimmed, scripts if tools or named else scripts[-1:])
-        found = [(start, "bash", text, {}) for start, text in pieces]
+        found = [(start, "bash", _listed(text)[0] or text, {}) for start, text in pieces]
         found += [(start, name, "", {key: text for key, (_, text) in fields}) for start, name, fields in tools]
         replies = [one.content for one in takewhile(lambda one: one.role != "assistant", run.messages[turn + 1 :])]
         if replies and not _NOT_RUN.match(replies[0]):
@@ -121,32 +145,51 @@ def writes_of(messages: Sequence[Message]) -> list[tuple[int, Write]]:
     for index, message in enumerate(messages):
         if message.role == "assistant":
             text = message.content
-            named = _OPENED.findall(text) if "open " in text or "create " in text else []
+            named = _OPENED.findall(text) if "open" in text or "create" in text else []
             opened = named[-1] if named else opened
             found += [(index, write) for write in _writes_in(text, opened)]
     return found
 
 
 def _writes_in(content: str, opened: str) -> list[Write]:
-    writes: list[Write] = []
+    writes = [Write([(found.start, found.end)], found.files) for found in diffs_in(content) if found.files]
     for sign, block, targets_of in _BLOCKS:
         for match in block.finditer(content) if sign in content else ():
             if match["body"] is not None:
                 targets = targets_of(match["body"], opened)
                 writes.append(Write([match.span("body")], targets, unknown=not targets))
+    named, read = [], 0
+    for match in _REPLACE.finditer(content) if " SEARCH" in content else ():
+        named = _TITLE.findall(content, read, match.start())[-1:] or named
+        read = match.end()
+        writes.append(Write([match.span("body")], [*named], unknown=not named))
     scripts, tools, _ = _marked(content)
-    for *_, fields in tools:
-        writes += fields_write(fields)
-    if not scripts and not tools:
-        if '":' in content and (found := _json_writes(content)):
-            return writes + found
-        if match := _COMMAND_LINE.search(content):
-            scripts = [(match.start(), content[match.start() :])]
+    for _, tool, fields in tools:
+        writes += fields_write(fields, tool, opened)
+    found = _json_writes(content) if ('":' in content and not (scripts or tools)) or "<tool_call>" in content else []
+    if not scripts and not tools and not found and (match := _COMMAND_LINE.search(content)):
+        scripts = [(match.start(), content[match.start() :])]
+    writes += found
     for at, text in scripts:
-        for write in shell_writes(text):
-            write.spans = [(at + start, at + end) for start, end in write.spans]
+        listed, _ = _listed(text)
+        for write in shell_writes(listed or text):
+            # Of a command that is written as a list no part can be taken out by itself.
+            spans = [(0, len(text))] if listed and write.spans else write.spans
+            write.spans = [(at + start, at + end) for start, end in spans]
             writes.append(write)
     return writes
+
+
+def _listed(text: str, start: int = 0) -> tuple[str, int]:
+    """The script of a command that is written as a JSON list, such as ``["bash", "-lc", "..."]``, and where the list
+    ends; empty if there is none at the place."""
+    match = _LIST.match(text, start)
+    try:
+        words = json.loads(match[0], strict=False) if match else []
+    except ValueError:
+        words = []
+    shell = len(words) == 3 and words[1] in ("-c", "-lc")
+    return (words[2] if shell else shlex.join(words)), match.end() if match else start
 
 
 def _trimmed(piece: Piece) -> Piece:
@@ -157,28 +200,42 @@ def _trimmed(piece: Piece) -> Piece:
 
 def _marked(content: str) -> tuple[list[Piece], list[tuple[int, str, list[tuple[str, Piece]]]], bool]:
     """What stands in fences and XML tags: scripts, calls of other tools (place, name, fields), whether a fence names a
-    shell. A fence without a language counts only where none does."""
+    shell. A fence without a language counts only where none does; what stands inside another piece is part of that."""
     scripts: list[Piece] = []
     unnamed: list[Piece] = []
-    for match in _FENCED.finditer(content) if "```" in content else ():
-        language, (start, end) = match[1].lower(), match.span(2)
-        if language in _SHELLS:
-            # The line break in front of the closing fence is the fence's.
-            piece = start, content[start : end - (start < end < match.end())]
-            (scripts if language else unnamed).append(piece)
-    if scripts:
-        return scripts, [], True
     tools: list[tuple[int, str, list[tuple[str, Piece]]]] = []
-    for match in _XML.finditer(content) if "<parameter" in content else ():
-        if match["tool"] or not tools:
-            tools.append((match.start(), match["tool"] or "", []))
-        if name := match["field"]:
-            piece = _trimmed((match.start("value"), match["value"]))
-            if name in _COMMANDS and piece[1].strip() not in _SUBCOMMANDS:
+    found = [match for match in _FENCED.finditer(content) if match[1].lower() in _SHELLS] if "```" in content else []
+    found += _XML.finditer(content) if any(sign in content for sign in _TAGS) else ()
+    named, covered = any(match.re is _FENCED and match[1] for match in found), 0
+    for match in sorted(found, key=lambda match: match.start()):
+        if match.start() < covered:
+            continue
+        if match.re is _FENCED:
+            # The line break in front of the closing fence is the fence's.
+            start, end = match.span(2)
+            piece = start, content[start : end - (start < end < match.end())]
+            (scripts if match[1] else unnamed).append(piece)
+            covered = match.end() if match[1] else covered
+            continue
+        covered = match.end()
+        tool, fields = match["tool"] or match["tag"] or match["cell"], []
+        if tool or not tools:
+            tools.append((match.start(), tool or "", []))
+        if match["field"]:
+            fields = [(match["field"], match.start("value"), match["value"])]
+        elif match["cell"]:
+            fields = [("code", match.start("code"), match["code"])]
+        elif match["tag"]:
+            at = match.start("inner")
+            fields = [(found[1], at + found.start(2), found[2]) for found in _ARGUMENT.finditer(match["inner"])]
+        for name, *piece in fields:
+            piece = _trimmed(tuple(piece))
+            if name in _COMMANDS and piece[1].strip() not in _SUBCOMMANDS and "python" not in tools[-1][1]:
                 scripts.append(piece)
             else:
                 tools[-1][2].append((name, piece))
-    return scripts + unnamed, [tool for tool in tools if tool[2] and tool[1] not in _SHELL_TOOLS], False
+    scripts += () if named else unnamed
+    return scripts, [tool for tool in tools if tool[2] and tool[1] not in _SHELL_TOOLS], named
 
 
 def _json_writes(text: str, depth: int = 0) -> list[Write]:
@@ -198,6 +255,11 @@ def _json_writes(text: str, depth: int = 0) -> list[Write]:
             for write in found:
                 write.spans = [match.span(2)] if write.spans else []
             writes += found
+    for match in _LISTED.finditer(text):
+        script, end = _listed(text, match.end())
+        for write in shell_writes(script):
+            write.spans = [(match.end(), end)] if write.spans else []
+            writes.append(write)
     return writes + fields_write(fields)
 
 
@@ -244,8 +306,13 @@ def edits_of(writes: list[tuple[int, Write]], files: Iterable[str]) -> list[tupl
 
 def contents_of(edits: list[tuple[int, Write]]) -> list[Span]:
     """Where the edits' contents stand, in order; those that overlap are joined."""
+    return disjoint((index, *span) for index, write in edits for span in write.spans)
+
+
+def disjoint(spans: Iterable[Span]) -> list[Span]:
+    """The spans in order, without empty ones; those that overlap are joined."""
     result: list[Span] = []
-    for message, start, end in sorted((index, *span) for index, write in edits for span in write.spans):
+    for message, start, end in sorted(spans):
         if start < end and result and result[-1][0] == message and start < result[-1][2]:
             result[-1] = (message, result[-1][1], max(end, result[-1][2]))
         elif start < end:

@@ -1,8 +1,8 @@
-"""The paper's cascade on light records: couples of runs alike in everything but the evidence, and groups of them.
+"""The paper's cascade on light records: couples of runs alike in everything but the evidence; and couples of runs of
+one and the same issue.
 
-Couples are never enumerated beyond runs that edited the same file; what the first stages drop is counted by
-arithmetic, so the funnel is complete without it. A group of N runs gives N pairs: each run in turn supports its own
-patch against the others, so that nothing about a run by itself tells the answer.
+Couples are never enumerated beyond runs that edited the same file or worked on the same instance; what the first stages
+drop is counted by arithmetic, so the funnel is complete without it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import json
 from array import array
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice, product
+from itertools import combinations, islice, product, takewhile
 from math import comb
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,15 +24,15 @@ from pydantic import Field
 
 from contextrl_verl.pairs.whole_file import whole_file
 from data_prep.common.funnel import Funnel
-from data_prep.common.splits import assign_components, draw
+from data_prep.common.splits import draw
 from data_prep.models.spec import load_sentence_encoder
 from data_prep.trajectories.passes import Light, stored_run
 from data_prep.trajectories.run import TrajectoryError
 
 Level = Literal["file", "class", "function"]
-Unit = Literal["instance", "repository"]
+# Issues of a couple: other ones, similar or not; or one and the same.
+Kind = Literal["related", "any", "same"]
 Couple = tuple[int, int]
-Group = tuple[int, ...]
 Similarity = Callable[[Light, Light], float]
 WORDS_BAND = (0.02, 0.8)
 # Couples gone through for a sample of what was counted by arithmetic.
@@ -64,23 +64,6 @@ class CascadeSettings:
     alike: float = 0.5
     patch_ratio: Annotated[float, Field(ge=1)] = 2.0
     bucket: Annotated[int, Field(ge=2)] = 400
-
-
-@dataclass(frozen=True)
-class GroupSettings:
-    """How groups are chosen among couples.
-
-    Attributes:
-        options: contexts of a pair; 2 is one confounder.
-        per_run: groups that one run may be in.
-        per_file: groups whose runs have a file of one repository in common.
-        limit: groups in all; 0 for no limit. The paper keeps 1,000 pairs of 66,000 runs.
-    """
-
-    options: Annotated[int, Field(ge=2)] = 2
-    per_run: Annotated[int, Field(ge=1)] = 4
-    per_file: Annotated[int, Field(ge=1)] = 200
-    limit: Annotated[int, Field(ge=0)] = 2500
 
 
 def shared_words(lights: Iterable[Light]) -> Similarity:
@@ -132,15 +115,34 @@ def find_couples(
     lights: Sequence[Light],
     settings: CascadeSettings,
     funnel: Funnel,
+    kinds: Collection[str] = ("related",),
     similarity_of: Callable[[Iterable[Light]], Similarity] = shared_words,
     seen: array[float] | None = None,
     seed: int = 1,
-) -> list[Couple]:
-    """Couples that pass every stage, as ascending indices, in a fixed order; counts go to ``funnel``.
+) -> dict[Couple, Kind]:
+    """Couples that pass every stage, as ascending indices, in a fixed order, with their kind; counts go to ``funnel``.
 
     ``similarity_of`` makes the similarity of two issues from the runs that are still in some couple; ``seen`` gets
-    every one that was asked for. ``seed`` draws the runs of a file that too many edit.
+    every one that was asked for. ``seed`` draws the runs of a file or an instance that has too many. A couple that is
+    both ``related`` and ``any`` is the former.
     """
+    found: dict[Couple, Kind] = {}
+    if "related" in kinds or "any" in kinds:
+        found |= _other_issue(lights, settings, funnel, kinds, similarity_of, seen, seed)
+    if "same" in kinds:
+        found |= _same_issue(lights, settings, funnel, seed)
+    return found
+
+
+def _other_issue(
+    lights: Sequence[Light],
+    settings: CascadeSettings,
+    funnel: Funnel,
+    kinds: Collection[str],
+    similarity_of: Callable[[Iterable[Light]], Similarity],
+    seen: array[float] | None,
+    seed: int,
+) -> dict[Couple, Kind]:
     repositories: dict[str, list[Light]] = defaultdict(list)
     for light in lights:
         repositories[light.repository].append(light)
@@ -181,13 +183,10 @@ def find_couples(
         value = similarity(a, b)
         if seen is not None:
             seen.append(value)
-        return "unrelated issues" if value < low else "nearly the same issue" if value > high else None
-
-    def patches(a: Light, b: Light) -> str | None:
-        if patch_overlap(a, b) >= settings.alike:
-            return "patches alike"
-        sizes = sorted((max(1, len(a.added)), max(1, len(b.added))))
-        return "one patch much longer" if sizes[1] > settings.patch_ratio * sizes[0] else None
+        reason = "unrelated issues" if value < low else "nearly the same issue" if value > high else None
+        if reason is None and "related" in kinds:
+            related.add((a.run_id, b.run_id))
+        return None if "any" in kinds else reason
 
     keep("other issue", lambda a, b: "same issue" if a.instance_id == b.instance_id else None)
     if settings.level != "file":
@@ -195,9 +194,49 @@ def find_couples(
         keep(name, lambda a, b: None if shared_place(a, b, settings.level) else "other")
     similarity = similarity_of(lights[index] for couple in couples for index in couple)
     low, high = settings.related or WORDS_BAND
+    related: set[tuple[str, str]] = set()
     keep("related issue", unrelated)
-    keep("different patch", patches)
-    return couples
+    keep("different patch", lambda a, b: _same_answer(a, b, settings))
+    return {
+        (one, other): "related" if (lights[one].run_id, lights[other].run_id) in related else "any"
+        for one, other in couples
+    }
+
+
+def _same_issue(lights: Sequence[Light], settings: CascadeSettings, funnel: Funnel, seed: int) -> dict[Couple, Kind]:
+    """Couples of runs of one instance whose patches differ, wherever these edit, whatever became of them."""
+    instances: dict[str, list[int]] = defaultdict(list)
+    for index, light in enumerate(lights):
+        instances[light.instance_id].append(index)
+    every, drawn = (
+        [sorted(members, key=lambda index: draw(seed, lights[index].run_id))[:most] for members in instances.values()]
+        for most in (None, settings.bucket)
+    )
+    inside, left = (sum(comb(len(members), 2) for members in groups) for groups in (every, drawn))
+    stage = funnel.stage("same instance", "couples")
+    stage.keep(left)
+    if other := comb(len(lights), 2) - inside:
+        stage.drop("other instance", count=other)
+    if inside > left:
+        stage.drop(f"not among the {settings.bucket} runs drawn of an instance", count=inside - left)
+    stage, couples = funnel.stage("same instance, different patch", "couples"), []
+    for one, other in (couple for members in drawn for couple in combinations(sorted(members), 2)):
+        # Two patches that add nothing of note most likely take out the same lines.
+        nothing = "patches alike" if lights[one].added == lights[other].added else None
+        if reason := nothing or _same_answer(lights[one], lights[other], settings):
+            stage.drop(reason, {"runs": [lights[one].run_id, lights[other].run_id]})
+        else:
+            stage.keep()
+            couples.append((one, other))
+    return dict.fromkeys(sorted(couples), "same")
+
+
+def _same_answer(a: Light, b: Light, settings: CascadeSettings) -> str | None:
+    """Why two patches do not make a couple: they are alike, or their size would tell which is whose."""
+    if patch_overlap(a, b) >= settings.alike:
+        return "patches alike"
+    sizes = sorted((max(1, len(a.added)), max(1, len(b.added))))
+    return "one patch much longer" if sizes[1] > settings.patch_ratio * sizes[0] else None
 
 
 def _commit_couples(members: Sequence[Light], settings: CascadeSettings) -> int:
@@ -235,77 +274,25 @@ def _same_file(lights: Sequence[Light], settings: CascadeSettings, seed: int) ->
 
 
 def shared_place(a: Light, b: Light, level: Level) -> tuple[str, str] | None:
-    """A (file, symbol) that both runs' patches edit, or None.
+    """A (file, symbol) that both runs' patches edit, or None: best the same function, else what is around both edits.
 
     A hunk heading knows only the nearest name, so an unqualified name is equal to any qualified one that ends in it.
     """
+    around = None
     for (file, symbol, kind), (other_file, other, other_kind) in product(a.places, b.places):
         if file != other_file or "module" in (kind, other_kind):
             continue
         short, long = sorted((symbol, other), key=len)
-        same = kind == other_kind and (long == short or ("." not in short and long.endswith("." + short)))
-        if same or (level == "class" and symbol.split(".")[0] == other.split(".")[0]):
-            return file, max(symbol, other, key=len)
-    return None
+        if kind == other_kind and (long == short or ("." not in short and long.endswith("." + short))):
+            return file, long
+        parts = zip(symbol.split("."), other.split("."), strict=False)
+        both = [part for part, _ in takewhile(lambda pair: pair[0] == pair[1], parts)]
+        if level == "class" and both:
+            around = around or (file, ".".join(both))
+    return around
 
 
 def patch_overlap(a: Light, b: Light) -> float:
     """Share of the smaller patch's added lines that the other adds too; 0 when a patch adds nothing of note."""
     smaller = min(len(a.added), len(b.added))
     return len(a.added & b.added) / smaller if smaller else 0.0
-
-
-def choose_groups(
-    couples: Sequence[Couple], lights: Sequence[Light], settings: GroupSettings, funnel: Funnel, seed: int = 1
-) -> list[Group]:
-    """Groups of ``settings.options`` runs, every two of them a couple; counts go to the funnel, in couples.
-
-    ``seed`` decides which couples come first.
-    """
-    stage = funnel.stage("caps", "couples")
-    neighbours: dict[int, set[int]] = defaultdict(set)
-    for one, other in couples:
-        neighbours[one].add(other)
-        neighbours[other].add(one)
-    used: Counter[int] = Counter()
-    in_file: Counter[tuple[str, str]] = Counter()
-    groups: set[Group] = set()
-
-    def extended(couple: Couple) -> Group:
-        """With further runs, as many as fit."""
-        group = list(couple)
-        common = neighbours[couple[0]] & neighbours[couple[1]]
-        for run in sorted(common, key=lambda index: draw(seed, "more", lights[index].run_id)):
-            if len(group) < settings.options and used[run] < settings.per_run and neighbours[run].issuperset(group):
-                group.append(run)
-        return tuple(sorted(group))
-
-    for one, other in sorted(couples, key=lambda c: draw(seed, lights[c[0]].run_id, lights[c[1]].run_id)):
-        files = {(lights[one].repository, file) for file in lights[one].files & lights[other].files}
-        group, reason = (), ""
-        if settings.limit and len(groups) >= settings.limit:
-            reason = "over the limit in all"
-        elif max(used[one], used[other]) >= settings.per_run:
-            reason = f"a run is in {settings.per_run} groups already"
-        elif any(in_file[file] >= settings.per_file for file in files):
-            reason = f"a file has {settings.per_file} groups already"
-        elif len(group := extended((one, other))) < settings.options:
-            reason = "no further run fits"
-        elif group in groups:
-            reason = "the same group again"
-        if reason:
-            stage.drop(reason, {"runs": [lights[one].run_id, lights[other].run_id]})
-            continue
-        stage.keep()
-        groups.add(group)
-        used.update(group)
-        in_file.update(files)
-    return sorted(groups)
-
-
-def assign_splits(
-    groups: Sequence[Group], lights: Sequence[Light], shares: Mapping[str, float], *, by: Unit, seed: int = 1
-) -> list[str]:
-    """A split for every group, so that no instance, or no repository, is in two of them."""
-    unit = {"instance": "instance_id", "repository": "repository"}[by]
-    return assign_components([[getattr(lights[run], unit) for run in group] for group in groups], shares, seed=seed)

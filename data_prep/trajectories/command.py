@@ -9,6 +9,7 @@ import typer
 
 
 def trajectories(
+    context: typer.Context,
     input: Annotated[Path, typer.Option(help="File or folder of agent runs; formats are told by their fields.")],
     out: Annotated[Path, typer.Option(help="File of pairs to write (.parquet or .jsonl).")],
     report: Annotated[Path | None, typer.Option(help="Folder for index.html and summary.json.")] = None,
@@ -17,6 +18,21 @@ def trajectories(
         str | None, typer.Option(help="Hugging Face tokenizer that counts tokens; by default they are estimated.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Tokens of a context at most.")] = None,
+    issue: Annotated[
+        str | None,
+        typer.Option(help="Kinds of pairs: some of related, any, same, counterfactual, with commas (see the docs)."),
+    ] = None,
+    overlap_cap: Annotated[
+        float | None, typer.Option(help="Share of the pairs of a kind that words in common may tell; 1: no cap.")
+    ] = None,
+    show: Annotated[
+        str | None, typer.Option(help="Of a run: all, observations (with the commands), or reasoning (no output).")
+    ] = None,
+    hide_issue: Annotated[bool | None, typer.Option("--hide-issue/--show-issue", help="Leave the issue out.")] = None,
+    hide_summary: Annotated[
+        bool | None,
+        typer.Option("--hide-summary/--show-summary", help="Leave out the agent's words after its last edit."),
+    ] = None,
     judge: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Model that verifies pairs: model=M, ... as in contextrl judge."),
@@ -47,19 +63,35 @@ def trajectories(
     if out.suffix not in (".parquet", ".jsonl"):
         raise ConfigError(f"--out is {out}. Fix: a name that ends in .parquet or .jsonl.")
     settings = load_settings(
-        PrepareSettings, config, set or [], format=format, tokenizer=tokenizer, max_tokens=max_tokens, seed=seed
+        PrepareSettings,
+        config,
+        set or [],
+        format=format,
+        tokenizer=tokenizer,
+        max_tokens=max_tokens,
+        issue=issue,
+        overlap_cap=overlap_cap,
+        show=show,
+        hide_issue=hide_issue,
+        hide_summary=hide_summary,
+        seed=seed,
     )
     spec = read_spec("--judge", judge)
     asking = OpenAIJudge(spec) if spec else None
     work = {"engine": engine, "workers": workers}
     if dry_run:
         found = find_candidates(input, out, settings, **work)
-        for sentence in estimate(PairFile(found.candidates), asking, settings.rules, review):
+        for sentence in estimate(PairFile(found.candidates), asking, settings.rules, review, settings.too_easy):
             typer.echo(sentence)
         typer.echo(f"nothing written; what is done so far lies in {found.work} for the command without --dry-run")
         return
-    summary = prepare(input, out, settings, report=report, judging=Judging(asking, review, allow_unjudged), **work)
+    judging = Judging(asking, review, allow_unjudged)
+    summary = prepare(input, out, settings, report=report, judging=judging, audit=context.obj, **work)
     print_stages(f"{summary['pairs']} pairs from {summary['runs_read']} runs", summary["stages"])
+    for stage in (stage for stage in summary["stages"] if stage["name"] == "overlap" and stage["dropped"]):
+        typer.echo(f"{stage['out']} of {stage['in']} pairs fit the overlap cap of {settings.overlap_cap:g}")
+    told = ", ".join(f"{kind} {of['right']:.0%} of {of['pairs']}" for kind, of in summary["overlap"].items())
+    typer.echo(f"words in common (BM25) tell: {told}")
     if summary.get("waiting_for_review"):
         typer.echo(f"{summary['waiting_for_review']} pairs wait in {review} for your decision")
     typer.echo(f"{out}: {summary['pairs']} pairs, {summary['leaked_lines_masked']} leaked lines masked, "

@@ -7,14 +7,15 @@ as far as the run showed it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
-from unidiff import Hunk, PatchSet
+from unidiff import Hunk, PatchedFile, PatchSet
 from unidiff.errors import UnidiffParseError
 
+from data_prep.trajectories.diffs import unquoted
 from data_prep.trajectories.repo_state import Workspace
 from data_prep.trajectories.run import AgentRun
 
@@ -49,15 +50,8 @@ class Place(NamedTuple):
     kind: Kind
 
 
-def touched(patch: str, run: AgentRun | None = None) -> list[Place]:
-    """The places a patch edits, without repetitions, in the patch's order; empty if it edits no code.
-
-    New files do not count; agents leave scripts of their own behind. ``run`` is where to look for the files' text when
-    a hunk's heading is not enough to name the function.
-
-    Raises:
-        PatchError: the patch is empty or cannot be parsed.
-    """
+def parsed(patch: str) -> list[PatchedFile]:
+    """The files of a patch with their hunks; raises PatchError if it is empty or cannot be parsed."""
     if not patch.strip():
         raise PatchError("empty patch")
     try:
@@ -66,25 +60,57 @@ def touched(patch: str, run: AgentRun | None = None) -> list[Place]:
         raise PatchError("patch does not parse", " ".join(str(error).split())[:200]) from error
     if not parts:
         raise PatchError("patch does not parse", "no file in it")
-    counted = [part for part in parts if len(part) and not part.is_binary_file and not part.is_added_file]
-    by_path = (((part.source_file or "").removeprefix("a/"), part) for part in counted)
-    changes = [change for path, part in by_path if is_code(path) for hunk in part for change in _changes(path, hunk)]
-    # What lines and heading say of each, and whether that names the function, or shows that there is none.
-    found = [_with_heading(change.around, change.heading) for change in changes]
-    wanted = {change.path for change, (_, settled) in zip(changes, found, strict=True) if not settled}
+    return parts
+
+
+def touched(patch: str, run: AgentRun | None = None) -> list[Place]:
+    """The places a patch edits, without repetitions, in the patch's order; empty if it edits no code.
+
+    See :func:`places_by_hunk`; raises PatchError.
+    """
+    found = places_by_hunk(parsed(patch), run)
+    return list(dict.fromkeys(place for _, _, places in found for place in places))
+
+
+def places_by_hunk(
+    parts: Iterable[PatchedFile], run: AgentRun | None = None
+) -> Iterator[tuple[PatchedFile, Hunk, list[Place]]]:
+    """Every hunk with its file and the places that it edits; none where it edits no code.
+
+    New files and submodules are no code here; agents leave scripts of their own behind. ``run`` is where to look for
+    the files' text when a hunk's heading is not enough to name the function.
+    """
+    # Each change with what lines and heading say of it, and whether that settles its function, or that there is none.
+    hunks = [
+        (part, hunk, [(change, *_with_heading(change.around, change.heading)) for change in _changes(part, hunk)])
+        for part in parts
+        for hunk in part
+    ]
+    wanted = {change.path for *_, changes in hunks for change, _, settled in changes if not settled}
     workspace = Workspace(run, only=wanted) if run is not None and wanted else None
     lines = {
         path: {number: line for number, line in enumerate(text.first, 1) if line is not None}
         for path, text in (workspace.files.items() if workspace else ())
     }
-    places: dict[Place, None] = {}
-    for change, (symbol, settled) in zip(changes, found, strict=True):
-        if workspace and not settled:
-            wider = change.seen_in(lines.get(change.path, {}), workspace.shown.get(change.path, ()))
-            if wider.indent == 0 or len(wider.names) > len(change.around.names):
-                symbol, _ = _with_heading(wider, change.heading)
-        places[Place(change.path, *symbol)] = None
-    return list(places)
+    for part, hunk, changes in hunks:
+        places = []
+        for change, symbol, settled in changes:
+            if workspace and not settled:
+                wider = change.seen_in(lines.get(change.path, {}), workspace.shown.get(change.path, ()))
+                if wider.indent == 0 or len(wider.names) > len(change.around.names):
+                    symbol, _ = _with_heading(wider, change.heading)
+            places.append(Place(change.path, *symbol))
+        yield part, hunk, places
+
+
+def is_submodule(hunk: Hunk) -> bool:
+    """Whether a hunk only moves a submodule to another commit."""
+    return all(line.value.startswith("Subproject commit ") for line in hunk if line.line_type in ("+", "-"))
+
+
+def old_path(part: PatchedFile) -> str:
+    """The path in the repository before the patch, ``/dev/null`` for a new file."""
+    return unquoted(part.source_file or "").removeprefix("a/")
 
 
 def is_code(path: str) -> bool:
@@ -188,7 +214,11 @@ class _Change(NamedTuple):
         return best
 
 
-def _changes(path: str, hunk: Hunk) -> Iterator[_Change]:
+def _changes(part: PatchedFile, hunk: Hunk) -> Iterator[_Change]:
+    """The changes of code in a hunk."""
+    path = old_path(part)
+    if part.is_binary_file or part.is_added_file or is_submodule(hunk) or not is_code(path):
+        return
     lines: dict[int, str] = {}
     numbered: list[tuple[int, str, str]] = []
     number = hunk.source_start - 1 if hunk.source_length else hunk.source_start

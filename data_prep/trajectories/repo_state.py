@@ -24,13 +24,25 @@ from data_prep.trajectories.partial_file import LostError, Text, run_sed, sed_ar
 from data_prep.trajectories.run import AgentRun
 from data_prep.trajectories.shell import Command, pipelines
 from data_prep.trajectories.views import printed_diff, shown_by, silent
-from data_prep.trajectories.writes import EDIT_TOOLS, PATHS, program_of, stream_edit, tool_arguments
+from data_prep.trajectories.writes import (
+    CONTENTS,
+    EDIT_TOOLS,
+    PATHS,
+    diff_targets,
+    program_of,
+    stream_edit,
+    tool_arguments,
+)
 
 _WRITES = re.compile(r"open\([^)\n]{0,200}['\"][wax]\+?b?\+?['\"]|write_text|\.write\(|os\.re(?:name|place)|fileinput")
 _MANY = re.compile(r"\bglob|os\.walk|sys\.argv|rglob")
 _ANYWHERE = re.compile(r"git (?:checkout|stash|reset|restore|apply|clean)|patch [-<]|cd /")
-_TOOL_DID = re.compile(r"has been edited|created successfully|Successfully|replaced|undone")
+_TOOL_DID = re.compile(r"has been (?:edited|updated)|created successfully|Successfully|replaced|undone")
 _TOOL_EDITS = ("str_replace", "insert", "create", "undo_edit")
+# Claude Code's tools by what they do in words of the editor tool, and its names of arguments.
+_VERBS = {"Edit": "str_replace", "Write": "create", "Read": "view"}
+_OTHER_NAMES = {"old_string": "old_str", "new_string": "new_str", "content": "file_text"}
+_ARROW = re.compile(r"^( *\d+)\u2192", re.M)
 _VIEW_TITLE = re.compile(r"Here's the result of running `cat -n` on [^\n]{0,300}:\n")
 _HARMLESS = frozenset(
     """
@@ -249,14 +261,25 @@ class Workspace:
             self._tool_edit({key: word.exact for key, word in tool_arguments(call.name, call.words)})
 
     def _tool(self, action: Action) -> None:
-        """The editor tool of SWE-agent and its relatives, and single-purpose tools of the same fields."""
-        given, reply = action.arguments, action.output.head if action.output is not None else ""
-        if given.get("command") == "view":
-            title, path = _VIEW_TITLE.search(reply), given.get("path", "")
-            if title:
-                self._see(pipelines(f"cat -n '{path}'")[0], Output(None, reply[title.end() :], cut=True))
-        elif _TOOL_DID.search(reply) or given.get("command", "str_replace") not in _TOOL_EDITS:
+        """The editor tool of SWE-agent and its relatives, single-purpose tools of the same fields, Claude Code's."""
+        given = {_OTHER_NAMES.get(key, key): value for key, value in action.arguments.items()}
+        verb = given.setdefault("command", _VERBS[action.name]) if action.name in _VERBS else given.get("command")
+        reply = action.output.head if action.output is not None else ""
+        if verb == "view":
+            title, path = _VIEW_TITLE.search(reply), next((given[key] for key in given if key in PATHS), "")
+            if title or action.name in _VERBS:
+                lines = reply[title.end() :] if title else _ARROW.sub(r"\1\t", reply)
+                self._see(pipelines(f"cat -n '{path}'")[0], Output(None, lines, cut=True))
+        elif verb is None and action.name and action.name not in EDIT_TOOLS and CONTENTS & given.keys():
+            self._unknown([given[key] for key in given if key in PATHS], f"an edit by {action.name}")
+        elif "patch" in given:
+            self._unknown(diff_targets(given["patch"]), "a patch")
+        elif _TOOL_DID.search(reply) or (verb or "str_replace") not in _TOOL_EDITS:
             self._tool_edit(given)  # the tool says so when it changed something
+
+    def _unknown(self, paths: Iterable[str], what: str) -> None:
+        for path in paths:
+            self._change(path, lambda text: text.lose(f"{what}, which is not known here"))
 
     def _tool_edit(self, given: dict[str, str | None]) -> None:
         verb = given.get("command", "str_replace")

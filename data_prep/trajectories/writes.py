@@ -25,12 +25,17 @@ EDIT_TOOLS = {
     **dict.fromkeys(("edit", "insert", "create", "str_replace"), ("path", "old_str", "new_str")),
 }
 # Names of arguments, in whatever way a tool is called.
-PATHS = frozenset("path file_path filepath filename file target_file".split())
+PATHS = frozenset("path file_path filepath filePath filename file_name file target_file relative_path".split())
 CONTENTS = frozenset(
     "old_str new_str file_text insert_text text old_string new_string content new_content old_text new_text patch diff "
-    "search replace replacement insert_line_text edits to_replace code_edit contents".split()
+    "search replace replacement replacement_text insert_line_text edits to_replace code_edit contents oldString "
+    "newString".split()
 )
-_EDITS_ANYHOW = frozenset("old_str new_str old_string new_string file_text patch diff".split())
+_EDITS_ANYHOW = frozenset(
+    "old_str new_str old_string new_string oldString newString file_text patch diff to_replace replacement_text".split()
+)
+# Tools that edit the file which SWE-agent's editor shows.
+_WINDOW_TOOLS = ("edit", "insert")
 _DIFF_READERS = ("patch", "git", "apply_patch")
 _PRINTERS = frozenset("echo printf cat awk gawk sed gsed tr python".split())
 _WRAPPERS = frozenset("sudo env time timeout xargs nohup exec command find nice do then else if ! { while".split())
@@ -42,11 +47,15 @@ _OPENS_TO_WRITE = re.compile(r"""[,=(]\s*\\?["'](?:[wax]b?t?\+?b?|r[bt]?\+b?)\\?
 _WRITES_ANYHOW = (
     *(".write_text(", ".write_bytes(", "fileinput", "inplace=", "inplace =", "shutil.copy", "shutil.move"),
     *("os.rename(", "os.replace(", "sed -i", "'sed'", '"sed"', "git apply", "patch -p", "FileUtils", "File.write"),
+    # Functions of OpenHands' notebook.
+    *("edit_file_by_replace(", "edit_file_by_line(", "edit_file(", "append_file(", "insert_content_at_line("),
 )
 _TEMPORARY = re.compile(r"tempfile|tmp|temp_dir|StringIO", re.I)
 _PATH_LITERAL = re.compile(r"""["']([\w./~+-]{1,200}\.\w{1,5})\\?["']""")
 _PATH_LOOSE = re.compile(r"""(?<![\w./~+-])([\w./~+-]{1,200}\.\w{1,5})(?![\w(.])""")
-_DIFF_TARGET = re.compile(r"^(?:\+\+\+|---) (?:[ab]/)?([^\s]+)|^\*\*\* (?:Update|Add|Delete) File: (\S+)", re.M)
+_DIFF_TARGET = re.compile(
+    r"^[ \t>\d]*(?:(?:\+\+\+|---) (?:[ab]/)?|\*\*\* (?:Update|Add|Delete) File: |diff --git a/)([^\s]+)", re.M
+)
 
 
 # Text in a turn: where it starts, and the text.
@@ -81,16 +90,26 @@ class Write:
 
 def diff_targets(text: str) -> list[str]:
     """The files a diff names."""
-    return [path for pair in _DIFF_TARGET.findall(text) if (path := pair[0] or pair[1]) and path != "/dev/null"]
+    return [path for path in _DIFF_TARGET.findall(text) if path != "/dev/null"]
 
 
-def fields_write(fields: list[tuple[str, Piece]]) -> list[Write]:
-    """What a call of an editing tool writes by its arguments, if anything."""
+def fields_write(fields: list[tuple[str, Piece]], tool: str = "", opened: str = "") -> list[Write]:
+    """What a call of a tool writes by its arguments, if anything; ``opened`` is the file that SWE-agent's editor shows.
+
+    What is run in a notebook is always text of the agent's own.
+    """
+    if "python" in tool:
+        cells = [Write([(start, start + len(text))]) for _, (start, text) in fields]
+        for write, (_, (_, text)) in zip(cells, fields, strict=True):
+            write.add_code(text)
+        return cells
     names = {name for name, _ in fields}
     spans = [(start, start + len(text)) for name, (start, text) in fields if name in CONTENTS]
     targets = [text.strip() for name, (_, text) in fields if name in PATHS]
     targets += [path for name, (_, text) in fields if name in ("patch", "diff") for path in diff_targets(text)]
-    return [Write(spans, targets, unknown=not targets)] if spans and (targets or names & _EDITS_ANYHOW) else []
+    edits = bool(targets or names & _EDITS_ANYHOW or tool in _WINDOW_TOOLS or {"search", "replace"} <= names)
+    targets = targets or [opened] * bool(opened)
+    return [Write(spans, targets, unknown=not targets)] if spans and edits else []
 
 
 def shell_writes(text: str) -> list[Write]:
@@ -119,9 +138,10 @@ def _pipeline(commands: list[Command], text: str) -> Write:
         if name in PROGRAMS and (parts := PROGRAMS[name](words)) is not None:
             contents, targets, feeds = parts
             write.spans += [word.inside for word in contents]
-            write.targets += [word.value for word in targets]
+            patched = [path for word in contents for path in diff_targets(word.value)] if name == "apply_patch" else []
+            write.targets += [*(word.value for word in targets), *patched]
             write.feeds += [*(word.value for word in feeds), *command.reads]
-            write.unknown |= not (heredocs if name in _DIFF_READERS else targets)
+            write.unknown |= not (heredocs or patched if name in _DIFF_READERS else targets)
             writing = True
         if command.outputs:
             write.targets += command.outputs
@@ -247,7 +267,7 @@ def _edit_tool(words: list[Word], name: str) -> Parts | None:
     contents = [
         word
         for key, word in arguments
-        if key in CONTENTS or (key not in ("command", *PATHS) and (word.is_quoted or len(word.raw) > 12))
+        if key in CONTENTS or (key != "command" and word not in files and (word.is_quoted or len(word.raw) > 12))
     ]
     return (contents, files, []) if contents or files or name == "apply_patch" else None
 

@@ -19,7 +19,8 @@ PATCH_LINE = 16
 DUPLICATE = "duplicate"
 _MISSING = "image file missing"
 _LEFT_OUT = re.compile(r"\[\.\.\. .{0,60}?left out.{0,20}?\.\.\.\]")
-_HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@", re.M)
+# As git writes it, or without its numbers.
+_HUNK = re.compile(r"^@@ (?:-\d+(?:,\d+)? \+\d+(?:,\d+)?|\.\.\.) @@", re.M)
 
 
 class RuleSettings(BaseModel):

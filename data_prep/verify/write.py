@@ -6,7 +6,8 @@ A couple stands or falls as a whole: if one of its directions is dropped, the ot
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from data_prep.common.funnel import Funnel, Stage
 from data_prep.common.image_bytes import with_bytes
 from data_prep.common.pipeline import PipelineError
 from data_prep.models.endpoint import answers
-from data_prep.report.page import Example
+from data_prep.report.page import Example, write_report
 from data_prep.verify.judge import Judgement, OpenAIJudge
 from data_prep.verify.review import apply_review, read_review, write_review
 from data_prep.verify.rules import DUPLICATE, RuleSettings, content_of, dropped_by_rules, facts_of
@@ -33,6 +34,8 @@ _NOT_JUDGED = {
     "failed": "see that the endpoint is up",
     "refused": "see what the endpoint says about those pairs, e.g. that they are too long for the model",
 }
+# Of pairs, which to leave out by id, and why.
+TooEasy = Callable[[Iterable[ContrastivePair]], dict[str, str]]
 
 
 class UnjudgedError(ConfigError):
@@ -46,7 +49,7 @@ class Decision:
     """What becomes of a pair.
 
     Attributes:
-        by: ``rules``, ``judge``, ``person`` or ``couple`` (another direction was dropped).
+        by: ``rules``, ``overlap``, ``judge``, ``person`` or ``couple`` (another direction was dropped).
         reason: of a pair that is dropped, short, for counting; empty if it goes on. ``detail`` in the judge's words.
     """
 
@@ -95,13 +98,15 @@ def verify(
     rules: RuleSettings | None = None,
     review: Path | None = None,
     funnel: Funnel | None = None,
+    too_easy: TooEasy | None = None,
 ) -> Verification:
     """Verify pairs, which are gone through several times, one at a time.
 
     Args:
         judge: or anything with its ``judge`` and ``summary``, used in ``async with``; None for rules alone.
         review: file for what the judge is uncertain about; decisions in it are applied.
-        funnel: gets the stages ``rules`` and, with a judge, ``judge``.
+        funnel: gets the stages ``rules``, with ``too_easy`` ``overlap`` and, with a judge, ``judge``.
+        too_easy: asked about the pairs that pass the rules.
 
     Raises:
         ConfigError: a line of the review file is wrong; the endpoint cannot be used, and its answers are in its cache.
@@ -116,6 +121,11 @@ def verify(
     dropped = {pair_id: Decision(pair_id, "rules", reason) for pair_id, reason in dropped_by_rules(facts).items()}
     decisions = settle(dropped, couples, funnel.stage("rules", "pairs"))
     result = Verification()
+    if too_easy is not None:
+        passed = {pair_id: couple for pair_id, couple in couples.items() if decisions[pair_id].kept}
+        easy = too_easy(pair for pair in pairs if pair.pair_id in passed)
+        found = {pair_id: Decision(pair_id, "overlap", reason) for pair_id, reason in easy.items()}
+        decisions |= settle(found, passed, funnel.stage("overlap", "pairs"))
     if judge is not None or review is not None:
         passed = {pair_id: couple for pair_id, couple in couples.items() if decisions[pair_id].kept}
         # A mistake in the review file shows before anything is paid for.
@@ -194,7 +204,14 @@ class Judging:
     allow_unjudged: bool = False
 
 
-def conclude(candidates: Path, out: Path, rules: RuleSettings, judging: Judging, funnel: Funnel) -> Verification:
+def conclude(
+    candidates: Path,
+    out: Path,
+    rules: RuleSettings,
+    judging: Judging,
+    funnel: Funnel,
+    too_easy: TooEasy | None = None,
+) -> Verification:
     """Verify the pairs of ``candidates`` and write those that pass to ``out``.
 
     Raises:
@@ -202,13 +219,13 @@ def conclude(candidates: Path, out: Path, rules: RuleSettings, judging: Judging,
         ConfigError: the endpoint cannot be used. PipelineError: no pair is left.
     """
     file = PairFile(candidates)
-    found = verify(file, judging.judge, rules=rules, review=judging.review, funnel=funnel)
+    found = verify(file, judging.judge, rules=rules, review=judging.review, funnel=funnel, too_easy=too_easy)
     problem = incomplete(found)
     if problem is not None and not judging.allow_unjudged:
         raise problem
     funnel.check()
     if not any(decision.kept for decision in found.decisions):
-        raise PipelineError(nothing_left(funnel))
+        raise nothing_left(funnel)
     first: dict[str, int] = {}
     for row, decision in enumerate(found.decisions):
         if not decision.kept:
@@ -219,25 +236,59 @@ def conclude(candidates: Path, out: Path, rules: RuleSettings, judging: Judging,
     return found
 
 
-def estimate(file: PairFile, judge: OpenAIJudge | None, rules: RuleSettings, review: Path | None) -> Iterator[str]:
-    """Sentences for a dry run: how many pairs pass the rules, then calls, tokens and cost of the judge.
+def estimate(
+    file: PairFile,
+    judge: OpenAIJudge | None,
+    rules: RuleSettings,
+    review: Path | None,
+    too_easy: TooEasy | None = None,
+) -> Iterator[str]:
+    """Sentences for a dry run: how many pairs pass, then calls, tokens and cost of the judge.
 
     Pairs that a person decided in ``review`` are not asked.
     """
-    passed = verify(file, None, rules=rules)
-    yield f"{sum(decision.kept for decision in passed.decisions)} of {len(file)} pairs pass the rules"
+    passed = verify(file, None, rules=rules, too_easy=too_easy)
+    left = sum(decision.kept for decision in passed.decisions)
+    yield f"{left} of {len(file)} pairs pass the rules{' and the cap on words in common' if too_easy else ''}"
     if judge is not None:
         decided = {entry.pair_id for entry in read_review(review).values() if entry.decision} if review else set()
         yield judge.sentence(pair for pair in passed.kept(file) if pair.pair_id not in decided)
 
 
-def nothing_left(funnel: Funnel) -> str:
-    """The paragraph for an empty result."""
-    steps = ", ".join(f"{stage.name}: {stage.entered} in, {stage.left} out" for stage in funnel if stage.entered)
-    return (
-        f"no pair is left ({steps}). Fix: give more alike sources (runs of several issues of one repository, questions "
-        "asked of several images), or loosen the stage that drops most; --help lists them."
+class NothingLeftError(PipelineError):
+    """No pair is left; ``funnel`` holds where they went."""
+
+    funnel: Funnel
+
+
+def nothing_left(funnel: Funnel) -> NothingLeftError:
+    """The error for an empty result."""
+    steps = [f"{one.name}: {one.entered} in, {one.left} out{_most_dropped(one)}" for one in funnel if one.entered]
+    error = NothingLeftError(
+        f"no pair is left ({'; '.join(steps)}). Fix: give more alike sources (runs of several issues of one "
+        "repository, questions asked of several images), or loosen the stage that drops most; --help lists them."
     )
+    error.funnel = funnel
+    return error
+
+
+def _most_dropped(stage: Stage) -> str:
+    """The most frequent reasons, e.g. ``, dropped for: empty patch 2``."""
+    reasons = [f"{reason} {count:,}" for reason, count in stage.dropped.most_common(4)]
+    more = ["..."] if len(stage.dropped) > 4 else []
+    return f", dropped for: {', '.join(reasons + more)}" if reasons else ""
+
+
+@contextmanager
+def reported(folder: Path | None, title: str) -> Iterator[None]:
+    """Write the report, with samples of what was dropped, also when no pair is left; the error goes on and names it."""
+    try:
+        yield
+    except NothingLeftError as error:
+        if folder is not None:
+            page = write_report(folder, {"pairs": 0}, error.funnel, title=title, notices=[str(error)])
+            raise PipelineError(f"{error} Samples of what was dropped are in the report, {page}.") from error
+        raise
 
 
 def spread(file: PairFile, count: int = 12, rows: Sequence[int] | None = None) -> Iterator[Example]:

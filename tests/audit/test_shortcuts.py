@@ -5,8 +5,9 @@ from audit.planted import add_text, couples, run_messages, size, words
 
 pytest.importorskip("sklearn")
 
-from contextrl_verl.pairs import Context
+from contextrl_verl.pairs import Context, Message
 from data_prep.audit.features import FeatureGroup
+from data_prep.audit.result import conclusion
 from data_prep.audit.run import audit
 
 
@@ -174,6 +175,77 @@ def test_domains_are_audited_apart():
     result = audit([*clean, *bad, *few], groups=["masks"], repeats=1, evidence=False)
     assert {row.domain: row.verdict for row in result.rows} == {"bad": "shortcut", "clean": "at chance"}
     assert any("'few' was not audited" in note for note in result.notes)
+
+
+def test_kinds_of_pairs_are_audited_apart():
+    clean, bad, few = (
+        [pair.model_copy(update={"provenance": {**pair.provenance, "kind": kind}, "domain": "runs"}) for pair in made]
+        for kind, made in (
+            ("same", couples(60, 11, domain="a")),
+            ("related", couples(60, 12, domain="b", plant=masked_once_more)),
+            ("any", couples(5, 13, domain="c")),
+        )
+    )
+    result = audit([*clean, *bad, *few], groups=["masks"], repeats=1)
+    found = {row.domain: row.verdict for row in result.rows if row.group == "masks"}
+    assert found == {"runs, related": "shortcut", "runs, same": "at chance"}
+    assert any("'runs, any' was not audited" in note for note in result.notes)
+    # A file of one kind is called by its domain.
+    assert {row.domain for row in audit(clean, groups=["masks"], repeats=1).rows} == {"runs"}
+
+
+def test_processes_change_nothing():
+    """With so many pairs that some are read, and all groups tried, by other processes; a sample of them is kept."""
+    pairs = list(couples(150, 16))
+    alone, together = (
+        audit(pairs, groups=["lengths", "masks", "identity"], repeats=1, max_pairs=270, workers=workers)
+        for workers in (1, 2)
+    )
+    assert alone == together
+    assert together.audited < together.pairs == 300
+
+
+def task_of_the_answer(rng, contexts, row, answer):
+    """The first message of a user in the supporting run says what the answer says."""
+    first = Message(role="user", content=answer)
+    other = Message(role="user", content="the task of another run")
+    return [
+        context.model_copy(update={"messages": [given, *context.messages]})
+        for context, given in zip(contexts, [first, other], strict=True)
+    ]
+
+
+def test_words_that_tell_most_pairs_are_warned_of():
+    easy = audit(couples(60, 14), groups=["lengths"], repeats=1)
+    (row,) = easy.by_words
+    assert row.accuracy > 0.8
+    (warning,) = [line for line in conclusion(easy) if line.startswith("Warning: ")]
+    assert f"{row.accuracy:.1%}" in warning
+    assert "--issue same" in warning
+    assert easy.passed, "a warning, no failure"
+    hard = couples(60, 14, plant=lambda rng, contexts, row, answer: [contexts[1], contexts[0]][:: rng.choice([1, -1])])
+    result = audit(hard, groups=["lengths"], repeats=1)
+    assert result.by_words == []
+    assert not any(line.startswith("Warning") for line in conclusion(result))
+
+
+def test_a_task_that_gives_the_answer_away_shows_by_itself():
+    result = audit(couples(40, 17, plant=task_of_the_answer), groups=["lengths"], repeats=1)
+    assert result.row("overlap: opening").accuracy == 1
+    assert result.row("overlap: ending").accuracy < 0.8
+
+
+def test_numbers_of_the_answer_are_a_baseline():
+    plain = list(couples(40, 18))
+    for shown, expected in ((4711, 1.0), (47110, 0.5)):
+        pairs = [
+            pair.model_copy(
+                update={"answer": f"{pair.answer} 4711", "supporting": add_text(pair.supporting, f"\nline {shown}:")}
+            )
+            for pair in plain
+        ]
+        row = audit(pairs, groups=["lengths"], repeats=1).row("overlap: numbers")
+        assert row.accuracy == expected
 
 
 def test_evidence_is_reported_and_fails_only_on_request():

@@ -3,12 +3,15 @@
 A line of the patch counts when it is added, has 12 or more characters besides white space, and is not old text. Old
 text is what the issue says, what the patch itself shows as old, what the run's environment had printed before the agent
 wrote anything, and what it printed before the first edit of a patched file without the agent having spelt it first.
-Such a line must not be found in the context; both are compared with all white space taken out.
+Such a line must not be found in the context; both are compared with all white space taken out. Nor may the context hold
+a diff's headers for a patched file, the places of its hunks, or a line of the agent's that is a draft of an added line.
 """
 
 import re
+from difflib import SequenceMatcher
 
 LEAST = 12
+LIKE = 0.82
 WRITES = re.compile(
     r"<<|\bsed\b.* -\w*i|\bsed -i|\bperl -|python[\d.]* (?:-[a-zA-Z] )*-(?:c|[ \n]|$)|\btee |\bpatch |git apply"
     r"|\b(?:cp|mv) "
@@ -66,3 +69,31 @@ def leaks_left(context, turns, patch, issue):
     text = "\n".join(content for _, content in context)
     shown = squeezed(text)
     return [line for key, line in lines_to_hide(turns, patch, issue).items() if key in shown]
+
+
+def signs_left(context, patch):
+    """Headers of the patch that the context shows: of its files, its blobs and its hunks."""
+    text = "\n".join(content for _, content in context)
+    names = re.findall(r"^(?:\+\+\+ b/|--- a/)(\S+)", patch, re.M)
+    signs = re.findall(r"^index \w+\.\.\w+|^@@ -\d+,\d+ \+\d+,\d+ @@", patch, re.M)
+    signs += [sign + name for name in names for sign in ("diff --git a/", "+++ b/", "--- a/")]
+    return sorted({sign for sign in signs if sign in text})
+
+
+def drafts_left(context, patch):
+    """The agent's lines that are like an added line of the patch, and less like every old line: (line, added line)."""
+    new = {" ".join(line[1:].split()) for line in patch.split("\n") if line[:1] == "+" and line[:4] != "+++ "}
+    old = {" ".join(line[1:].split()) for line in patch.split("\n") if line[:1] in ("-", " ") and line[:4] != "--- "}
+    new = {line for line in new - old if len(squeezed(line)) >= LEAST}
+    said = {" ".join(line.split()) for role, content in context if role == "assistant" for line in content.split("\n")}
+    found = []
+    for added in sorted(new):
+        matcher = SequenceMatcher(None, b=added, autojunk=False)
+        for line in said:
+            low, high = sorted((len(line), len(added)))
+            if 2 * low >= LIKE * (low + high):
+                matcher.set_seq1(line)
+                if matcher.quick_ratio() >= LIKE and (like := matcher.ratio()) >= LIKE:
+                    if all(SequenceMatcher(None, line, one, autojunk=False).ratio() < like for one in old):
+                        found.append((line, added))
+    return found

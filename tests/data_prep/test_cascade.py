@@ -12,15 +12,13 @@ from hypothesis import strategies as st
 from data_prep.common.funnel import Funnel
 from data_prep.trajectories.candidates import (
     CascadeSettings,
-    GroupSettings,
-    assign_splits,
-    choose_groups,
     find_couples,
     patch_overlap,
     shared_place,
     shared_words,
 )
-from data_prep.trajectories.passes import Light, added_lines, issue_words
+from data_prep.trajectories.groups import GroupSettings, assign_splits, choose_groups
+from data_prep.trajectories.passes import Light, issue_words
 
 WORDS = "queryset form field admin cache lookup model widget url template session token migrate index filter".split()
 
@@ -88,7 +86,9 @@ def test_the_cascade_equals_brute_force_and_its_counts_add_up(seed, commit, leve
     lights = random_lights(seed)
     rules = CascadeSettings(commit=commit, near=3, level=level, related=(0.0, 1.0))
     funnel = Funnel()
-    assert find_couples(lights, rules, funnel) == brute_force(lights, rules)
+    found = find_couples(lights, rules, funnel)
+    assert list(found) == brute_force(lights, rules)
+    assert set(found.values()) <= {"related"}
     funnel.check()
     stages = [stage.summary() for stage in funnel]
     assert stages[0]["in"] == 30 * 29 // 2
@@ -101,22 +101,28 @@ def test_the_cascade_equals_brute_force_and_its_counts_add_up(seed, commit, leve
 @pytest.mark.parametrize(
     ("one", "other", "level", "shared"),
     [
-        (("a.py", "A.f", "function"), ("a.py", "A.f", "function"), "function", True),
-        (("a.py", "A.f", "function"), ("a.py", "f", "function"), "function", True),
-        (("a.py", "A.f", "function"), ("a.py", "B.f", "function"), "function", False),
-        (("a.py", "A.f", "function"), ("a.py", "A.g", "function"), "function", False),
-        (("a.py", "A.f", "function"), ("a.py", "A.g", "function"), "class", True),
-        (("a.py", "A.f", "function"), ("a.py", "f", "function"), "class", True),
-        (("a.py", "A.f", "function"), ("a.py", "A", "class"), "class", True),
-        (("a.py", "A", "class"), ("a.py", "A", "class"), "function", True),
-        (("a.py", "A.f", "function"), ("b.py", "A.f", "function"), "function", False),
-        (("a.py", "", "module"), ("a.py", "", "module"), "function", False),
-        (("a.py", "xf", "function"), ("a.py", "f", "function"), "function", False),
+        (("a.py", "A.f", "function"), ("a.py", "A.f", "function"), "function", "A.f"),
+        (("a.py", "A.f", "function"), ("a.py", "f", "function"), "function", "A.f"),
+        (("a.py", "A.f", "function"), ("a.py", "B.f", "function"), "function", None),
+        (("a.py", "A.f", "function"), ("a.py", "A.g", "function"), "function", None),
+        (("a.py", "A.f", "function"), ("a.py", "A.g", "function"), "class", "A"),
+        (("a.py", "A.f", "function"), ("a.py", "f", "function"), "class", "A.f"),
+        (("a.py", "A.f", "function"), ("a.py", "A", "class"), "class", "A"),
+        (("a.py", "A", "class"), ("a.py", "A", "class"), "function", "A"),
+        (("a.py", "A.f", "function"), ("b.py", "A.f", "function"), "function", None),
+        (("a.py", "", "module"), ("a.py", "", "module"), "function", None),
+        (("a.py", "xf", "function"), ("a.py", "f", "function"), "function", None),
+        (("a.py", "A.B.f", "function"), ("a.py", "A.B.g", "function"), "class", "A.B"),
     ],
 )
 def test_what_counts_as_the_same_place(one, other, level, shared):
     a, b = light(1, places=(one,)), light(2, places=(other,))
-    assert bool(shared_place(a, b, level)) == bool(shared_place(b, a, level)) == shared
+    assert shared_place(a, b, level) == shared_place(b, a, level) == (shared and ("a.py", shared))
+
+
+def test_the_same_function_is_named_rather_than_what_is_around_others():
+    one, other = (("a.py", "A.f", "function"), ("a.py", "A.h", "function")), (("a.py", "A.h", "function"),)
+    assert shared_place(light(1, places=one), light(2, places=other), "class") == ("a.py", "A.h")
 
 
 def test_a_bucket_over_its_cap_is_drawn_from_the_seed_and_named():
@@ -141,9 +147,59 @@ def test_issues_are_compared_by_rare_words():
     assert similarity(lights[0], lights[4]) == 0
 
 
-def test_added_lines_ignore_white_space_headers_and_trifles():
-    patch = "--- a/x.py\n+++ b/x.py\n@@ -1 +1,3 @@\n-old line here\n+    new_value = 1\n+else:\n+\tnew_value=1\n"
-    assert len(added_lines(patch)) == 1
+def test_kinds_of_other_issues_share_their_stages_and_are_told_apart():
+    lights = random_lights(5)
+    rules = CascadeSettings(commit="any", related=(0.2, 0.6))
+    related, every = (find_couples(lights, rules, Funnel(), kinds) for kinds in (("related",), ("any", "related")))
+    assert 0 < len(related) < len(every)
+    assert {couple for couple, kind in every.items() if kind == "related"} == set(related)
+    assert set(find_couples(lights, rules, Funnel(), ["any"])) == set(every)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000))
+def test_runs_of_one_issue_make_couples_when_their_patches_differ(seed):
+    lights = random_lights(seed)
+    funnel, rules = Funnel(), CascadeSettings()
+    found = find_couples(lights, rules, funnel, ["same"])
+    funnel.check()
+    assert [stage.name for stage in funnel] == ["same instance", "same instance, different patch"]
+    assert funnel.stage("same instance").entered == 30 * 29 // 2
+    for one, other in combinations(range(30), 2):
+        a, b = lights[one], lights[other]
+        sizes = sorted(max(1, len(run.added)) for run in (a, b))
+        differ = a.added != b.added and patch_overlap(a, b) < rules.alike and sizes[1] <= rules.patch_ratio * sizes[0]
+        assert ((one, other) in found) == (a.instance_id == b.instance_id and differ)
+    both = find_couples(lights, rules, Funnel(), ["related", "same"])
+    assert both == find_couples(lights, rules, Funnel()) | found
+    assert set(found.values()) <= {"same"}
+
+
+def test_an_instance_of_too_many_runs_is_drawn_from():
+    lights = [light(number, instance_id="o__p-1") for number in range(50)]
+    funnel = Funnel()
+    assert len(find_couples(lights, CascadeSettings(bucket=10), funnel, ["same"])) == 45
+    (reason,) = funnel.stage("same instance").dropped
+    assert "10 runs drawn" in reason
+    assert find_couples(lights, CascadeSettings(bucket=10), Funnel(), ["same"], seed=2) != find_couples(
+        lights, CascadeSettings(bucket=10), Funnel(), ["same"]
+    )
+
+
+def test_couples_with_few_words_in_common_come_first():
+    lights = [light(number) for number in range(12)]
+    couples = find_couples(lights, CascadeSettings(related=(0.0, 1.0)), Funnel())
+    overlap = {(one, other): -(13 * one + other) for one, other in couples}
+    chosen = choose_groups(couples, lights, GroupSettings(limit=3), Funnel(), overlap=overlap)
+    assert list(chosen) == [(9, 10), (9, 11), (10, 11)]
+
+
+def test_a_group_is_of_one_kind():
+    lights = [light(number) for number in range(3)]
+    couples = {(0, 1): "same", (0, 2): "related", (1, 2): "related"}
+    assert choose_groups(couples, lights, GroupSettings(options=3), Funnel()) == {}
+    kinds = choose_groups(couples, lights, GroupSettings(), Funnel())
+    assert kinds == couples
 
 
 @settings(deadline=None, max_examples=40)
@@ -161,7 +217,8 @@ def test_groups_are_cliques_within_their_caps(seed, options, per_run):
         assert set(combinations(group, 2)) <= set(couples)
     for run in range(len(lights)):
         assert sum(run in group for group in groups) <= per_run
-    assert groups == choose_groups(list(reversed(couples)), lights, rules, Funnel(), seed)
+    backwards = dict(reversed(couples.items()))
+    assert groups == choose_groups(backwards, lights, rules, Funnel(), seed)
 
 
 @settings(deadline=None, max_examples=40)
@@ -169,7 +226,7 @@ def test_groups_are_cliques_within_their_caps(seed, options, per_run):
 def test_splits_share_no_instance(seed, by):
     lights = random_lights(seed)
     couples = find_couples(lights, CascadeSettings(commit="any", related=(0.0, 1.0)), Funnel())
-    groups = choose_groups(couples, lights, GroupSettings(), Funnel())
+    groups = list(choose_groups(couples, lights, GroupSettings(), Funnel()))
     shares = {"train": 0.8, "validation": 0.1, "probe": 0.1}
     splits = assign_splits(groups, lights, shares, by=by, seed=seed)
     seen: dict[str, str] = {}

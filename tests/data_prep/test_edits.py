@@ -263,6 +263,15 @@ HOSTILE = {
     "one long path": "python -c '" + 'open("' + "a/" * 250_000 + "'",
     "edits": "edit 1:1\n" * 50_000 + "\nend_of_edit",
     "delimiters": "<<EOF\n" + "EOF x\n" * 80_000,
+    "search and replace": "<<<<<<< SEARCH\n=======\n" * 20_000,
+    "names of files": "a/b.py\n" * 60_000 + "<<<<<<< SEARCH\n",
+    "tags": "<write_to_file><path>" * 25_000,
+    "lists": '"command": ["' * 40_000,
+    "nested lists": '{"command": ' + "[" * 500_000,
+    "diffs": "--- a\n+++ b\n" * 50_000,
+    "blank lines in a diff": "@@ -1 +1 @@\n" + "\n" * 500_000,
+    "indented diffs": (" " * 1000 + "--- a\n") * 500,
+    "fences of diffs": "```diff\n" * 60_000,
 }
 
 

@@ -42,10 +42,21 @@ def test_longest_observations_are_cut_to_one_length_at_both_ends():
     assert 2800 < tokens_of(shown) <= 3000
     lines, before = shown[3].content.split("\n"), messages[3].content.split("\n")
     mark = next(number for number, line in enumerate(lines) if ELIDED.fullmatch(line))
-    assert abs(mark - (len(lines) - 1 - mark)) <= 1
+    assert abs(sum(rough_count(lines[:mark])) - sum(rough_count(lines[mark + 1 :]))) <= 20
     assert (lines[0], lines[-1]) == (before[0], before[-1])
     hidden = before[mark : 300 - (len(lines) - 1 - mark)]
     assert int(ELIDED.fullmatch(lines[mark])[1]) == sum(rough_count([line + "\n" for line in hidden]))
+
+
+def test_then_the_agents_longest_turns_are_cut_before_any_turn_goes():
+    messages = conversation([400, 20, 5, 20, 3, 20])
+    shown = elide(messages, 2000)
+    assert len(shown) == len(messages)
+    changed = [number for number, (old, new) in enumerate(zip(messages, shown, strict=True)) if old != new]
+    assert changed[0] == 2
+    assert shown[4] == messages[4]
+    assert shown[2].content.startswith("0: word number 0 of")
+    assert shown[2].content.endswith(messages[2].content[-30:])
 
 
 def test_then_turns_go_from_the_middle():
@@ -53,14 +64,32 @@ def test_then_turns_go_from_the_middle():
     shown = elide(messages, 3000, per_message=5)
     (gone,) = (number for number, message in enumerate(shown) if ELIDED.fullmatch(message.content))
     assert shown[:2] == tuple(messages[:2])
-    assert shown[-2].content == messages[-2].content
+    assert shown[-2].role == messages[-2].role
     assert abs(gone - (len(shown) - 1 - gone)) <= 1
     assert 2000 < tokens_of(shown, per_message=5) <= 3000
 
 
+def test_turns_around_the_first_edit_go_last_and_the_issue_never():
+    messages = conversation([30] * 40)
+    messages[1] = Message(role="user", content="\n".join(f"line {n} of the issue" for n in range(100)))
+    edit = 20
+    shown = elide(messages, 2600, issue=1, edit=edit)
+    assert messages[1] in shown
+    starts = {message.content[:20] for message in shown}
+    kept = [number for number, message in enumerate(messages) if message.content[:20] in starts]
+    assert set(range(edit - 2, edit + 3)) <= set(kept)
+    near = [number for number in kept if 5 < number < 36]
+    assert near == list(range(near[0], near[-1] + 1))
+    assert abs((edit - near[0]) - (near[-1] - edit)) <= 1
+    # What the agent said there is left longest.
+    assert messages[edit] in shown
+    assert elide(messages, 600, issue=1, edit=edit) is None
+    assert elide(messages, 600, edit=edit) is not None
+
+
 def test_evidence_too_long_leaves_nothing():
     messages = conversation([3, 300])
-    assert elide(messages, 500, {(3, line) for line in messages[3].content.split("\n")}) is None
+    assert elide(messages, 500, {(3, number) for number in range(300)}) is None
 
 
 MARKED = st.text(alphabet="ab cd.\n\t(é=1", max_size=400)
@@ -75,23 +104,29 @@ MARKED = st.text(alphabet="ab cd.\n\t(é=1", max_size=400)
 )
 def test_elision_by_properties(turns, budget, per_message, data):
     messages = [Message(role=role, content=text * data.draw(st.integers(1, 6))) for role, text in turns]
-    lines = [(index, line) for index, message in enumerate(messages) for line in message.content.split("\n")]
+    texts = [message.content.split("\n") for message in messages]
+    lines = [(index, number) for index, text in enumerate(texts) for number in range(len(text))]
     evidence = set(data.draw(st.lists(st.sampled_from(lines), max_size=4)))
-    result = elide(messages, budget, evidence, per_message=per_message)
-    assert result == elide(messages, budget, sorted(evidence), per_message=per_message)
+    places = st.none() | st.integers(0, len(messages) - 1)
+    options = {"per_message": per_message, "issue": data.draw(places), "edit": data.draw(places)}
+    result = elide(messages, budget, evidence, **options)
+    assert result == elide(messages, budget, sorted(evidence), **options)
     if result is None:
         assert tokens_of(messages, per_message=per_message) > budget
         return
     assert tokens_of(result, per_message=per_message) <= budget
     shown = [line for message in result for line in message.content.split("\n")]
-    assert {line for _, line in evidence} <= set(shown)
+    assert {texts[index][number] for index, number in evidence} <= set(shown)
+    if options["issue"] is not None:
+        assert messages[options["issue"]] in result
     marks = [line for line in shown if "<ELIDED" in line]
     assert all(ELIDED.fullmatch(line) for line in marks)
     kept = [line for line in shown if line not in marks]
-    left_out = sum(rough_count([line + "\n" for _, line in lines])) - sum(rough_count([line + "\n" for line in kept]))
+    every = [texts[index][number] for index, number in lines]
+    left_out = sum(rough_count([line + "\n" for line in every])) - sum(rough_count([line + "\n" for line in kept]))
     assert sum(int(ELIDED.fullmatch(line)[1]) for line in marks) == left_out
     # What is shown besides the marks is text of the run in its order.
-    rest = iter(line for _, line in lines)
+    rest = iter(every)
     assert all(any(line == other for other in rest) for line in kept)
 
 
@@ -100,7 +135,7 @@ def test_budget_holds_with_real_tokenizers(family):
     count = token_counter(FAMILIES[family]())
     messages = conversation([20, 200, 3, 80, 9, 120], line="def function_{}(self, value='é'):  # why?")
     for budget in (700, 3000):
-        shown = elide(messages, budget, {(3, messages[3].content.split("\n")[100])}, count)
+        shown = elide(messages, budget, {(3, 100)}, count)
         assert tokens_of(shown, count) <= budget
         assert any("function_100(" in message.content for message in shown)
 
@@ -115,7 +150,7 @@ def test_budget_holds_when_joined_lines_take_more():
 
 
 def test_a_tokenizer_that_is_none_is_told():
-    assert token_counter("")(["a b", ""]) == [3, 0]
+    assert token_counter("")(["a b", ""]) == [2, 0]
     with pytest.raises(ConfigError, match=r"no-such-folder.*Fix:"):
         token_counter("./no-such-folder")
 
@@ -151,18 +186,33 @@ def test_evidence_is_the_patched_place_and_the_tests_that_name_it(numbered):
     lines = FILE.split("\n")
     if numbered:
         lines = [f"{number:6}\t{line}" for number, line in enumerate(lines, 1)]
-    found = evidence_lines(run_with("\n".join(lines)), [("pkg/core/base.py", "Reader.load")], [PATCH])
-    assert {line for index, line in found if index == 2} == set(lines[3:6])
-    assert {line for index, line in found if index == 4} == {"setup of load", "E  TypeError in load()"}
-    assert {index for index, _ in found} == {2, 4}
+    found = evidence_lines(run_with("\n".join(lines)), [("pkg/core/base.py", "Reader.load")], [PATCH], 0)
+    assert found == [(2, 3), (2, 4), (2, 5), (4, 0), (4, 1)]
+
+
+def test_each_line_is_evidence_once_however_often_it_is_shown():
+    run = run_with(FILE)
+    numbered = "\n".join(f"{number:6}\t{line}" for number, line in enumerate(FILE.split("\n"), 1))
+    view = [
+        Message(role="assistant", content="nl pkg/core/base.py"),
+        Message(role="user", content=numbered + "\n" + FILE),
+    ]
+    places = [("pkg/core/base.py", "Reader.load")]
+    once = evidence_lines(run, places, [PATCH], 0)
+    assert evidence_lines([*run, *view, *view], places, [PATCH], 0) == once
+    longer = Message(
+        role="user", content=FILE.replace("        check(limit)\n", "        check(limit)\n        more()\n")
+    )
+    found = evidence_lines([*run, *view[:1], longer], places, [PATCH], 0)
+    assert found == [*once, (len(run) + 1, 5)]
 
 
 def test_places_without_symbols_still_find_the_old_lines():
-    found = evidence_lines(run_with(FILE), [("pkg/core/base.py", "")], [PATCH])
-    assert {line.strip() for _, line in found} == {"def load(self, limit):", "return self.read(limit)"}
+    found = evidence_lines(run_with(FILE), [("pkg/core/base.py", "")], [PATCH], 0)
+    assert found == [(2, 3), (2, 5)]
 
 
 def test_long_bodies_and_long_logs_are_limited():
     run = run_with("def load():\n" + "\n".join(f"    step({number})" for number in range(500)))
-    found = evidence_lines(run, [("pkg/core/base.py", "load")], [PATCH])
+    found = evidence_lines(run, [("pkg/core/base.py", "load")], [PATCH], 0)
     assert sum(index == 2 for index, _ in found) == 40

@@ -243,7 +243,7 @@ def test_masking_by_properties(turns):
     assert leak_check.leaks_left(pairs_of(masked.messages), recorded, PATCH, run.issue) == []
     again = mask_run(run.model_copy(update={"messages": masked.messages}))
     assert again.messages == masked.messages
-    assert again.leaked_lines_masked == 0
+    assert (again.leaked_lines_masked, again.drafts) == (0, 0)
     assert masked.left == []
 
 
@@ -255,10 +255,11 @@ def runs():
 
 
 def test_real_runs_show_nothing_of_their_patch(runs):
-    leaks, marks, at_first = 0, 0, 0
+    leaks, marks, drafts, views, at_first = 0, 0, 0, 0, 0
     for run in runs:
         masked = mask_run(run)
         leaks += masked.leaked_lines_masked
+        drafts += masked.drafts
         marks += sum(turn.content.count(PATCH_MASKED) for turn in masked.messages)
         recorded = pairs_of(run.messages)
         assert leak_check.leaks_left(pairs_of(masked.messages), recorded, run.patch, run.issue) == [], run.run_id
@@ -266,14 +267,17 @@ def test_real_runs_show_nothing_of_their_patch(runs):
         again = mask_run(run.model_copy(update={"messages": masked.messages}))
         assert again.messages == masked.messages, run.run_id
         first = writes_of(run.messages)[0][0]
-        before = [message for message in run.messages[:first] if message.role != "assistant"]
-        assert before == [m for m in masked.messages[:first] if m.role != "assistant"], run.run_id
-        printed = "".join(turn.content for turn in masked.messages[first:] if turn.role != "assistant")
-        assert "\ndiff --git " not in printed, run.run_id
+        # Of what was seen before the first write only diffs go, and lines that the agent spelt before it saw them.
+        seen = [(one, two) for one, two in zip(run.messages[:first], masked.messages, strict=False) if one != two]
+        views += any(one.role != "assistant" and "\ndiff --git " not in one.content for one, _ in seen)
+        assert leak_check.signs_left(pairs_of(masked.messages), run.patch) == [], run.run_id
+        assert leak_check.drafts_left(pairs_of(masked.messages), run.patch) == [], run.run_id
     assert at_first > 0.9 * len(runs), "the check finds the leaks of unmasked runs"
     assert marks > len(runs)
     assert leaks > 0
-    print(f"{len(runs)} runs: {marks} marks, {leaks} lines leaked besides edits and printed diffs")
+    assert drafts > 0
+    assert views <= 0.01 * len(runs)
+    print(f"{len(runs)} runs: {marks} marks, {leaks} lines leaked besides edits and diffs, {drafts} drafts")
 
 
 def test_real_couples_show_nothing_of_either_patch(runs):
@@ -292,4 +296,5 @@ def test_real_couples_show_nothing_of_either_patch(runs):
             masked = pairs_of(mask_run(run, one.patch, two.patch).messages)
             for patch in (one.patch, two.patch):
                 left = leak_check.leaks_left(masked, pairs_of(run.messages), patch, run.issue)
+                left += leak_check.signs_left(masked, patch) + leak_check.drafts_left(masked, patch)
                 assert left == [], (one.run_id, two.run_id)

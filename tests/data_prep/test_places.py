@@ -233,6 +233,21 @@ def test_what_does_not_count():
     assert touched(binary + PATCH) == touched(PATCH)
 
 
+@pytest.mark.parametrize("name", ['"{}/pkg/t\\303\\266.py"', "{}/pkg/tö.py", '"{}/pkg/a\\tb\\\\.py"'])
+def test_paths_as_git_quotes_them(name):
+    hunk = "@@ -9,2 +9,2 @@ def outer():\n     a = 1\n-    b = 2\n+    b = 3\n"
+    (place,) = touched(f"--- {name.format('a')}\n+++ {name.format('b')}\n{hunk}")
+    assert place.symbol == "outer"
+    assert place.file in ("pkg/tö.py", "pkg/a\tb\\.py")
+
+
+def test_a_submodule_is_no_code():
+    moved = "diff --git a/sub b/sub\nindex 1111111..2222222 160000\n--- a/sub\n+++ b/sub\n@@ -1 +1 @@\n"
+    moved += "-Subproject commit 1111111\n+Subproject commit 2222222\n"
+    assert touched(moved) == []
+    assert touched(moved + PATCH) == touched(PATCH)
+
+
 def test_other_languages_have_files_but_no_symbols():
     (place,) = touched(patch_of(["function f() {", "  return 1", "}"], ["function f() {", "  return 2", "}"], "a.js"))
     assert place == Place("a.js", "", "module")

@@ -11,12 +11,16 @@ from made_runs import made_run
 from mutations import MUTATIONS
 
 from contextrl_verl.pairs.files import PairFile
-from data_prep.trajectories.candidates import CascadeSettings, GroupSettings
+from data_prep.trajectories.candidates import CascadeSettings
+from data_prep.trajectories.groups import GroupSettings
 from data_prep.trajectories.prepare import PrepareSettings, prepare
 
 # No cap and no band, so that what becomes of the good runs does not depend on their company.
 SETTINGS = PrepareSettings(
-    cascade=CascadeSettings(commit="any", related=(0.0, 1.0)), groups=GroupSettings(per_run=99, per_file=9999)
+    issue=("related",),
+    overlap_cap=1,
+    cascade=CascadeSettings(commit="any", related=(0.0, 1.0)),
+    groups=GroupSettings(per_run=99, per_file=9999),
 )
 MUTANTS = 5000
 

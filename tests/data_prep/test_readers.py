@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from pathlib import Path
 from random import Random
 
 import pytest
+from event_records import ALL_MAKERS
+from reader_checks import COMPRESSIONS, ENDINGS, only_reject, runs_of
 from run_records import (
     FIX,
-    ISSUE,
     MAKERS,
     PATCH,
-    SOURCE,
     klear,
     mini_v1,
     mini_v2,
@@ -31,47 +30,9 @@ from data_prep.trajectories.readers.files import Span, file_spans, span_records
 from data_prep.trajectories.readers.records import Location, Rejected
 from data_prep.trajectories.run import AgentRun, TrajectoryError
 
-COMPRESSIONS = ["none", "gz", "xz", "zst"]
-ENDINGS = {"none": "", "gz": ".gz", "xz": ".xz", "zst": ".zst"}
-
-
-def runs_of(path: Path, **options) -> list[AgentRun]:
-    found = [located.run for located in open_source(path, **options)]
-    assert all(isinstance(run, AgentRun) for run in found), found
-    return found
-
-
-def only_reject(path: Path, **options) -> Rejected:
-    (located,) = open_source(path, **options)
-    assert isinstance(located.run, Rejected)
-    return located.run
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-def test_every_format_comes_out_in_the_same_form(tmp_path, maker):
-    (run,) = runs_of(write_lines(tmp_path / "a.jsonl", [MAKERS[maker](7)]))
-    assert run.repository == "owner/name"
-    assert run.issue == f"{ISSUE} (7)"
-    assert {turn.role for turn in run.messages} <= {"system", "user", "assistant"}
-    assert run.patch == ("" if maker == "klear" else PATCH)
-    assert run.patch_origin == ("none" if maker == "klear" else "submitted")
-    look = next(turn for turn in run.messages if turn.role == "assistant")
-    assert "```bash\ncat pkg/calc.py\n```" in look.content
-    assert any(SOURCE.strip() in turn.content for turn in run.messages if turn.role == "user")
-    assert not any("demonstration" in turn.content for turn in run.messages)
-
 
 def test_fields_that_only_some_formats_have(tmp_path):
     found = {name: runs_of(write_lines(tmp_path / f"{name}.jsonl", [maker(3)]))[0] for name, maker in MAKERS.items()}
-    assert {name: run.outcome for name, run in found.items()} == {
-        "mini_v1": "resolved",
-        "mini_v2": "unknown",
-        "mini_v2_responses": "unknown",
-        "klear": "unknown",
-        "swe_smith": "unresolved",
-        "swe_agent": "unknown",
-        "atif": "resolved",
-    }
     assert found["klear"].commit == "1fd52533"
     assert found["swe_smith"].commit == "1fd52536"
     assert found["mini_v1"].commit == ""
@@ -112,12 +73,12 @@ def test_instance_ids(tmp_path, instance, repository, commit):
 @pytest.mark.parametrize(
     ("maker", "storage"),
     [
-        *((maker, storage) for maker in MAKERS for storage in COMPRESSIONS),
+        *((maker, storage) for maker in ALL_MAKERS for storage in COMPRESSIONS),
         *((maker, "parquet") for maker in ("klear", "swe_smith", "mini_v1", "swe_agent", "atif")),
     ],
 )
 def test_a_file_in_pieces_gives_the_records_of_the_whole(tmp_path, maker, storage):
-    records = [MAKERS[maker](n) for n in range(1, 6)]
+    records = [ALL_MAKERS[maker](n) for n in range(1, 6)]
     path = tmp_path / f"a.jsonl{ENDINGS.get(storage, '')}"
     write_parquet(path, records) if storage == "parquet" else write_lines(path, records, storage)
     found = list(open_source(path))
@@ -174,7 +135,7 @@ def test_a_named_format_is_not_guessed(tmp_path):
     assert runs_of(path, format="mini-swe-agent")[0].source == "mini-swe-agent"
     with pytest.raises(TrajectoryError, match=r"format is 'csv'.*mini-swe-agent"):
         next(iter(open_source(path, format="csv")))
-    assert set(FORMATS) == {"mini-swe-agent", "atif", "swe-agent", "swe-smith", "klear"}
+    assert {"mini-swe-agent", "atif", "swe-agent", "swe-smith", "klear"} < set(FORMATS)
 
 
 def record_with(**changes) -> dict:

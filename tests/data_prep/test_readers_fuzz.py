@@ -10,20 +10,22 @@ from random import Random
 from typing import Any
 
 import pytest
+from event_records import ALL_MAKERS
 from hypothesis import given
 from hypothesis import strategies as st
 from mutations import LIMIT, MUTATIONS
 from run_records import MAKERS, packed, swe_smith, write_parquet
 
 from data_prep.trajectories.edited_symbols import PatchError, touched
-from data_prep.trajectories.readers import open_source, parse_record
+from data_prep.trajectories.readers import FORMATS, open_source, parse_record
 from data_prep.trajectories.readers.records import Location, RawRecord, Rejected
 from data_prep.trajectories.repo_state import replayed_patch
 from data_prep.trajectories.run import AgentRun
 
 REASONS = {
     *("damaged file", "damaged task patch", "empty file", "no instance id", "no messages", "no repository", "not JSON"),
-    *("too large", "truncated", "undecodable bytes", "unknown format", "wrong types"),
+    *("too large", "truncated", "undecodable bytes", "unknown content block", "unknown format", "wrong types"),
+    *("patch under an unknown name", "turns of subagents"),
 }
 ENDINGS = {"none": "", "gz": ".gz", "xz": ".xz", "zst": ".zst"}
 
@@ -64,12 +66,12 @@ def test_mutated_lines_leave_their_neighbours_alone(tmp_path, maker, compression
     assert len(seen) >= 5, seen
 
 
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("maker", ALL_MAKERS)
 def test_mutated_documents(tmp_path, maker):
-    """7 formats, 120 mutants each: one run or one reject a file."""
+    """15 formats, 120 mutants each: one run or one reject a file."""
     rng = Random(maker)
     for number in range(120):
-        data = rng.choice(MUTATIONS)(json.loads(json.dumps(MAKERS[maker](1), indent=2)), rng)
+        data = rng.choice(MUTATIONS)(json.loads(json.dumps(ALL_MAKERS[maker](1), indent=2)), rng)
         path = tmp_path / "owner__name-5.traj.json"
         path.write_bytes(packed(data, rng.choice(list(ENDINGS))) if number % 3 == 0 else data)
         found = [checked(located) for located in open_source(path, max_record_bytes=LIMIT)]
@@ -202,8 +204,9 @@ json_values = st.recursive(
 )
 
 
-@given(value=json_values, format=st.sampled_from(["mini-swe-agent", "atif", "swe-agent", "swe-smith", "klear"]))
+@given(value=json_values, format=st.sampled_from(list(FORMATS)))
 def test_any_json_under_any_format(value, format):
-    record = {"instance_id": "owner__name-1", "messages": value, "steps": value, "history": value, "info": {}}
+    lists = ("messages", "steps", "history", "trajectory", "trajectory_steps", "session")
+    record = {"instance_id": "owner__name-1", **dict.fromkeys(lists, value), "info": {}}
     result = parse_record(RawRecord(Location(""), record), format)
     assert isinstance(result, (Rejected, AgentRun))

@@ -50,7 +50,8 @@ def source(tmp_path):
 
 
 def settings(encoder, band):
-    return PrepareSettings(cascade=CascadeSettings(commit="any", related=band), related_model=str(encoder))
+    cascade = CascadeSettings(commit="any", related=band)
+    return PrepareSettings(issue=("related",), overlap_cap=1, cascade=cascade, related_model=str(encoder))
 
 
 def stage_of(summary):

@@ -56,6 +56,12 @@ def test_a_changed_comment_of_two_signs_is_no_file_name():
     assert score("--- a/q.sql\n+++ b/q.sql\n", truth)["score"] == 0.0
 
 
+def test_a_reference_without_line_numbers_is_a_patch_too():
+    truth = PATCH.replace("@@ -1,3 +1,3 @@", "@@ ... @@ class A:")
+    assert score(PATCH, truth)["score"] == score(truth, PATCH)["score"] == score(truth, truth)["score"] == 1.0
+    assert score("+    return a + 1", truth)["score"] == pytest.approx(1 / 2)
+
+
 def test_repeating_a_line_earns_nothing_more():
     once = score("+    return a + 1")["score"]
     assert score("\n".join(["+    return a + 1"] * 9))["score"] < once

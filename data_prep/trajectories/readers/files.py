@@ -2,7 +2,8 @@
 
 What is read of a folder: files ending in .json, .jsonl, .ndjson, .traj (each also with .gz, .xz or .zst) and .parquet,
 in the order of their paths; hidden files and folders and everything else (logs, settings, patches) are not records of
-runs and are passed over. A file given by itself is read whatever its name. How a file is packed, its first bytes say.
+runs and are passed over. A file of lines gives one record a line, an array one an item; a list of turns, and a session
+of events, is one record. A file given by itself is read whatever its name. How a file is packed, its first bytes say.
 A link that leads out of the folder is not followed, and no more is unpacked of a file than its records are worth.
 """
 
@@ -22,11 +23,20 @@ import pyarrow.parquet as pq
 
 from contextrl_verl.errors import told_by
 from contextrl_verl.pairs.files import inside
-from data_prep.trajectories.readers.records import MAX_RECORD_BYTES, Location, RawRecord, Rejected
+from data_prep.trajectories.readers.records import (
+    MAX_RECORD_BYTES,
+    Location,
+    RawRecord,
+    Rejected,
+    UnusableError,
+    loads,
+    one_run,
+)
 from data_prep.trajectories.run import TrajectoryError
 
 _ENDINGS = re.compile(r"(?:\.(?:jsonl?|ndjson|traj|parquet))+(?:\.(?:gz|xz|zst))?$", re.I)
 _LINES = re.compile(r"\.(?:jsonl|ndjson)(?:\.(?:gz|xz|zst))?$", re.I)
+_SESSION = (b'"sessionId"', b'"leafUuid"', b'"file-history-snapshot"', b'"session_meta"')
 _CHUNK = 1 << 18
 _ROWS = 16
 # A few kilobytes unpack to terabytes of blank lines, or to one line: so many of them, or so long a one, end a file.
@@ -170,7 +180,10 @@ def _texts(file: Any, span: Span, limit: int) -> Iterator[RawRecord]:
             return
         if not offset and _is_document(span.file, line):
             line += file.read(max(0, limit + 1 - size))
-            yield RawRecord(at, line) if len(line) <= limit else _too_large(at, f"over {limit:,} bytes", limit)
+            if len(line) > limit:
+                yield _too_large(at, f"over {limit:,} bytes", limit)
+            else:
+                yield from _document(at, line)
             return
         while size > limit and last and not last.endswith(b"\n") and size <= _LONGEST_LINE:
             last = file.readline(_CHUNK)
@@ -189,12 +202,43 @@ def _texts(file: Any, span: Span, limit: int) -> Iterator[RawRecord]:
 
 
 def _is_document(name: str, first_line: bytes) -> bool:
-    """Whether the whole file is one JSON value: its first line is not one by itself, and its name does not say lines.
+    """Whether the whole file is one thing: a session, or a JSON value whose first line is not one by itself, if its
+    name does not say lines.
 
     A file with a single line is the same either way.
     """
     text = first_line.strip()
+    if _is_session(text):
+        return True
     return not (_LINES.search(name) or (text.startswith(b"{") and text.endswith(b"}")))
+
+
+def _is_session(line: bytes) -> bool:
+    """Whether a line is an event of a session of Claude Code or Codex."""
+    if not any(sign in line for sign in _SESSION):
+        return False
+    try:
+        event = loads(line)
+    except UnusableError:
+        return False
+    known = {"sessionId", "leafUuid", "messageId", "payload"}
+    return isinstance(event, dict) and isinstance(event.get("type"), str) and bool(known & event.keys())
+
+
+def _document(at: Location, data: bytes) -> Iterator[RawRecord]:
+    """The record of a whole file, or those of an array."""
+    if _is_session(data.partition(b"\n")[0].strip()):
+        lines = [line for line in data.split(b"\n") if line.strip()]
+        yield RawRecord(at, b'{"session": [' + b",".join(lines) + b"]}")
+        return
+    try:
+        values = loads(data) if data.lstrip().startswith(b"[") else None
+    except UnusableError:
+        values = None  # told when the record is read
+    if isinstance(values, list) and all(isinstance(one, dict) for one in values) and values and not one_run(values):
+        yield from (RawRecord(at._replace(record=number), value) for number, value in enumerate(values))
+    else:
+        yield RawRecord(at, data)
 
 
 def _rows(table: pq.ParquetFile, span: Span, limit: int) -> Iterator[RawRecord]:

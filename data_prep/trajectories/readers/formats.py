@@ -3,25 +3,22 @@
 mini-swe-agent, versions 1 and 2: plain chat turns, then tool calls, answers of the Responses API and a last turn of the
 role ``exit``. ATIF, the Agent Trajectory Interchange Format: turns are ``steps``; it has no place for task and patch,
 which are looked for at the top, in ``extra`` and in the names of file and folders; steps of subagents stored elsewhere
-are not read. SWE-agent ``.traj``: ``history``, or ``trajectory`` with one entry a step. The splits tool, xml and ticks
-of SWE-bench/SWE-smith-trajectories and other tables of its columns. Kwai-Klear's 66k table, ids and ``messages`` alone.
-
-Turns become plain text: parts joined, tool calls written out, roles reduced to system, user and assistant. A call of a
-shell tool is written as the fenced ``bash`` block that text-based agents write themselves, any other call in the tagged
-form of SWE-smith's conversations (``<function=name>`` with one ``<parameter=...>`` each), and what a tool returns is a
-turn of the user, so that later steps need to know two ways of calling, not one a format.
+are not read. SWE-agent ``.traj``: ``history``, or ``trajectory`` with one entry a step. What is stored as events is in
+:mod:`.events`: OpenHands, Claude Code, Codex. The splits tool, xml and ticks of SWE-bench/SWE-smith-trajectories and
+other tables of its columns, such as SWE-Gym's. nebius: turns under ``trajectory``, of its SWE-agent and OpenHands sets.
+R2E-Gym: ``trajectory_steps``. Kwai-Klear's 66k table, ids and ``messages`` alone.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
-from itertools import takewhile
 from typing import Any, NamedTuple
 
+from data_prep.trajectories.readers import events
 from data_prep.trajectories.readers.records import UnusableError, expect, loads, without_nul
-from data_prep.trajectories.run import AgentRun, Message
+from data_prep.trajectories.readers.turns import issue_of, plain_turns
+from data_prep.trajectories.run import AgentRun
 
 Record = dict[str, Any]
 # Neither part holds two underscores in a row, so that names of folders with settings in them are not taken for ids.
@@ -34,28 +31,14 @@ _INSTANCE = re.compile(
 # Trial folders of evaluation harnesses put a random word behind the task's name.
 _TRIAL = re.compile(r"__[A-Za-z0-9]{6,8}$")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_TABLE = {"instance_id", "messages"}
+# Names of a run's own patch, and where else it may stand; the last may also be the reference, if another is there.
+_PATCHES = ("model_patch", "git_patch", "pred_patch", "generated_patch", "output_patch", "patch")
+_OUTCOMES = ("resolved", "target", "reward")
+_RESULTS = ("test_result", "report")
+# Diffs that are not the run's.
+_OTHERS = re.compile(r"test|gold|ref|oracle|truth|expect|bug|^(?:instance|ds|task)$", re.I)
+_DIFF = re.compile(r"\s*(?:diff --git |--- \S+\s+\+\+\+ )")
 _DEMONSTRATION = "Here is a demonstration of how to correctly accomplish this task."
-
-_ROLES = {
-    **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("user", "human", "tool", "function", "environment", "observation", "exit"), "user"),
-    **dict.fromkeys(("assistant", "agent", "ai", "gpt", "model"), "assistant"),
-}
-_SHELL_TOOLS = {"bash", "execute_bash", "shell", "terminal", "run_command", "execute_command", "bash_command", "exec"}
-_COMMAND_NAMES = ("command", "cmd", "keystrokes", "code")
-_MULTILINE = {"old_str", "new_str", "file_text", "old_string", "new_string", "content", "insert_text", "patch"}
-
-# What stands around the issue in the first turn of the user, by harness.
-_ISSUES = (
-    ("<pr_description>", "</pr_description>"),
-    ("<issue_description>", "</issue_description>"),
-    ("<problem_statement>", "</problem_statement>"),
-    ("<issue>", "</issue>"),
-    ("ISSUE:\n", "\nINSTRUCTIONS:"),
-    ("Please solve this issue:", "\n\nYou can execute"),
-)
-_INTRODUCTION = "Consider the following PR description:"
 
 
 class Format(NamedTuple):
@@ -69,10 +52,10 @@ class Format(NamedTuple):
 def make_run(record: Record, format: str, names: tuple[str, ...]) -> AgentRun:
     """The run of a record in the common form; raises UnusableError.
 
-    That form has ``messages`` (list of chat messages) and what is known of ``patch`` (text), ``resolved`` (counts only
-    if it is a bool), ``trajectory_format``, and the task: ``instance_id``, ``repo``, ``base_commit``,
-    ``problem_statement`` or one of their other names. ``names`` are the file's name without endings, then its folders,
-    the nearest first; an instance id may be there.
+    That form has ``messages`` (list of chat messages) and what is known of ``patch`` (text), ``resolved`` (true, false,
+    1 or 0), ``trajectory_format``, and the task: ``instance_id``, ``repo``, ``base_commit``, ``problem_statement`` or
+    one of their other names. ``names`` are the file's name without endings, then its folders, the nearest first; an
+    instance id may be there.
     """
 
     def first(*keys: str) -> Any:
@@ -80,17 +63,40 @@ def make_run(record: Record, format: str, names: tuple[str, ...]) -> AgentRun:
 
     instance = _instance(record, names, first("repo", "repository"), first("base_commit", "commit"))
     turns = plain_turns(record.get("messages"))
-    patch = without_nul(expect(record.get("patch") or "", str, "the patch"))
-    resolved = record.get("resolved")
+    patch = _patch_of(record)
     return AgentRun(
         **instance,
         issue=issue_of(turns, first("problem_statement", "issue")),
         messages=turns,
         patch=patch,
-        outcome="unknown" if not isinstance(resolved, bool) else "resolved" if resolved else "unresolved",
+        outcome=_outcome_of(record),
         source=str(record.get("trajectory_format") or format),
         patch_origin="submitted" if patch.strip() else "none",
     )
+
+
+def _patch_of(record: Record) -> str:
+    """The run's patch, empty where there is none; raises UnusableError for a diff under a name that is not known."""
+    results = record.get("test_result")
+    for holder in (results if isinstance(results, dict) else {}, record):
+        for name in _PATCHES:
+            if holder.get(name) is not None:
+                return without_nul(expect(holder[name], str, "the patch"))
+    nested = [(f"{key}.{name}", text) for key, value in record.items() if isinstance(value, dict)
+              for name, text in value.items() if not _OTHERS.search(str(key))]  # fmt: skip
+    for name, text in [*record.items(), *nested]:
+        if isinstance(text, str) and _DIFF.match(text) and not _OTHERS.search(str(name).split(".")[-1]):
+            raise UnusableError("patch under an unknown name", f"{str(name)[:60]} is a diff; call it model_patch")
+    return ""
+
+
+def _outcome_of(record: Record) -> str:
+    """What is 1 or true is resolved, 0 or false unresolved; a share of tests says nothing."""
+    results = record.get("test_result")
+    places = [record, *(place.get("report") for place in (record, results) if isinstance(place, dict))]
+    found = (place[name] for place in places if isinstance(place, dict) for name in _OUTCOMES
+             if isinstance(place.get(name), bool | int | float))  # fmt: skip
+    return {1: "resolved", 0: "unresolved"}.get(next(found, -1), "unknown")
 
 
 def _instance(record: Record, names: Iterable[str], repository: object, commit: object) -> dict[str, str]:
@@ -190,109 +196,64 @@ def _from_steps(steps: object) -> list[Any]:
 
 
 def _swe_smith(record: Record) -> Record:
-    messages = record.get("messages")
-    return {**record, "messages": loads(messages.encode("utf-8", "replace")) if isinstance(messages, str) else messages}
+    return {**record, "messages": _unpacked(record.get("messages"))}
+
+
+def _unpacked(turns: object) -> object:
+    """Turns that a table may hold as JSON text."""
+    return loads(turns.encode("utf-8", "replace")) if isinstance(turns, str) else turns
+
+
+def _is_nebius(record: Record) -> bool:
+    turns = record.get("trajectory")
+    if isinstance(turns, str):
+        return turns.startswith("[") and '"role"' in turns[:400]
+    return isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and "role" in turns[0]
+
+
+def _nebius(record: Record) -> Record:
+    turns = expect(_unpacked(record.get("trajectory")), list, "trajectory")
+    return {**record, "messages": [_nebius_turn(turn) for turn in turns]}
+
+
+def _nebius_turn(turn: object) -> object:
+    """The SWE-agent set keeps what a turn says under ``text``, the first one's under ``system_prompt``."""
+    if not isinstance(turn, dict) or turn.get("content") is not None or turn.get("tool_calls"):
+        return turn
+    return {**turn, "content": turn.get("text") if turn.get("text") is not None else turn.get("system_prompt")}
+
+
+def _r2e_gym(record: Record) -> Record:
+    """Steps hold neither prompt nor task; a commit of R2E-Gym's own tasks is that of the fix, so none is the base."""
+    task = expect(record.get("ds") or {}, dict, "ds")
+    steps = [expect(step, dict, "a step") for step in expect(record.get("trajectory_steps"), list, "trajectory_steps")]
+    image = str(task.get("docker_image") or record.get("docker_image") or "").rpartition("/")[2]
+    name, _, commit = image.partition(":")
+    repo = task.get("repo") or f"r2e-gym/{task.get('repo_name') or name.removesuffix('_final')}"
+    issue = record.get("problem_statement")
+    turns = [{"role": "user", "content": issue}] if issue else []
+    for step in steps:
+        said = [{"type": "text", "text": step[key]} for key in ("thought", "action") if step.get(key)]
+        turns += [{"role": "assistant", "content": said}, {"role": "user", "content": step.get("observation")}]
+    instance = task.get("instance_id") or (f"{name}-{commit[:12]}" if commit else None)
+    return {"instance_id": instance, "repo": repo, "base_commit": task.get("base_commit"), **record, "messages": turns}
 
 
 # In the order in which `auto` asks them: marks of their own first, tables known by their columns last.
 FORMATS: dict[str, Format] = {
     "mini-swe-agent": Format(_is_mini, _mini),
     "atif": Format(_is_atif, _atif),
+    "claude-code": Format(events.is_claude_code, events.claude_code),
+    "codex": Format(events.is_codex, events.codex),
+    "openhands": Format(events.is_openhands, events.openhands),
     "swe-agent": Format(_is_swe_agent, _swe_agent),
+    "nebius": Format(_is_nebius, _nebius),
+    "r2e-gym": Format(lambda record: "trajectory_steps" in record, _r2e_gym),
     "swe-smith": Format(
-        lambda record: _TABLE <= record.keys() and bool({"patch", "resolved"} & record.keys()), _swe_smith
+        lambda record: "messages" in record and bool({*_PATCHES, *_OUTCOMES, *_RESULTS} & record.keys()), _swe_smith
     ),
     "klear": Format(
-        lambda record: _TABLE <= record.keys() and not {"info", "trajectory", "history", "steps"} & record.keys(),
-        lambda record: {**record, "patch": None},
+        lambda record: "messages" in record and not {"info", "trajectory", "history", "steps"} & record.keys(),
+        _swe_smith,
     ),
 }
-
-
-def plain_turns(messages: object) -> tuple[Message, ...]:
-    """The turns of a list of chat messages; raises UnusableError where it is no such list or no agent speaks in it."""
-    if messages is None or messages == []:
-        raise UnusableError("no messages", "the list of messages is missing or empty")
-    numbered = enumerate(expect(messages, list, "messages"))
-    turns = tuple(_turn(message, f"message {index}") for index, message in numbered)
-    if not any(turn.role == "assistant" and turn.content.strip() for turn in turns):
-        raise UnusableError("no messages", f"none of the {len(turns)} turns is an agent's")
-    return turns
-
-
-def _turn(message: object, where: str) -> Message:
-    message = expect(message, dict, where)
-    if message.get("object") == "response":
-        message = _from_response(message.get("output"), where)
-    elif message.get("type") == "function_call_output":
-        message = {"role": "tool", "content": message.get("output")}
-    role = _ROLES.get(str(message.get("role")))
-    if role is None:
-        raise UnusableError("wrong types", f"{where}: role is {str(message.get('role'))[:40]!r}")
-    content = _text_of(message.get("content"), where)
-    if role == "assistant":
-        thought = message.get("reasoning_content") or message.get("thought")
-        if not content.strip() and isinstance(thought, str):
-            content = thought
-        if calls := expect(message.get("tool_calls") or [], list, f"{where}: tool_calls"):
-            parts = [content] if content.strip() else []
-            content = "\n\n".join([*parts, *(_call_text(call, where) for call in calls)])
-    return Message(role=role, content=without_nul(content))
-
-
-def _from_response(output: object, where: str) -> dict[str, Any]:
-    """One answer of OpenAI's Responses API, as mini-swe-agent stores it, as a chat message."""
-    items = [expect(item, dict, f"{where}: an output item") for item in expect(output, list, f"{where}: output")]
-    said = [item for item in items if item.get("type") in ("message", "reasoning")]
-    texts = [_text_of(item.get("content") or item.get("summary"), where) for item in said]
-    calls = [item for item in items if item.get("type") == "function_call"]
-    return {"role": "assistant", "content": "\n\n".join(filter(str.strip, texts)), "tool_calls": calls}
-
-
-def _text_of(content: object, where: str) -> str:
-    """Text of a content field: a string, nothing, or a list of parts; a part that is not text leaves a mark."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    texts = []
-    for part in expect(content, list, f"{where}: content"):
-        if not isinstance(part, str):
-            part = expect(part, dict, f"{where}: a part of its content")
-            text = part.get("text")
-            part = text if isinstance(text, str) else f"[{expect(part.get('type'), str, f'{where}: a type')[:20]}]"
-        texts.append(part)
-    return "\n".join(texts)
-
-
-def _call_text(call: object, where: str) -> str:
-    call = expect(call, dict, f"{where}: a tool call")
-    call = call["function"] if isinstance(call.get("function"), dict) else call
-    name, arguments = call.get("name") or call.get("function_name"), call.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            arguments = loads(arguments.encode())
-        except UnusableError:
-            return f"<function={name}>\n{arguments}\n</function>"  # no JSON, as models write
-    if not isinstance(arguments, dict):
-        arguments = {} if arguments is None else {"value": arguments}
-    commands = (arguments[key] for key in _COMMAND_NAMES if isinstance(arguments.get(key), str))
-    if str(name).lower() in _SHELL_TOOLS and (command := next(commands, None)) is not None:
-        return f"```bash\n{command}\n```"
-    lines = [f"<function={name}>"]
-    for key, value in arguments.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        text = f"\n{text}\n" if key in _MULTILINE else text
-        lines.append(f"<parameter={key}>{text}</parameter>")
-    return "\n".join([*lines, "</function>"])
-
-
-def issue_of(turns: tuple[Message, ...], stated: object = None) -> str:
-    """The issue: what the record states, else the marked part of the first user turn that has one, else empty."""
-    if isinstance(stated, str) and stated.strip():
-        return without_nul(stated).strip()
-    for turn in takewhile(lambda turn: turn.role != "assistant", turns):
-        for opening, closing in _ISSUES if turn.role == "user" else ():
-            _, found, rest = turn.content.partition(opening)
-            text, closed, _ = rest.partition(closing)
-            if found and closed:
-                return text.strip().removeprefix(_INTRODUCTION).strip()
-    return ""

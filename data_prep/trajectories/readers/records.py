@@ -79,11 +79,21 @@ def without_nul(text: str) -> str:
     return text.replace("\0", "\ufffd")
 
 
+def one_run(values: list[Any]) -> dict[str, Any] | None:
+    """A list of chat messages or of events as a record; None for a list of something else, such as runs."""
+    first = values[0] if values else None
+    if not isinstance(first, dict) or {"messages", "trajectory", "history", "instance_id"} & first.keys():
+        return None
+    kind = "messages" if "role" in first else "events"
+    return {kind: values} if {"role", "action", "observation", "kind"} & first.keys() else None
+
+
 def record_of(raw: RawRecord) -> dict[str, Any]:
     """The JSON object or row of a record; raises UnusableError."""
     if isinstance(raw.data, Rejected):
         raise UnusableError(raw.data.reason, raw.data.detail)
     record = loads(raw.data) if isinstance(raw.data, bytes) else raw.data
+    record = (one_run(record) or record) if isinstance(record, list) else record
     if not isinstance(record, dict):
         raise UnusableError("unknown format", f"a JSON {type(record).__name__}, not an object")
     return record

@@ -157,6 +157,20 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers_and_compr
     assert again == made[0].read_bytes()
 
 
+def test_attempts_on_an_issue_share_its_text_and_end_differently(made, tmp_path):
+    forge(LIBRARY, 6, tmp_path / "several.jsonl", seed=3, workers=2, progress=False, attempts=2)
+    records, first = (path.read_text().splitlines() for path in (tmp_path / "several.jsonl", made[0]))
+    runs = [located.run for located in open_source(tmp_path / "several.jsonl")]
+    assert [run.instance_id for run in runs] == [f"forge__{LIBRARY}-{1 + n // 2}" for n in range(6)]
+    assert records[::2] == first[:3]
+    couples = list(zip(runs[::2], runs[1::2], strict=True))
+    for one, other in couples:
+        assert (one.issue, one.commit) == (other.issue, other.commit)
+        assert one.messages != other.messages
+    assert sum(one.patch != other.patch for one, other in couples) >= 2
+    assert {run.outcome for run in runs[1::2]} >= {"unresolved"}
+
+
 def test_another_seed_gives_other_runs(made, tmp_path):
     forge(LIBRARY, 2, tmp_path / "other.jsonl.gz", seed=4, workers=2, progress=False)
     runs, known = ([located.run for located in open_source(path)] for path in (tmp_path / "other.jsonl.gz", made[0]))

@@ -22,11 +22,11 @@ from data_prep.images.embed import parts as embed_parts
 from data_prep.images.item import VqaItem
 from data_prep.images.sources import scan as image_scan
 from data_prep.images.store import ImageStore
-from data_prep.trajectories import passes
+from data_prep.trajectories import build, passes
 from data_prep.trajectories.candidates import CascadeSettings
 from data_prep.trajectories.prepare import PrepareSettings, find_candidates
 
-RUNS = PrepareSettings(cascade=CascadeSettings(commit="any", related=(0.0, 1.0)))
+RUNS = PrepareSettings(issue=("related",), overlap_cap=1, cascade=CascadeSettings(commit="any", related=(0.0, 1.0)))
 
 
 def halves(payload, path):
@@ -162,7 +162,7 @@ def test_an_embedder_that_raises_costs_the_picture_that_it_raises_for(tmp_path, 
     assert sorted(embed_parts.load_embeddings([part.path for part in done]).images) == sorted({*names} - {names[2]})
 
 
-@pytest.mark.parametrize(("step", "stage"), [("parse_record", "read"), ("touched", "patch")])
+@pytest.mark.parametrize(("step", "stage"), [("parse_record", "read"), ("hunks_of", "patch")])
 def test_a_run_that_no_reader_foresaw_is_one_reject(step, stage, tmp_path, monkeypatch):
     source, real, calls = write_runs(tmp_path / "runs.jsonl", [made_run(number) for number in range(12)]), [], []
     real = getattr(passes, step)
@@ -183,7 +183,7 @@ def test_a_run_that_no_reader_foresaw_is_one_reject(step, stage, tmp_path, monke
 @pytest.mark.parametrize(("step", "stage"), [("mask_run", "mask"), ("elide", "budget"), ("_pair", "length")])
 def test_a_couple_that_cannot_be_built_is_one_reject(step, stage, tmp_path, monkeypatch):
     source = write_runs(tmp_path / "runs.jsonl", [made_run(number) for number in range(24)])
-    calls, real = [], getattr(passes, step)
+    calls, real = [], getattr(build, step)
 
     def failing(*args, **options):
         calls.append(1)
@@ -191,7 +191,7 @@ def test_a_couple_that_cannot_be_built_is_one_reject(step, stage, tmp_path, monk
             raise KeyError("odd")
         return real(*args, **options)
 
-    monkeypatch.setattr(passes, step, failing)
+    monkeypatch.setattr(build, step, failing)
     found = find_candidates(source, tmp_path / "p.parquet", RUNS, workers=1, progress=False)
     counts = {one.name: one for one in found.funnel}
     assert counts[stage].dropped["raised KeyError"] == 1

@@ -23,7 +23,8 @@ def run(server, tmp_path):
 
     def call(*arguments, judge=True):
         command = ["pairs", "trajectories", "--input", str(source), "--out", str(tmp_path / "p.parquet")]
-        command += ["--set", "cascade.commit=any", "--set", "cascade.related=[0, 1]", "--workers", "1"]
+        command += ["--issue", "related", "--overlap-cap", "1", "--workers", "1"]
+        command += ["--set", "cascade.commit=any", "--set", "cascade.related=[0, 1]"]
         command += ["--report", str(tmp_path / "report")]
         if judge:
             for item in (f"base_url={server.url}", "key_variable=CONTEXTRL_TEST_KEY", f"cache={tmp_path / 'cache'}"):

@@ -34,6 +34,7 @@ def images(*groups, **changes) -> ContrastivePair:
 
 
 PATCH = "--- a/x\n+++ b/x\n@@ -1,2 +1,3 @@\n same line of old text\n-gone = compute(a)\n+fresh = compute_all(a, b)\n"
+SHOWN = PATCH.replace("-1,2 +1,3", "...")
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,10 @@ PATCH = "--- a/x\n+++ b/x\n@@ -1,2 +1,3 @@\n same line of old text\n-gone = comp
         ),
         (
             text("nothing is here but some words", "I wrote fresh = compute_all(a, b) there", PATCH),
+            "an added line of the patch shows in a confounder",
+        ),
+        (
+            text("nothing is here but some words", "I wrote fresh = compute_all(a, b) there", SHOWN),
             "an added line of the patch shows in a confounder",
         ),
         (text("gone = compute(a), same line of old text", "nothing is here but some words", PATCH), None),

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import re
-from html.parser import HTMLParser
-from urllib.parse import urlsplit
 
 import pytest
+from page_reader import messages, read, text
 from PIL import Image
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
-from contextrl_verl.pairs import Context, ContrastivePair, ImageRef, Message
+from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import write_pairs
 from data_prep.common.funnel import Funnel
 from data_prep.report.page import Example, Histogram, write_report
 from data_prep.report.text import print_stages
 
-VOID = {"meta", "img", "br", "col", "link", "input", "hr"}
-ELEMENTS = set(
-    "html head meta title style body main h1 h2 h3 p dl div dt dd section header span b svg rect line text details "
-    "summary table colgroup col thead tbody tr th td pre strong mark figure figcaption img".split()
-)
 EVIL = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -39,77 +32,6 @@ EVIL = [
     "]]><!-- --><![CDATA[",
     "&lt;script&gt; &amp;amp;",
 ]
-
-
-class Page(HTMLParser):
-    """Parses strictly: every element known and closed in its turn; collects text, attributes and comments."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict]] = []
-        self.text: list[str] = []
-        self.comments: list[str] = []
-        self.feed(html)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        assert tag in ELEMENTS, tag
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        assert tag in ELEMENTS, tag
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    def handle_comment(self, data):
-        self.comments.append(data)
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def words(self) -> str:
-        return "".join(self.text)
-
-
-def read(path) -> Page:
-    """Parse a page and check what must hold for every one."""
-    html = path.read_text(encoding="utf-8")
-    page = Page(html)
-    assert not page.comments
-    for tag, attributes in page.elements:
-        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
-        for name in ("src", "href", "action", "srcset", "style"):
-            value = attributes.get(name)
-            assert value is None or (name == "src" and urlsplit(value).scheme == "data"), (tag, attributes)
-    policy = page.all("meta")[1]["content"]
-    style = html[html.index("<style>") + 7 : html.index("</style>")]
-    allowed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert f"style-src 'sha256-{allowed}'" in policy
-    assert policy.startswith("default-src 'none'")
-    assert "url(" not in style
-    assert "@import" not in style
-    return page
-
-
-def messages(*contents, role="user") -> Context:
-    # Not validated: a report must also show what a pair file would refuse.
-    turns = [Message.model_construct(role=role, content=content) for content in contents]
-    return Context.model_construct(kind="messages", messages=turns)
-
-
-def text(content) -> Context:
-    return Context.model_construct(kind="text", text=content)
 
 
 def some_funnel() -> Funnel:
@@ -198,24 +120,6 @@ def test_hostile_data_stays_data_everywhere(tmp_path, evil):
     # All that can be printed is still there to be read, and more than once.
     longest = max(re.findall(r"[ -~]+", evil), key=len)
     assert parsed.words.count(longest) >= 20
-
-
-def test_invisible_characters_are_named(tmp_path):
-    page = write_report(tmp_path, {}, None, [Example("t", [text("a\x00b\u202ec\ud800"), text("a\x00b")])])
-    words = read(page).words
-    assert "a␀b⟦U+202E⟧c?" in words
-
-
-def test_differences_are_marked_and_equal_lines_folded(tmp_path):
-    same = "\n".join(f"line {n}" for n in range(50))
-    left, right = f"{same}\nthe value is seven today\n{same}\ngone", f"{same}\nthe value is eight today\n{same}"
-    html = write_report(tmp_path, {}, None, [Example("t", [text(left), text(right)])]).read_text()
-    assert "<mark>seven</mark>" in html
-    assert "<mark>eight</mark>" in html
-    assert "47 equal lines" in html
-    assert "44 equal lines" in html
-    assert html.count("line 20") == 0
-    read(tmp_path / "index.html")
 
 
 def test_masks_and_turns_stand_out(tmp_path):

@@ -133,7 +133,7 @@ def test_edits_and_created_files():
     ) == ["3"]
 
 
-texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=60)
+texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",), exclude_characters="\0"), max_size=60)
 command_texts = st.one_of(
     texts,
     st.sampled_from(["sed -i 's/a/b/' x.py", "grep -rn def .", "cat <<'EOF' > a.py\nx\nEOF", "python a.py", "cat >"]),
@@ -274,16 +274,37 @@ def test_answers_again_from_the_raw_records(real, rows):
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(real, tmp_path):
     few = first(real, 12, tmp_path / "few.jsonl")
-    twice = tmp_path / "twice.jsonl"
-    twice.write_text(few.read_text() * 2)
     made = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         trace_rows(few, tmp_path / f"{name}.parquet", TraceSettings(seed=seed), progress=False)
         made.append((tmp_path / f"{name}.parquet").read_bytes())
     assert made[0] == made[1] != made[2]
-    summary = trace_rows(twice, tmp_path / "d.parquet", TraceSettings(), progress=False)
-    assert (tmp_path / "d.parquet").read_bytes() == made[0]
-    assert summary["stages"][0]["dropped"] == {"the same run again": 12}
+
+
+def test_any_number_of_workers_gives_the_same_bytes_and_no_run_twice(real, tmp_path):
+    """The runs lie in several parts, those of one file and those of another that repeats some of them."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    lines = first(real, 30, tmp_path / "few.jsonl").read_text(encoding="utf-8").splitlines(True)
+    (folder / "a.jsonl").write_text("".join(lines), encoding="utf-8")
+    (folder / "b.jsonl").write_text("".join(lines[20:]), encoding="utf-8")
+    made = {}
+    for workers in (1, 2):
+        out = tmp_path / f"{workers}.parquet"
+        summary = trace_rows(folder, out, TraceSettings(), progress=False, workers=workers)
+        made[workers] = out.read_bytes()
+    assert made[1] == made[2]
+    (runs,) = (stage for stage in summary["stages"] if stage["name"] == "runs")
+    assert runs["in"] == 40
+    (distinct,) = (stage for stage in summary["stages"] if stage["name"] == "distinct")
+    assert distinct["dropped"]["the same run again"] >= 10
+    table = pq.read_table(out).to_pylist()
+    assert summary["rows"] == len(table) == distinct["out"]
+    asked = Counter((row["extra_info"]["run_id"], row["extra_info"]["question"]) for row in table)
+    assert set(asked.values()) == {1}
+    assert max(Counter(run for run, _ in asked).values()) <= 4
+    assert [row["extra_info"]["index"] for row in table] == list(range(len(table)))
+    assert not list(tmp_path.glob(".*"))
 
 
 # Bad input
