@@ -36,7 +36,7 @@ BASELINES = {
     "overlap: numbers": "how many of the answer's numbers of two digits or more stand in the context",
 }
 # Pairs up to which starting processes takes longer than the work; pairs given to a process at a time.
-ALONE = 256
+ALONE = 1000
 _CHUNK = 32
 _LEAST_LINE = 8
 _FUZZY_LINES = 4
