@@ -192,4 +192,4 @@ def main(folder: str, extent: str = "half") -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
