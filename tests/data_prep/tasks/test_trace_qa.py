@@ -133,7 +133,7 @@ def test_edits_and_created_files():
     ) == ["3"]
 
 
-texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=60)
+texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",), exclude_characters="\0"), max_size=60)
 command_texts = st.one_of(
     texts,
     st.sampled_from(["sed -i 's/a/b/' x.py", "grep -rn def .", "cat <<'EOF' > a.py\nx\nEOF", "python a.py", "cat >"]),
