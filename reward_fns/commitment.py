@@ -106,10 +106,12 @@ def _encode(text: str, labels: tuple[str, ...], alphabet: _Labels, depth: int) -
     if "```" in text:
         text = _FENCE.sub("", text)
     if "\n" in text:
-        text = _CONTINUED.sub(r"\1 ", text)
-    text, named = alphabet.pattern.subn(alphabet.code, text)
+        text = _CONTINUED.sub(lambda found: f"{found[1]} ", text)
+    named = 0
+    if not alphabet.letters or any(map(text.__contains__, labels)):
+        text, named = alphabet.pattern.subn(alphabet.code, text)
     if "*" in text:
-        text = _BOLD.sub(r"(\1)", text).replace("*", "")
+        text = _BOLD.sub(lambda found: f"({found[1]})", text).replace("*", "")
     return text, named + bool(pieces)
 
 
@@ -159,14 +161,21 @@ def _read(text: str, alphabet: _Labels) -> str:
         if (sentences := sentences + 1) > _SENTENCES:
             return ""
         at = code.start()
-        start = max(text.rfind(end, until, at) + len(end) for end in _SENTENCE_ENDS)
-        start = max(start if start > 2 else 0, until, at - _SENTENCE_CHARS)
+        start = max(until, at - _SENTENCE_CHARS)
+        for ending in _SENTENCE_ENDS:
+            if (before := text.rfind(ending, start, at)) >= 0:
+                start = before + len(ending)
         end = _SENTENCE_END.search(text, at)
         until = min(end.end() if end else len(text), at + _SENTENCE_CHARS)
+        said, gap = text[start:until].strip(), verdict.rest + text[max(told_until, start - _GAP_CHARS) : start]
+        if plain := say.PLAIN.fullmatch(fold(said)):
+            verdict.commit(verdict.affirmed, plain[1], gap)
+            verdict.rest, told, told_until = "", until, until
+            continue
         line = text.rfind("\n", max(0, start - _SENTENCE_CHARS), start) + 1 or max(0, start - _SENTENCE_CHARS)
         sentence = _Sentence(
-            text[start:until].strip(),
-            verdict.rest + text[max(told_until, start - _GAP_CHARS) : start],
+            said,
+            gap,
             first=start == 0,
             begins_line=not text[line:start].strip(" 1.>#•-"),
             ends_line=not end or until == len(text) or "\n" in text[end.start() : until],
@@ -174,19 +183,19 @@ def _read(text: str, alphabet: _Labels) -> str:
         )
         if _read_sentence(verdict, sentence, alphabet):
             told, told_until = start, until
-    return "" if verdict.decided and say.UNDECIDED.search(fold(text[told:])) else verdict.label()
+    after = text[told:]
+    return "" if verdict.decided and after and say.UNDECIDED.search(fold(after)) else verdict.label()
 
 
 def _read_sentence(verdict: _Verdict, sentence: _Sentence, alphabet: _Labels) -> bool:
     """Add what ``sentence`` says to ``verdict``; return whether it commits."""
-    said = fold(sentence.text)
-    if plain := say.PLAIN.fullmatch(said):
-        verdict.commit(verdict.affirmed, plain[1], sentence.gap)
-        verdict.rest = ""
-        return True
-    listed = len(set(say.ITEM.findall(said))) > 1
-    said = say.PARTED.sub(r"\1 -- ", said) if ")" in said or "]" in said else said
-    said = " ".join(say.WRAPPED.sub(r"\1\2", say.NOUN_BEFORE.sub(rf"{say.NOUN}\1", said)).split())
+    said = written = fold(sentence.text)
+    # A function is cheaper than a template, even where nothing matches.
+    said = say.PARTED.sub(lambda found: f"{found[1]} -- ", said) if ")" in said or "]" in said else said
+    said = say.NOUN_BEFORE.sub(lambda found: say.NOUN + (found[1] or ""), said)
+    if any(map(said.__contains__, "()[]{}<_\"'`“‘")):
+        said = say.WRAPPED.sub(lambda found: found[1] or "", said)
+    said = " ".join(said.split())
     if any(map(said.__contains__, "\"'`“‘")):
         # A sentence that is one quotation is the response's own.
         unquoted = " ".join(say.QUOTED.sub(" ", said).split())
@@ -206,6 +215,7 @@ def _read_sentence(verdict: _Verdict, sentence: _Sentence, alphabet: _Labels) ->
     at, gap, committed = 0, sentence.gap, False
     naked = say.NAKED.match(said)
     if naked and not any(begin < naked.end() and kind for begin, _, kind, _ in events):
+        listed = len(set(say.ITEM.findall(written))) > 1
         committed, at = _read_naked(verdict, sentence, said, naked, listed, alphabet), naked.end()
         gap = "" if committed else gap
     for begin, end, kind, label in sorted(events):

@@ -32,7 +32,7 @@ class _Seen:
     failures: int = 0
     succeeded: bool = False
     fault: str = ""
-    extra_keys: dict[str, None] = field(default_factory=dict)
+    keys: dict[str, None] = field(default_factory=dict)
 
 
 _lock = threading.Lock()
@@ -74,21 +74,27 @@ def compute_score(
     if not isinstance(data_source, str):
         raise LookupError(_unknown(data_source, table))
     name, scorer = table.resolve(data_source) or (_VERL, _score_with_verl)
-    seen = _seen.setdefault(data_source, _Seen())
+    seen = _seen.get(data_source) or _seen.setdefault(data_source, _Seen())
     # A missing response scores 0 whatever the scorer, but still through it: a wrong ground truth must show up.
     text = solution_str if isinstance(solution_str, str) else ""
-    arguments = {"data_source": data_source, "solution_str": text, "ground_truth": ground_truth}
     kwargs.update(_sandbox(sandbox_fusion))
     failure = None
     try:
-        result = _as_result(scorer(**arguments, extra_info=extra_info, **_accepted(scorer, kwargs)), name)
+        outcome = scorer(
+            data_source=data_source,
+            solution_str=text,
+            ground_truth=ground_truth,
+            extra_info=extra_info,
+            **_accepted(scorer, kwargs),
+        )
+        result = _as_result(outcome, name)
     except (RewardConfigError, ImportError):
         raise
     except Exception as error:
         if isinstance(error, NotImplementedError) and scorer is _score_with_verl:
             raise LookupError(_unknown(data_source, table)) from None
         failure = error
-        result = {"reward_fn": name, "reward_error": one_line(error)[:_ERROR_CHARS]}
+        result = dict.fromkeys(RESULT_KEYS) | {"reward_fn": name, "reward_error": one_line(error)[:_ERROR_CHARS]}
     if failure or text is not solution_str:
         result.update(score=0.0, acc=0.0, parsed="")
     return _note(seen, data_source, scorer, result, failure)
@@ -186,7 +192,9 @@ def _ask_verl(data_source: str) -> None:
 
 
 def _accepted(scorer: Scorer, kwargs: dict[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(scorer).parameters if kwargs else {}
+    if not kwargs:
+        return kwargs
+    parameters = inspect.signature(scorer).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return kwargs
     return {key: value for key, value in kwargs.items() if key in parameters}
@@ -217,13 +225,13 @@ def _as_result(outcome: Any, name: str) -> dict[str, Any]:
     # verl's own scorers call it "pred".
     parsed = outcome.get("parsed", outcome.get("pred"))
     return {
-        **{key: _plain(value) for key, value in outcome.items()},
         "score": score,
         "acc": _number(outcome.get("acc", score), "acc"),
         "parsed": "" if parsed is None else str(parsed),
         "reward_fn": name,
         # A scorer that hands a result of compute_score on hands its failure on.
         "reward_error": str(outcome.get("reward_error") or "")[:_ERROR_CHARS],
+        **{key: _plain(value) for key, value in outcome.items() if key not in RESULT_KEYS},
     }
 
 
@@ -232,10 +240,11 @@ def _note(
 ) -> dict[str, Any]:
     """Count the result, and give it the keys of its data source; RewardConfigError if nothing has ever worked."""
     error = result["reward_error"]
+    if seen.succeeded and not (error or seen.fault) and seen.keys.keys() == result.keys():
+        return result
     who = "verl's own scorer" if scorer is _score_with_verl else f"the scorer {describe(scorer)}"
     with _lock:
-        seen.extra_keys.update(dict.fromkeys(key for key in result if key not in RESULT_KEYS))
-        keys = (*RESULT_KEYS, *seen.extra_keys)
+        keys = seen.keys = dict.fromkeys([*RESULT_KEYS, *seen.keys, *result])
         seen.failures += bool(error)
         seen.succeeded = seen.succeeded or not error
         is_first = bool(error) and seen.failures == 1

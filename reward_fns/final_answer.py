@@ -110,7 +110,8 @@ def find_marks(text: str) -> list[Mark]:
     found: list[tuple[int, int, slice | re.Match[str] | None]] = []
     if "box" in text:
         opened: list[re.Match[str]] = []
-        for brace in _BRACE.finditer(text):
+        # A box begins with a backslash; braces before the first change nothing.
+        for brace in _BRACE.finditer(text, max(0, text.find("\\"))):
             if brace["open"] or brace[0] == "{":
                 opened.append(brace)
             elif brace[0] == "}" and opened and (box := opened.pop())["open"]:

@@ -45,6 +45,8 @@ class Registry:
         self._parent = parent
         self._table: dict[str, Scorer | str] = {}
         self._loaded: dict[str, Scorer] = {}
+        # With the number of entries at that time: they are only ever added.
+        self._resolved: dict[str, tuple[int, tuple[str, Scorer] | None]] = {}
 
     def register(self, name: str, fn: Scorer | str) -> None:
         """Serve ``name`` with ``fn``, a scorer or the place of one (loaded at first use); again is no change.
@@ -68,6 +70,15 @@ class Registry:
 
     def resolve(self, data_source: str) -> tuple[str, Scorer] | None:
         """``(registered name, scorer)`` for a data source; None when nothing serves it. Raises what ``load`` raises."""
+        known, size = self._resolved.get(data_source), len(self)
+        if known is None or known[0] != size:
+            known = self._resolved[data_source] = size, self._look_up(data_source)
+        return known[1]
+
+    def __len__(self) -> int:
+        return len(self._table) + (len(self._parent) if self._parent is not None else 0)
+
+    def _look_up(self, data_source: str) -> tuple[str, Scorer] | None:
         entries = self._entries()
         prefixes = [n for n in entries if n[-1] in "/*" and data_source.startswith(n.removesuffix("*"))]
         longest = max(prefixes, key=lambda n: len(n.removesuffix("*")), default="")
@@ -86,7 +97,7 @@ class Registry:
         return sorted(self._entries())
 
     def _entries(self) -> dict[str, Scorer | str]:
-        return {**(self._parent._entries() if self._parent else {}), **self._table}
+        return {**(self._parent._entries() if self._parent is not None else {}), **self._table}
 
 
 def _identity(fn: Scorer | str) -> tuple[str, str]:

@@ -337,3 +337,13 @@ def test_a_users_own_yaml_with_our_lines_in_it(tmp_path, monkeypatch, capsys):
     assert config.contextrl.epochs == 15
     validate_config(config, need_reference_policy(config), need_critic(config))
     assert "contextrl: 15 batches of 128 ordinary rows and 16 pairs" in capsys.readouterr().out
+
+
+def test_a_users_data_set_keeps_its_bases_in_the_processes_that_filter_prompts():
+    import dill
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+    from verl.utils.import_utils import load_extern_object
+
+    copied = dill.loads(dill.dumps(load_extern_object(str(USERS / "mine.py"), "MineWithPairs")))
+    # verl counts the tokens of a prompt with images by a method of its own.
+    assert copied._build_messages is RLHFDataset._build_messages

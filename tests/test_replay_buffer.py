@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import transfer_queue as tq
 from job_factory import compose_job
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
@@ -80,3 +81,12 @@ def test_pairs_are_never_filtered():
     buffer = holding(made(DAPO), 0, 3)
     assert buffer._dapo_filtered_keys(TRAIN) == (set(), {})
     assert len(buffer.finished_keys[TRAIN]) == 3
+
+
+def test_a_batchs_worth_of_pairs_waits_and_the_rest_is_left_out(monkeypatch):
+    cleared = []
+    monkeypatch.setattr(tq, "kv_clear", lambda keys, partition_id: cleared.extend(keys))
+    buffer = holding(made(DAPO), 1, 5)
+    assert buffer._set_aside() == {"contextrl/pairs_waiting": 2, "contextrl/pairs_left_out": 3}
+    assert buffer.finished_keys[TRAIN] == {"row0", "pair0", "pair1"}
+    assert {key for key in cleared if "_" not in key} == {"pair2", "pair3", "pair4"}

@@ -34,6 +34,12 @@ class MixedTaskDataset(RLHFDataset):
         ConfigError: see :class:`PairSource` and :class:`BatchPlan`.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # dill takes a user's class to the processes that filter prompts, and reads its bases from the __orig_bases__
+        # that torch's Dataset leaves to all its heirs: without its own it arrives as an heir of nothing.
+        cls.__orig_bases__ = cls.__bases__
+
     def __init__(self, data_files, tokenizer, config, processor=None, max_samples: int = -1) -> None:
         self.settings: Settings = parse_settings(config.get("contextrl"))
         self.is_train = _is_train(data_files, config)

@@ -55,13 +55,16 @@ class PairQuotaBuffer(ReplayBuffer):
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         if self._pairs and partition_id == TRAIN:
             self._sync_metadata_from_transfer_queue()
-            waiting = self._oldest(self._finished_pairs())
-            # A batch's worth is enough; more would pile up as often as groups are filtered.
-            self._clear_groups(TRAIN, set(waiting[self._pairs :]))
-            metrics["contextrl/pairs_waiting"] = min(len(waiting), self._pairs)
-            metrics["contextrl/pairs_left_out"] = max(0, len(waiting) - self._pairs)
-            self._is_pair = {uid: True for uid in waiting[: self._pairs]}
+            metrics |= self._set_aside()
         return batch, metrics
+
+    def _set_aside(self) -> dict[str, int]:
+        """Keep the oldest waiting pairs, a batch's worth; more would pile up as often as groups are filtered."""
+        waiting = self._oldest(self._finished_pairs())
+        kept, left_out = waiting[: self._pairs], waiting[self._pairs :]
+        self._clear_groups(TRAIN, set(left_out))
+        self._is_pair = dict.fromkeys(kept, True)
+        return {"contextrl/pairs_waiting": len(kept), "contextrl/pairs_left_out": len(left_out)}
 
     def _dapo_filtered_keys(self, partition_id: str) -> tuple[set[str], Counter]:
         pairs = self._finished_pairs() if partition_id == TRAIN else set()

@@ -19,7 +19,7 @@ from contextrl_verl.demo.tiny_vision import make_model, make_processor
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 from contextrl_verl.pairs.files import write_pairs
 
-STEPS, ROWS, PAIRS, ROLLOUTS, HELD_OUT = 8, 8, 32, 2, 8
+STEPS, ROWS, PAIRS, ROLLOUTS, HELD_OUT = 4, 8, 32, 4, 8
 
 
 def bright_pair(number: int, split: str) -> ContrastivePair:
@@ -69,32 +69,31 @@ def write_data(folder: Path, family: str) -> None:
 
 
 def job_keys(data: Path, out: Path) -> dict[str, Any]:
-    """Hydra overrides of the job; ``data`` holds the files, ``out`` gets the rollouts."""
+    """Hydra overrides that make users_own/users_grpo.yaml this job; ``data`` holds the files, ``out`` the rollouts."""
     return {
-        "data.train_files": [str(data / "train_rows.parquet")],
-        "data.val_files": [str(data / "heldout_rows.parquet")],
         "data.train_batch_size": ROWS + PAIRS,
+        "data.train_max_samples": STEPS // 2 * ROWS,
         "data.max_prompt_length": 128,
         "data.max_response_length": 4,
-        "contextrl.pairs.train_files": [str(data / "train_pairs.parquet")],
-        "contextrl.pairs.val_files": [str(data / "heldout_pairs.parquet")],
         "contextrl.pairs.per_batch": PAIRS,
         "contextrl.pairs.orders": "both",
         "contextrl.prompt.template": "short",
         "contextrl.loss.coef": 1.0,
-        "actor_rollout_ref.model.path": str(data / "model"),
-        # The module beside this file writes down how far log-probabilities differ.
-        "actor_rollout_ref.model.external_lib": ["contextrl_verl.grpo.register", "log_prob_probe"],
-        # One mini-batch a step: (8 rows * 2 rollouts + 32 pairs) / 2.
-        "actor_rollout_ref.actor.ppo_mini_batch_size": (ROWS * ROLLOUTS + PAIRS) // ROLLOUTS,
+        "contextrl.loss.schedule": "linear_warmup",
+        "contextrl.loss.warmup_steps": 4,
+        # The last module, beside this file, writes down how far log-probabilities differ.
+        "actor_rollout_ref.model.external_lib": ["json", "contextrl_verl.grpo.register", "log_prob_probe"],
+        # Two mini-batches a step: (8 rows * 4 rollouts + 32 pairs) / (4 * 2).
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 8,
         # Small, so that some micro-batches hold no image at all.
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": 4,
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 256,
         "actor_rollout_ref.actor.optim.lr": 1e-3,
         "actor_rollout_ref.rollout.n": ROLLOUTS,
         "actor_rollout_ref.rollout.max_model_len": 160,
         "+actor_rollout_ref.rollout.limit_images": 4,
-        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 4,
-        "trainer.total_training_steps": STEPS,
+        "algorithm.filter_groups.enable": True,
+        "algorithm.filter_groups.metric": "acc",
+        "trainer.total_epochs": 2,
         "trainer.test_freq": STEPS,
         "trainer.val_before_train": True,
         "trainer.save_freq": -1,

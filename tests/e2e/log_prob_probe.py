@@ -1,4 +1,4 @@
-"""``actor_rollout_ref.model.external_lib`` of the image job: registers contextrl_verl and compares log-probabilities.
+"""In ``actor_rollout_ref.model.external_lib`` of the own job: compares log-probabilities of rollout and trainer.
 
 In every training mini-batch, the rollout server's log-probabilities of the sampled tokens and the trainer's, over rows
 with images and rows without; one JSON line a mini-batch is appended to the file that CONTEXTRL_TEST_PROBE names.
@@ -10,12 +10,15 @@ import json
 import os
 
 import torch
+from verl.utils.experimental.torch_functional import FusedLinearForPPO
 
 import contextrl_verl.grpo.register  # noqa: F401
 from contextrl_verl.grpo.engine import ContextRLEngine
 
 _train = ContextRLEngine.forward_backward_batch
-_outputs = ContextRLEngine.prepare_model_outputs
+_fused_head = FusedLinearForPPO.forward
+# The tiny models' last tokens: <|image_pad|> and <|video_pad|>.
+_BANNED = [-2, -1]
 
 
 def _probed(self, data, loss_function, forward_only=False):
@@ -35,12 +38,15 @@ def _probed(self, data, loss_function, forward_only=False):
 ContextRLEngine.forward_backward_batch = _probed
 
 
-def _as_the_server_samples(self, output, output_args, micro_batch, logits_processor_func):
+def _as_the_server_samples(self, hidden_states, vocab_weights, input_ids, temperature=1.0):
+    # The server never samples the placeholder tokens: their bias makes them impossible here, too. It is the weight of
+    # one feature more, which is 1 everywhere.
     if not torch.is_grad_enabled():
-        config = self.module.config
-        banned = torch.tensor([config.image_token_id, config.video_token_id])
-        output.logits = output.logits.index_fill(-1, banned, -1e9)
-    return _outputs(self, output, output_args, micro_batch, logits_processor_func)
+        banned = torch.zeros_like(vocab_weights[:, :1])
+        banned[_BANNED] = -1e9
+        vocab_weights = torch.cat([vocab_weights, banned], -1)
+        hidden_states = torch.cat([hidden_states, torch.ones_like(hidden_states[..., :1])], -1)
+    return _fused_head(self, hidden_states, vocab_weights, input_ids, temperature)
 
 
-ContextRLEngine.prepare_model_outputs = _as_the_server_samples
+FusedLinearForPPO.forward = _as_the_server_samples

@@ -36,7 +36,14 @@ def job(tmp_path_factory):
     write_pairs(asked, folder / "train_pairs.parquet")
     write_pairs(asked[:4], folder / "heldout_pairs.parquet")
     keys = job_keys(folder, folder) | {
+        "data.train_files": [str(folder / "train_rows.parquet")],
+        "data.val_files": [str(folder / "heldout_rows.parquet")],
+        "contextrl.pairs.train_files": [str(folder / "train_pairs.parquet")],
+        "contextrl.pairs.val_files": [str(folder / "heldout_pairs.parquet")],
         "contextrl.prompt.special_tokens_in_text": "split",
+        "actor_rollout_ref.model.path": str(folder / "model"),
+        "actor_rollout_ref.actor.use_dynamic_bsz": True,
+        "algorithm.filter_groups.enable": False,
         "actor_rollout_ref.model.external_lib": ["contextrl_verl.grpo.register"],
         "trainer.total_training_steps": 2,
         "trainer.test_freq": 2,
@@ -64,7 +71,7 @@ def test_placeholders_are_left_out_and_control_tokens_are_text(job):
     folder, keys = job
     history = run_trainer(keys, folder, timeout=1200)
     steps = [metrics for _, metrics in history if "actor/contextrl/loss" in metrics]
-    assert [metrics["actor/contextrl/pairs"] for metrics in steps] == [PAIRS] * 2
+    assert [metrics["actor/contextrl/pairs"] for metrics in steps] == [PAIRS / 2] * 2
     assert "val-core/contextrl/selection/acc/mean@1" in history[-1][1]
     log = (folder / "trainer.log").read_text()
     assert "left out: 2 pairs with the processor's placeholder tokens in their text" in log

@@ -1,6 +1,7 @@
 """As joint_gradient.py, with margins averaged over all rotations of a pair, and with the weight of the labels' mass.
 
-Arguments: folder of the model. Two options and three; the last line is a mutation: one rotation's margin left out.
+Arguments: folder of the model, and "all" for every case with two options and with three; without it each has half of
+them. The last line is a mutation: one rotation's margin left out.
 """
 
 from __future__ import annotations
@@ -32,24 +33,29 @@ def run(folder: str, rows: list[dict], setup: Setup, mode: str, minis: int, **sa
     say(**said, error=error, cosine=cosine, pairs=[m["contextrl/pairs"].values for m in metrics])
 
 
-def main(folder: str) -> None:
+# How losses are averaged, mini-batches, the setup.
+CASES = [
+    ("token-mean", 1, {"dynamic": True}),
+    ("seq-mean-token-sum", 4, {}),
+    ("seq-mean-token-mean", 4, {"packed": False}),
+    ("token-mean", 2, {"fused": "torch"}),
+    ("token-mean", 2, {"fused": "torch", "packed": False}),
+    # One row a micro-batch: a pair is whole in it all the same.
+    ("token-mean", 1, {"batch": {"micro_batch_size_per_gpu": 1}}),
+]
+
+
+def main(folder: str, extent: str = "half") -> None:
     start()
     write_model(folder)
     for options in (2, 3):
+        mine = slice(None) if extent == "all" else slice(options - 2, None, 2)
         rows = in_all_rotations(make_rows(seed=1), options)
-        for mode, minis, setup in (
-            ("token-mean", 1, {"dynamic": True}),
-            ("seq-mean-token-sum", 4, {}),
-            ("seq-mean-token-mean", 4, {"packed": False}),
-            ("token-mean", 2, {"fused": "torch"}),
-            ("token-mean", 2, {"fused": "torch", "packed": False}),
-            # One row a micro-batch: a pair is whole in it all the same.
-            ("token-mean", 1, {"batch": {"micro_batch_size_per_gpu": 1}}),
-        ):
+        for mode, minis, setup in CASES[mine]:
             case = f"{options} options {mode} minis={minis} {setup}"
             run(folder, rows, Setup(margin="averaged", **setup), mode, minis, case=case)
         if ATTENTION != "sdpa" and dist.get_world_size() == 2:
-            for fused in (None, "torch"):
+            for fused in (None, "torch")[mine]:
                 setup = Setup(margin="averaged", ranks=2, fused=fused)
                 run(folder, rows, setup, "token-mean", 2, case=f"{options} options, a sequence on two ranks, {fused}")
     for packed in (True, False):

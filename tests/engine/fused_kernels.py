@@ -1,6 +1,7 @@
 """As joint_gradient.py, with verl's fused kernels and with what else users of long rows have on.
 
-Arguments: folder of the models. The last line is verl's own engine on ordinary rows with an untied head.
+Arguments: folder of the models, and "all" for every case; without it half of those that have a twin. The last line is
+verl's own engine on ordinary rows with an untied head.
 """
 
 from __future__ import annotations
@@ -161,24 +162,28 @@ def fsdp1(folder: str, tied: bool) -> None:
     say(fsdp1="tied" if tied else "untied", error=error, cosine=cosine)
 
 
-def main(folder: str) -> None:
+def main(folder: str, extent: str = "half") -> None:
     start()
     offload_unpinned()
     triton_without_a_gpu()
+    whole = extent == "all"
     folders = {tied: write_model(folder, tied) for tied in (True, False)}
     for tied, path in folders.items():
         for packed in (True, False):
             for name, (fields, minis) in CASES.items():
+                # Every two of the three settings together, at least.
+                if not whole and tied ^ packed ^ ("dynamic" in fields):
+                    continue
                 case = f"fused {'tied' if tied else 'untied'} {'packed' if packed else 'padded'} {name}"
                 run(path, case, Setup(fused="torch", packed=packed, **fields), minis)
         # Padded, verl alone fails with triton.
         run(path, f"triton {'tied' if tied else 'untied'} packed", Setup(fused="triton"), 4)
-        for fused in ("torch", None):
+        for fused in ("torch", None) if whole or tied else ("torch",):
             run(path, f"lora {'tied' if tied else 'untied'} {fused}", Setup(fused=fused, lora=LAYERS), 2)
     # Without fused kernels an untied head is an FSDP unit of its own; the trimmed positions pass through it.
     run(folders[False], "untied packed", Setup(), 4)
     for name, fields in OPTIONS.items():
-        for fused in ("torch", None):
+        for fused in ("torch", None) if whole else ("torch",):
             run(folders[False], f"{name} {fused}", Setup(fused=fused, **fields), 2)
     for tied, path in folders.items():
         fsdp1(path, tied)
@@ -187,4 +192,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -12,12 +12,18 @@ SCRIPT = Path(__file__).with_name("averaged_margin.py")
 
 
 @pytest.mark.parametrize(
-    ("attention", "ranks"), [pytest.param("sdpa", 1, marks=pytest.mark.slow), (flash_attention.NAME, 2)]
+    ("attention", "ranks", "extent"),
+    [
+        (flash_attention.NAME, 2, "half"),
+        pytest.param(flash_attention.NAME, 2, "all", marks=pytest.mark.slow),
+        pytest.param("sdpa", 1, "all", marks=pytest.mark.slow),
+    ],
 )
-def test_gradient_equals_autograd(tmp_path, attention, ranks):
-    lines = run_ranks(SCRIPT, ranks, str(tmp_path / "model"), attention=attention)
+def test_gradient_equals_autograd(tmp_path, attention, ranks, extent):
+    lines = run_ranks(SCRIPT, ranks, str(tmp_path / "model"), extent, attention=attention)
     cases = [line for line in lines if "case" in line]
-    assert len(cases) == 2 * 6 + 2 + 2 * 2 * (ranks == 2)
+    each = 2 if extent == "all" else 1
+    assert len(cases) == each * 6 + 2 + each * 2 * (ranks == 2)
     for case in cases:
         assert case["error"] <= 1e-5, case
         # A pair is one, in however many orders it is shown.

@@ -12,11 +12,16 @@ SCRIPT = Path(__file__).with_name("fused_kernels.py")
 
 
 @pytest.mark.parametrize(
-    ("attention", "ranks"), [pytest.param("sdpa", 1, marks=pytest.mark.slow), (flash_attention.NAME, 2)]
+    ("attention", "ranks", "extent"),
+    [
+        (flash_attention.NAME, 2, "half"),
+        pytest.param(flash_attention.NAME, 2, "all", marks=pytest.mark.slow),
+        pytest.param("sdpa", 1, "all", marks=pytest.mark.slow),
+    ],
 )
-def test_gradient_equals_autograd(tmp_path, attention, ranks):
-    *cases, tied, untied, alone = run_ranks(SCRIPT, ranks, str(tmp_path / "model"), attention=attention)
-    assert len(cases) == 2 * (2 * 2 + 1 + 2) + 1 + 2 * 7
+def test_gradient_equals_autograd(tmp_path, attention, ranks, extent):
+    *cases, tied, untied, alone = run_ranks(SCRIPT, ranks, str(tmp_path / "model"), extent, attention=attention)
+    assert len(cases) == (2 * (2 * 2 + 1 + 2) + 1 + 2 * 7 if extent == "all" else 4 + 2 + 3 + 1 + 7)
     for case in cases:
         assert case["error"] <= 1e-5, case
         assert sum(values[0] for values in case["pairs"]) == 8, case

@@ -61,7 +61,6 @@ def test_the_hanging_formulas_are_of_many_kinds() -> None:
     [
         ("1", "(a+b+c+d+e)^{40}-(a+b+c+d+e)^{41}", "timeout"),
         ("1", "9^{9^{9^9}}", "timeout"),
-        ("1", r"\prod_{k=1}^{10^9} k", "timeout"),
         ("x", "(" * 140 + "x" + ")" * 140, "timeout"),
         ("2^{2024}", "2^{2024}", "same text"),
         ("2", "2.0", "equal"),

@@ -288,6 +288,8 @@ def test_what_the_cap_kept_from_being_asked_is_reported(server, asked, tmp_path)
     ("spoil", "reason"),
     [
         (lambda picture: picture.point(lambda level: int(level * 0.7)), "whole picture restyled"),
+        # Contrast and sharpness as before.
+        (lambda picture: picture.point(lambda level: level - 12), "whole picture restyled"),
         (lambda picture: picture.filter(ImageFilter.GaussianBlur(picture.width / 60)), "whole picture blurred"),
     ],
 )
