@@ -88,8 +88,17 @@ def demo(
         Literal["each", "averaged"], typer.Option(help="Margins of each order by itself, or averaged over both.")
     ] = "each",
     mass_coef: Annotated[float, typer.Option(min=0, help="Weight of the labels' probability in the loss.")] = 0.0,
+    agent: Annotated[
+        bool, typer.Option("--agent", help="Instead: a script repairs tasks in the sandbox, without a model.")
+    ] = False,
+    count: Annotated[int, typer.Option("--tasks", min=1, help="So many tasks, with --agent.")] = 4,
 ) -> None:
     """Train a tiny model with GRPO + context awareness through verl's own trainer, on a CPU."""
+    if agent:
+        from contextrl_verl.demo.agent import run_agent_demo
+
+        run_agent_demo(out, count, seed)
+        return
     from contextrl_verl.demo.run import run_demo
 
     run_demo(out, trajectories, steps=steps, seed=seed, margin=margin, mass_coef=mass_coef)

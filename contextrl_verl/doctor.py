@@ -17,6 +17,7 @@ from rich.console import Console
 
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.patches.cpu.environment import cpu_environment
+from contextrl_verl.sandbox import rungs
 from contextrl_verl.slurm.check import check_verl
 
 # Distribution -> versions tested with this release; verl is exact, because the adapters rely on its signatures.
@@ -50,6 +51,7 @@ def run_doctor(overrides: list[str], config_name: str, config_dir: Path | None, 
         "torch and torchvision": _torchvision,
         "registration here": _registration,
         "registration in a Ray worker": _ray_registration if with_ray else lambda: iter(()),
+        "sandboxes": _sandboxes,
         "config": lambda: _config(overrides, config_name, config_dir),
     }
     problems = 0
@@ -136,6 +138,13 @@ def _ray_registration() -> Iterator[Finding]:
         yield Finding("registration in a Ray worker", ray.get(ray.remote(_registered).remote()))
     finally:
         ray.shutdown()
+
+
+def _sandboxes() -> Iterator[Finding]:
+    """For coding agents; nothing to mend for who trains none, so that the fix stands in the detail."""
+    for rung in rungs():
+        detail = rung.detail if rung.usable else f"not usable, for {rung.detail}; to have it: {rung.fix}"
+        yield Finding(f"sandbox {rung.name}", detail)
 
 
 def _config(overrides: list[str], config_name: str, config_dir: Path | None) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from contextrl_verl.agents.settings import AgentSettings
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs.prompting import Orders, PromptConfig
 
@@ -117,6 +118,7 @@ class RunView(_Strict):
     rollout_n: int = 1
     rollout_name: str | None = None
     default_agent_loop: str = "single_turn_agent"
+    loop_manager: str | None = None
     max_model_len: int | None = None
     limit_images: int | None = None
     tensor_model_parallel_size: int | None = None
@@ -155,6 +157,7 @@ class Settings(_Strict):
     pairs: PairSettings = Field(default_factory=PairSettings)
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     loss: LossSettings = Field(default_factory=LossSettings)
+    agent: AgentSettings = Field(default_factory=AgentSettings)
     run: RunView = Field(default_factory=RunView)
 
     @property

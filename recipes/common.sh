@@ -33,6 +33,9 @@ case $KIND in
     ;;
 esac
 ARM=${ARM:-contextrl}                       # contextrl | grpo | da_rl | da_sft | da_qca, see docs/arms.md
+TASK=${TASK:-trace_qa}                      # trace_qa: rows with one answer; swe: repairs in a sandbox, docs/agents.md
+SANDBOX=${SANDBOX:-auto}                    # of swe: what contextrl doctor names
+TURNS=${TURNS:-35}                          # of swe, P
 CONFIG=${CONFIG:-$KIND}
 ROLLOUTS=${ROLLOUTS:-8}                     # P, R: n
 EPOCHS=${EPOCHS:-3}                         # P; R: 2 for Klear-AgentForge
@@ -54,6 +57,7 @@ LOGGER=${LOGGER:-[console,file]}            # [console,wandb], ...
 # One run each: verl resumes from the checkpoints it finds.
 RUN=$NAME-$ARM-ratio$RATIO-lambda$COEF-lr$LR-seed$SEED
 [[ $MARGIN == each ]] || RUN=$RUN-$MARGIN
+[[ $TASK == trace_qa ]] || RUN=$RUN-$TASK
 OUT=${OUT:-outputs/$RUN}                    # checkpoints, the supervised stage, a rehearsal's files
 SMOKE=${SMOKE:-0}                           # 1: two steps of the same yaml with a tiny random model on a CPU
 PYTHON=${PYTHON:-python}
@@ -75,6 +79,8 @@ lines() {
 }
 
 [[ $MARGIN =~ ^(each|averaged)$ ]] || fail "MARGIN is '$MARGIN'. Fix: MARGIN=each or MARGIN=averaged."
+[[ $TASK =~ ^(trace_qa|swe)$ ]] || fail "TASK is '$TASK'. Fix: TASK=swe or TASK=trace_qa."
+[[ $TASK == trace_qa || $KIND == agentic ]] || fail "TASK is '$TASK', and this recipe is $KIND. Fix: a recipe of recipes/agentic, or TASK=trace_qa."
 [[ $SMOKE =~ ^[01]$ ]] || fail "SMOKE is '$SMOKE'. Fix: SMOKE=1 for a rehearsal, SMOKE=0 for the run."
 REHEARSAL=()
 SFT_REHEARSAL=()
@@ -83,7 +89,7 @@ if [[ $SMOKE == 1 ]]; then
   mkdir -p "$OUT"
   DATA=$(cd -- "$OUT" && pwd)/data
   eval "$("$PYTHON" -m contextrl_verl.patches.cpu.environment)"
-  lines REHEARSAL "$PYTHON" -m contextrl_verl.demo.smoke "$SMOKE_FAMILY" --out "$DATA"
+  lines REHEARSAL "$PYTHON" -m contextrl_verl.demo.smoke "$SMOKE_FAMILY" --out "$DATA" --task "$TASK"
   [[ $ARM != da_sft ]] || lines SFT_REHEARSAL "$PYTHON" -m contextrl_verl.demo.smoke "$SMOKE_FAMILY" --out "$DATA" --sft
   MODEL=$DATA/model ROWS=$DATA/train_rows.parquet VAL_ROWS=$DATA/val_rows.parquet
   PAIRS=$DATA/train_pairs.parquet VAL_PAIRS=$DATA/val_pairs.parquet
@@ -95,6 +101,23 @@ for files in ROWS VAL_ROWS PAIRS; do
 done
 lines KEYS "$PYTHON" -m contextrl_verl.arms "$ARM" --items "$ITEMS" --ratio "$RATIO" --rollouts "$ROLLOUTS" \
   --updates "$UPDATES" --ranks "$((NNODES * GPUS_PER_NODE))"
+
+# The window of Qwen3, 40960 tokens, of which an episode has more than a pair.
+TASK_KEYS=()
+if [[ $TASK == swe ]]; then
+  MAX_PAIR_TOKENS=$((MAX_PAIR_TOKENS < 16384 ? MAX_PAIR_TOKENS : 16384))
+  TASK_KEYS=(
+    data.max_prompt_length=16384
+    data.max_response_length=24576 # of a whole episode
+    contextrl.agent.turns="$TURNS"
+    contextrl.agent.turn_tokens=4096 # P, R
+    contextrl.agent.sandbox="$SANDBOX"
+    contextrl.agent.records="$(realpath -m -- "$OUT")/episodes"
+    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=20480 # times two GPUs: the longest row
+    actor_rollout_ref.rollout.max_model_len=40960
+    actor_rollout_ref.rollout.max_num_batched_tokens=40960
+  )
+fi
 
 # The same in both stages of da_sft.
 SHARED=(
@@ -147,4 +170,4 @@ KEYS+=(
 )
 
 exec "$PYTHON" -m verl.trainer.main_ppo \
-  --config-path=pkg://contextrl_verl.config --config-name="$CONFIG" "${KEYS[@]}" "${REHEARSAL[@]}" "$@"
+  --config-path=pkg://contextrl_verl.config --config-name="$CONFIG" "${KEYS[@]}" "${TASK_KEYS[@]}" "${REHEARSAL[@]}" "$@"

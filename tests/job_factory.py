@@ -50,6 +50,18 @@ def write_rows(path: Path, numbers: Iterable[int], **columns: Any) -> Path:
     return path
 
 
+def agent_row(task: Any, index: int, **columns: Any) -> dict[str, Any]:
+    """An agent's task in verl's columns."""
+    return {
+        "data_source": "contextrl/swe",
+        "agent_name": "contextrl_swe_agent",
+        "prompt": [{"role": "user", "content": "not read"}],
+        "reward_model": {"style": "rule", "ground_truth": task.instance_id},
+        "extra_info": {"index": index, "task": task.model_dump_json()},
+        **columns,
+    }
+
+
 def job_on(
     folder: Path,
     *overrides: str,

@@ -45,7 +45,8 @@ def run_loop(
     row: dict[str, Any],
     tokenizer: Any,
     processor: Any = None,
-    server: OneAnswer | None = None,
+    server: Any = None,
+    model_type: str | None = None,
     **sampling: Any,
 ) -> AgentLoopOutput:
     """The output of the loop that the row names, given the row as ``AgentLoopWorkerTQ`` gives it."""
@@ -57,7 +58,7 @@ def run_loop(
             server_manager=server,
             tokenizer=tokenizer,
             processor=processor,
-            hf_model_type=_model_type(processor),
+            hf_model_type=model_type or _model_type(processor),
             dataset_cls=get_dataset_class(config.data),
             data_config=DictConfigWrap(config.data),
             tools=ToolListWrap([]),

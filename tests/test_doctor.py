@@ -36,6 +36,7 @@ def test_this_environment_is_all_well():
     code, printed = doctor()
     assert code == 0, printed
     assert findings(printed, "ok") >= GREEN | {"config composition", "job"}
+    assert {"sandbox bubblewrap", "sandbox apptainer", "sandbox docker"} <= findings(printed, "ok")
     assert not findings(printed, "no")
     assert "give the job's overrides" in printed
     assert printed.splitlines()[-1] == "all well"

@@ -155,11 +155,11 @@ def _real_pairs(folder: Path, trajectories: Path | None, seed: int, progress: St
     if source is None:
         progress.update(task, note=f"the forge makes {FORGED_RUNS} runs (about a minute)")
         source, origin, commit = folder / "forged.jsonl", f"{FORGED_RUNS} runs of the forge", "same"
-        _contextrl("forge", "--out", source, "--runs", FORGED_RUNS, "--seed", seed)
+        contextrl("forge", "--out", source, "--runs", FORGED_RUNS, "--seed", seed)
     progress.update(task, note="from runs to pairs")
     prepared = folder / "prepared.parquet"
     into = ("--input", source, "--out", prepared, "--report", folder / "report")
-    _contextrl("pairs", "trajectories", *into, "--seed", seed, "--set", f"cascade.commit={commit}")
+    contextrl("pairs", "trajectories", *into, "--seed", seed, "--set", f"cascade.commit={commit}")
     whole = PairFile(prepared)
     begun = [(pair, _begin(pair.supporting), _begin(pair.confounders[0])) for pair in whole]
     # Two runs may begin alike; such a pair cannot be shown by its beginnings.
@@ -173,7 +173,8 @@ def _real_pairs(folder: Path, trajectories: Path | None, seed: int, progress: St
     return pairs, origin
 
 
-def _contextrl(*arguments: Any) -> None:
+def contextrl(*arguments: Any) -> None:
+    """Call the command as a user would; raises UserError with what it says when it fails."""
     command = [sys.executable, "-m", "contextrl_verl.cli", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if done.returncode:

@@ -3,7 +3,8 @@
     python -m contextrl_verl.demo.smoke qwen3 --out FOLDER [--sft]
 
 makes model and data and prints the Hydra overrides that shrink a recipe to them, one a line; a recipe calls it with
-SMOKE=1. --sft prints those of the supervised stage of the arm da_sft.
+SMOKE=1. --sft prints those of the supervised stage of the arm da_sft. --task swe makes tasks of the forge, in whose
+sandboxes the model says nothing that could be carried out, turn after turn.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from PIL import Image
 
 from contextrl_verl.demo import tiny_model, tiny_vision
 from contextrl_verl.demo.evidence_pairs import evidence_pairs, question_row, rl_rows
-from contextrl_verl.demo.job import write_data
+from contextrl_verl.demo.job import ROWS, VAL_ROWS, write_data
+from contextrl_verl.demo.run import contextrl
+from contextrl_verl.errors import UserError
 from contextrl_verl.pairs import Context, ContrastivePair, ImageRef
 
 _COLORS = ("red", "green", "blue", "black", "white", "yellow")
@@ -39,6 +42,18 @@ OVERRIDES = {
     "trainer.save_freq": -1,
     "trainer.resume_mode": "disable",
 }
+_TASK_PROMPT, _EPISODE = 2560, 1536
+_TASKS = 10
+SWE_OVERRIDES = OVERRIDES | {
+    "data.max_prompt_length": _TASK_PROMPT,
+    "data.max_response_length": _EPISODE,
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 2 * (_TASK_PROMPT + _EPISODE),
+    "actor_rollout_ref.rollout.max_model_len": _TASK_PROMPT + _EPISODE,
+    "actor_rollout_ref.rollout.max_num_batched_tokens": 2 * (_TASK_PROMPT + _EPISODE),
+    "contextrl.agent.turns": 3,
+    "contextrl.agent.turn_tokens": 16,
+    "contextrl.agent.format_errors": 4,
+}
 SFT_OVERRIDES = {
     "data.max_prompt_length": _PROMPT,
     "data.max_token_len_per_gpu": 4 * _PROMPT,
@@ -47,8 +62,8 @@ SFT_OVERRIDES = {
 }
 
 
-def prepare(family: str, folder: Path) -> None:
-    """Write ``model``, and ``train_`` and ``val_`` rows and pairs, under ``folder``."""
+def prepare(family: str, folder: Path, task: str = "trace_qa") -> None:
+    """Write ``model``, and ``train_`` and ``val_`` rows and pairs, under ``folder``; raises UserError."""
     tokenizer = tiny_model.make_tokenizer()
     if family in tiny_model.FAMILIES:
         tiny_model.make_model(folder / "model", tokenizer, family=family)
@@ -58,6 +73,10 @@ def prepare(family: str, folder: Path) -> None:
         rows, pairs = [_row(number) for number in range(32)], [_pair(number) for number in range(16)]
         data = rows, pairs, rows[:2], pairs[:2]
     write_data(folder, *data)
+    if task == "swe":
+        train, made = folder / ROWS, ("--source", "forge", "--limit", _TASKS, "--validation", 0.2)
+        contextrl("tasks", "swe", *made, "--out", train)
+        train.with_suffix(".validation.parquet").replace(folder / VAL_ROWS)
 
 
 def _picture(number: int) -> bytes:
@@ -84,10 +103,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("family", choices=(*tiny_model.FAMILIES, *tiny_vision.FAMILIES))
     parser.add_argument("--out", type=Path, required=True, help="folder for model and data")
     parser.add_argument("--sft", action="store_true", help="overrides of the supervised stage; makes nothing")
+    parser.add_argument("--task", choices=("trace_qa", "swe"), default="trace_qa", help="what the ordinary rows are")
     given = parser.parse_args(arguments)
     if not given.sft:
-        prepare(given.family, given.out)
-    for key, value in (SFT_OVERRIDES if given.sft else OVERRIDES).items():
+        try:
+            prepare(given.family, given.out, given.task)
+        except UserError as error:
+            parser.exit(error.status, f"{error}\n")
+    for key, value in (SFT_OVERRIDES if given.sft else SWE_OVERRIDES if given.task == "swe" else OVERRIDES).items():
         print(f"{key}={value}")
     return 0
 

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from contextrl_verl.agents.task import DATA_SOURCE
 from contextrl_verl.errors import ConfigError
+from contextrl_verl.grpo.agent_checks import agent_rows, check_agents, check_prompts, tasks_of
 from contextrl_verl.grpo.batch_plan import BatchPlan
 from contextrl_verl.grpo.dataset import STATE, describe_plan, make_plan
 from contextrl_verl.grpo.job_checks import CHECKS, DISPATCH, check_path, check_platform
@@ -52,9 +54,15 @@ def check_job(settings: Settings) -> None:
             found(check_model, run, config)
         if cpu_selected():
             found(check_cpu_limits, run, config)
-    pairs, plan = None, None
+    pairs, plan, tools, agents = None, None, None, agent_rows(settings)
+    if config is not None and (uses_pairs or settings.pairs.val_files or agents):
+        tools = found(load_tokenizer, run)
+    if agents:
+        problems.extend(check_agents(settings, agents))
+        tasks = found(tasks_of, settings, agents)
+        if tasks is not None and tools is not None:
+            found(check_prompts, settings, tasks, *tools, config.model_type)
     if uses_pairs or settings.pairs.val_files:
-        tools = found(load_tokenizer, run) if config is not None else None
         if tools is not None and uses_pairs:
             pairs = found(training_pairs, settings, *tools)
         if tools is not None and settings.pairs.val_files:
@@ -91,6 +99,7 @@ def _check_rows(settings: Settings, key: str) -> int:
         from reward_fns.dispatch import check_sources
 
         sources = sum((file.sources for file in files), Counter())
+        del sources[DATA_SOURCE]  # scored by the loop itself; a Counter lets it be missing
         problems = check_sources(sources, (run.reward_kwargs or {}).get("registry"))
         if problems:
             raise ConfigError(*(f"{key}: {problem}" for problem in problems))

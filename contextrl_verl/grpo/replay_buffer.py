@@ -14,8 +14,7 @@ import transfer_queue as tq
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from contextrl_verl.grpo.batch_column import COLUMN, dense
-
-TRAIN = "train"
+from contextrl_verl.grpo.episode_buffer import TRAIN, EpisodeBuffer
 
 
 def replay_buffer(*, trainer_mode: str, sampler_kwargs: Any, **more: Any) -> ReplayBuffer:
@@ -35,6 +34,7 @@ def replay_buffer(*, trainer_mode: str, sampler_kwargs: Any, **more: Any) -> Rep
     carried = sampler_kwargs["objective"] == "context_awareness"
     return PairQuotaBuffer(
         pairs=int(sampler_kwargs["pairs"]) if replaces and carried else 0,
+        max_infrastructure_share=float(sampler_kwargs.get("max_infrastructure_share", 1.0)),
         train_batch_size=size,
         gen_batch_size=1 if replaces else size,
         max_inflight_gen_batches=filters.get("max_inflight_gen_batches", 1) if metric else 1,
@@ -42,8 +42,8 @@ def replay_buffer(*, trainer_mode: str, sampler_kwargs: Any, **more: Any) -> Rep
     )
 
 
-class PairQuotaBuffer(ReplayBuffer):
-    """Batches of exactly ``pairs`` pairs and ``train_batch_size - pairs`` rows; 0 pairs: as verl's."""
+class PairQuotaBuffer(EpisodeBuffer):
+    """Batches of exactly ``pairs`` pairs and ``train_batch_size - pairs`` rows; 0 pairs: no quota."""
 
     def __init__(self, *, pairs: int, train_batch_size: int, **more: Any) -> None:
         super().__init__(train_batch_size=train_batch_size, **more)

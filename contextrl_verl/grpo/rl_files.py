@@ -94,7 +94,7 @@ def _parquet(path: str, key: str, prompt_key: str, source_key: str) -> tuple[Any
 
 def _json(path: str, key: str, prompt_key: str, source_key: str) -> tuple[None, list[Any], int]:
     sources, without, columns = [], 0, set()
-    for row, record in enumerate(_json_rows(path, key)):
+    for row, record in enumerate(json_rows(path, key)):
         columns.update(record)
         sources.append(record.get(source_key))
         model = record.get("reward_model")
@@ -107,7 +107,7 @@ def _json(path: str, key: str, prompt_key: str, source_key: str) -> tuple[None, 
     return None, sources, without
 
 
-def _json_rows(path: str, key: str) -> Iterator[dict[str, Any]]:
+def json_rows(path: str, key: str) -> Iterator[dict[str, Any]]:
     """One object a line or, as verl's reader accepts it too, one list of objects."""
     with open(path, "rb") as stream:
         whole = stream.read(1) == b"["

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from contextrl_verl.errors import ConfigError
-from data_prep.common.redact import redact
+from contextrl_verl.pairs.redact import redact
 
 SAMPLES_PER_REASON = 3
 _RAISED = "raised "

@@ -9,8 +9,10 @@ import typer
 
 
 def difficulty(
-    pairs: Annotated[Path, typer.Argument(help="File of pairs (.parquet, .jsonl).")],
-    out: Annotated[Path | None, typer.Option(help="File for the pairs that stay; not needed for --dry-run.")] = None,
+    pairs: Annotated[
+        Path, typer.Argument(help="File of pairs (.parquet, .jsonl); with --episodes, of rows of repair tasks.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="File for those that stay; not needed for --dry-run.")] = None,
     solver: Annotated[
         list[str] | None,
         typer.Option(
@@ -19,9 +21,12 @@ def difficulty(
             "at temperature=1 unless told otherwise).",
         ),
     ] = None,
+    episodes: Annotated[
+        Path | None, typer.Option(help="Instead: folder of records of a job's episodes on these repair tasks.")
+    ] = None,
     local: Annotated[str, typer.Option(help="Instead: model for vLLM on this machine (name or folder).")] = "",
     tries: Annotated[int, typer.Option(min=1, help="Tries at each pair, half of them in each order.")] = 8,
-    keep: Annotated[tuple[int, int], typer.Option(help="Least and most solved tries of a pair that stays.")] = (2, 5),
+    keep: Annotated[tuple[int, int], typer.Option(help="Least and most solved of --tries, of what stays.")] = (2, 5),
     template: Annotated[str, typer.Option(help="Template of the question, as contextrl.prompt.template.")] = (
         "select_context"
     ),
@@ -35,7 +40,7 @@ def difficulty(
         bool, typer.Option("--allow-untried", help="Write the rest even if some pairs could not be tried.")
     ] = False,
 ) -> None:
-    """Keep the pairs that a model solves sometimes: neither always nor never (the paper: 2 to 5 times of 8)."""
+    """Keep the pairs, or repair tasks, that a model solves sometimes (the paper: 2 to 5 times of 8)."""
     from tqdm import tqdm
 
     from contextrl_verl.errors import ConfigError
@@ -53,6 +58,15 @@ def difficulty(
 
     if not 0 <= keep[0] <= keep[1] <= tries:
         raise ConfigError(f"--keep is {keep[0]} {keep[1]} of {tries} tries. Fix: 0 <= LOW <= HIGH <= --tries.")
+    if episodes is not None:
+        if out is None or solver or local:
+            raise ConfigError("--episodes needs --out and no model: the episodes say how often it resolved a task.")
+        from data_prep.difficulty.episodes import keep_between
+
+        written, funnel = keep_between(pairs, episodes, out, (keep[0] / tries, keep[1] / tries))
+        print_stages(f"{written} tasks", [stage.summary() for stage in funnel])
+        typer.echo(f"{out}: {written} tasks")
+        return
     spec = read_spec("--solver", solver, ProbeSpec)
     if (spec is None) == (not local):
         raise ConfigError("Give either --solver or --local: the model whose difficulty counts.")

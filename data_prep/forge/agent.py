@@ -1,4 +1,4 @@
-"""A scripted agent that works on an issue in the scratch folder: every command is run, and its own output decides."""
+"""A scripted agent that works on an issue in a box: every command is run, and its own output decides."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from contextrl_verl.agents.task import Call
+from contextrl_verl.sandbox.box import Finished
 from data_prep.forge import wording
 from data_prep.forge.bugs import Check, Fix, Issue, same_ends
 from data_prep.forge.mutate import apply, functions
-from data_prep.forge.sandbox import Call, Finished, Sandbox
+from data_prep.forge.workplace import Workplace
 
 _LONG_FILE = 400
 
@@ -28,9 +30,9 @@ class Agent:
     """Works on one issue; ``messages`` is the transcript. Attempts of one seed get the same report of the issue."""
 
     def __init__(
-        self, sandbox: Sandbox, issue: Issue, seed: str, habits: Habits | None = None, attempt: int = 0
+        self, place: Workplace, issue: Issue, seed: str, habits: Habits | None = None, attempt: int = 0
     ) -> None:
-        self.sandbox, self.issue, self.habits = sandbox, issue, habits or Habits()
+        self.place, self.issue, self.habits = place, issue, habits or Habits()
         self.draw = random.Random(f"{seed}/attempt {attempt}" if attempt else seed)
         self.function = issue.function
         self.path, self.name = self.function.path, self.function.name
@@ -60,7 +62,7 @@ class Agent:
         """Run one of some commands; ``thought`` is a key of the wording or a sentence."""
         command = self.draw.choice(commands)
         thought = thought if " " in thought else self._say(thought)
-        done = self.sandbox.run(command)
+        done = self.place.run(command)
         content = f"THOUGHT: {f'{self.seen} {thought}'.strip()}\n\n```bash\n{command}\n```"
         self.messages.append({"role": "assistant", "content": content})
         self.messages.append({"role": "user", "content": wording.observation(done)})

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
+from contextrl_verl.agents.task import Call, Outcome
 from data_prep.common.funnel import Funnel
 from data_prep.forge.mutate import Function, Mutation, apply
-from data_prep.forge.sandbox import Call, Outcome, Sandbox
+from data_prep.forge.workplace import Workplace
 
 FEWEST_MUTATIONS, MUTATIONS_TRIED = 4, 28
 FEWEST_BUGS, MOST_BUGS, MOST_COMMITS = 2, 5, 4
@@ -58,7 +59,7 @@ class Issue(NamedTuple):
 
 
 def screen(
-    sandbox: Sandbox, function: Function, mutations: list[Mutation], text: str, seed: str
+    place: Workplace, function: Function, mutations: list[Mutation], text: str, seed: str
 ) -> tuple[list[list[Issue]], Funnel]:
     """The issues of each commit on one function; the working folder holds the library without bugs, ``text`` is the
     file's."""
@@ -70,11 +71,11 @@ def screen(
         return [], funnel
 
     def observe(texts: Sequence[str]) -> list[list[Outcome] | None]:
-        return sandbox.observe(function.module, [({function.path: changed}, calls) for changed in texts])
+        return place.observe(function.module, [({function.path: changed}, calls) for changed in texts])
 
     draw = random.Random(f"{seed}/mutations")
     tried = _varied(mutations, draw)[:MUTATIONS_TRIED]
-    calls = sandbox.invent(function.module, function.qualname, function.literals, seed)
+    calls = place.invent(function.module, function.qualname, function.literals, seed)
     right, again, *changed = observe([text, text, *(apply(text, [mutation]) for mutation in tried)])
     # Calls whose outcome says something and is the same in another process.
     usable = [n for n, outcome in enumerate(right or []) if again and outcome == again[n] and outcome.usable]

@@ -6,14 +6,10 @@ A run is a record in the format that mini-swe-agent writes.
 from __future__ import annotations
 
 import gzip
-import importlib.metadata
 import json
 import lzma
 import multiprocessing
 import os
-import random
-import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,11 +21,13 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from contextrl_verl.pairs.whole_file import write_whole
+from contextrl_verl.sandbox import open_sandbox
 from data_prep.common.funnel import Funnel, Stage
 from data_prep.forge.agent import Agent, Habits
 from data_prep.forge.bugs import Issue, screen
-from data_prep.forge.mutate import Function, Mutation, functions
-from data_prep.forge.sandbox import ForgeError, Sandbox
+from data_prep.forge.library import ForgeError, Library, candidates, find_library
+from data_prep.forge.mutate import Function, Mutation
+from data_prep.forge.workplace import LIMITS, Workplace, workplace
 
 # Attempts on an issue after the first mostly end with another patch.
 _LATER = Habits(gives_up=0.7)
@@ -42,51 +40,6 @@ class Forged(NamedTuple):
     resolved: int
     commits: int
     funnel: Funnel
-
-
-class Library(NamedTuple):
-    """An installed distribution of plain Python; ``files`` of its packages lie under ``root``."""
-
-    name: str
-    version: str
-    files: tuple[str, ...]
-    root: Path
-
-    def texts(self) -> dict[str, str]:
-        """The modules by path, without those that are not UTF-8 or whose lines do not all end in a newline."""
-        modules = [path for path in self.files if path.endswith(".py")]
-        texts = {path: (self.root / path).read_bytes().decode("utf-8", "replace") for path in modules}
-        return {path: text for path, text in texts.items() if text.endswith("\n") and not set(text) & set("\r\f\ufffd")}
-
-
-def find_library(name: str) -> Library:
-    """The installed distribution ``name``.
-
-    Raises ForgeError when the name is not a distribution's name, is not installed, or has no plain Python files.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?", name):
-        raise ForgeError(
-            f"--library {name!r} is not the name of a distribution; use letters, digits, '.', '_' and '-', as in 'rich'"
-        )
-    try:
-        found = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        raise ForgeError(f"--library {name}: no such distribution is installed; install it with pip") from None
-    root = Path(str(found.locate_file(""))).resolve()
-    # Not metadata, scripts elsewhere, or byte code.
-    listed = [path for path in found.files or () if not {"/", "..", "__pycache__"} & set(path.parts)]
-    metadata = (".dist-info", ".egg-info", ".data", ".pth")
-    inside = [path for path in listed if not path.parts[0].endswith(metadata) and (root / path).is_file()]
-    files = tuple(sorted(map(str, inside)))
-    binary = [path for path in files if path.endswith((".so", ".pyd", ".dylib", ".dll"))]
-    if binary:
-        raise ForgeError(f"--library {name} is not pure Python: it holds {binary[0]}; name another library")
-    if not any(path.endswith(".py") for path in files):
-        raise ForgeError(
-            f"--library {name}: the installed distribution lists no .py file (an editable install lists none); "
-            "install it from a wheel, or name another library"
-        )
-    return Library(re.sub(r"[-_.]+", "-", name).lower(), found.version, files, root)
 
 
 def forge(
@@ -105,9 +58,7 @@ def forge(
     """
     compress = _compressor(out)
     found = find_library(library)
-    for program in ("bash", "git"):
-        if shutil.which(program) is None:
-            raise ForgeError(f"{program} is not installed here, and the forge's agents work with it; install it")
+    open_sandbox(limits=LIMITS)  # says what is missing before any process is started
     funnel = Funnel()
     with tempfile.TemporaryDirectory(prefix="forge-") as folder:
         context = multiprocessing.get_context("spawn")
@@ -139,11 +90,8 @@ def _runs(
     pool: ProcessPoolExecutor, found: Library, runs: int, seed: int, funnel: Funnel, progress: bool, attempts: int
 ) -> Iterator[dict[str, Any]]:
     """The records in order, those of one issue under one id; functions are worked on until there are enough."""
-    candidates = [item for path, text in found.texts().items() for item in functions(path, text)]
-    random.Random(f"{seed}/order").shuffle(candidates)
-    # Functions of modules come first, because calls of methods are found less often.
-    candidates.sort(key=lambda candidate: "." in candidate[0].qualname)
-    works = [(*candidate, f"{seed}/{number}", attempts) for number, candidate in enumerate(candidates)]
+    listed = candidates(found, seed)
+    works = [(*candidate, f"{seed}/{number}", attempts) for number, candidate in enumerate(listed)]
     issues, written, stage = 0, 0, Stage(name="runs")
     with tqdm(total=runs, unit="run", disable=not progress) as bar:
         for made, counts in pool.map(_work, works):
@@ -162,7 +110,7 @@ def _runs(
                 return
     raise ForgeError(
         f"--runs {runs}: {found.name} {found.version} gives only {written} runs with --seed {seed}, although all of "
-        f"its {len(candidates)} functions were tried; ask for fewer, or name a larger library"
+        f"its {len(listed)} functions were tried; ask for fewer, or name a larger library"
     )
 
 
@@ -170,49 +118,44 @@ _worker: dict[str, Any] = {}
 
 
 def _start(folder: str, found: Library) -> None:
-    """Makes the worker's own scratch folder with the library in it."""
-    sandbox = Sandbox(Path(tempfile.mkdtemp(dir=folder)))
-    for path in found.files:
-        target = sandbox.work / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(found.root / path, target)
-    sandbox.write(texts := found.texts())
-    _worker.update(sandbox=sandbox, library=found, texts=texts)
+    """Opens the worker's own box, which ends with the worker."""
+    opened = workplace(found, folder)
+    _worker.update(opened=opened, place=opened.__enter__(), library=found, texts=found.texts())
 
 
 def _work(item: tuple[Function, list[Mutation], str, int]) -> tuple[list[dict[str, Any]], Funnel]:
     """Commit the bugs of a function and let an agent work on each issue, again for each attempt; records without their
     ``instance_id``, the attempts of an issue next to each other."""
     function, mutations, seed, attempts = item
-    sandbox, found, text = _worker["sandbox"], _worker["library"], _worker["texts"][function.path]
-    commits, funnel = screen(sandbox, function, mutations, text, seed)
+    place, found, text = _worker["place"], _worker["library"], _worker["texts"][function.path]
+    commits, funnel = screen(place, function, mutations, text, seed)
     made = []
     for number, issues in enumerate(commits):
-        sandbox.write({function.path: issues[0].text})
-        commit = sandbox.commit("Import the sources")
-        for (place, issue), attempt in product(enumerate(issues), range(attempts)):
-            agent = Agent(sandbox, issue, f"{seed}/{number}/{place}", _LATER if attempt else None, attempt)
+        place.write({function.path: issues[0].text})
+        commit = place.commit("Import the sources")
+        for (at, issue), attempt in product(enumerate(issues), range(attempts)):
+            agent = Agent(place, issue, f"{seed}/{number}/{at}", _LATER if attempt else None, attempt)
             patch = agent.work()
             calls = sum(message["role"] == "assistant" for message in agent.messages)
             stats = {"instance_cost": 0.0, "api_calls": calls}
             record = {
                 "trajectory_format": "mini-swe-agent-1",
-                "resolved": _resolved(sandbox, issue, patch),
+                "resolved": _resolved(place, issue, patch),
                 "base_commit": commit,
                 "forge": {"library": found.name, "version": found.version},
                 "info": {"exit_status": "Submitted", "submission": patch, "model_stats": stats},
                 "messages": agent.messages,
             }
             made.append(record)
-        sandbox.write({function.path: text})
+        place.write({function.path: text})
     return made, funnel
 
 
-def _resolved(sandbox: Sandbox, issue: Issue, patch: str) -> bool:
+def _resolved(place: Workplace, issue: Issue, patch: str) -> bool:
     """Whether the submitted diff, applied to the commit, makes the issue's calls right and leaves the others."""
-    sandbox.restore()
-    applied = patch and not sandbox.run("git apply -", patch).returncode
+    place.restore()
+    applied = patch and not place.run("git apply -", patch).returncode
     wanted = [*((check.call, check.expected) for check in issue.checks), *issue.controls]
-    (observed,) = sandbox.observe(issue.function.module, [({}, [call for call, _ in wanted])])
-    sandbox.restore()
+    (observed,) = place.observe(issue.function.module, [({}, [call for call, _ in wanted])])
+    place.restore()
     return bool(applied) and observed == [outcome for _, outcome in wanted]

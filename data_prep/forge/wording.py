@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
+from contextrl_verl.agents.task import Outcome
+from contextrl_verl.sandbox.box import WORKPLACE, Finished
 from data_prep.forge.bugs import Check, Issue
-from data_prep.forge.sandbox import WORKPLACE, Finished, Outcome
 
 SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT && git add -A && git diff --cached"
 LONGEST_OUTPUT = 10_000
@@ -101,7 +102,12 @@ def _session(check: Check) -> str:
 
 
 def task(issue: Issue, draw: random.Random) -> str:
-    """The first user turn: a report of the symptom, which never says what to change."""
+    """The first user turn."""
+    return _TASK % report(issue, draw)
+
+
+def report(issue: Issue, draw: random.Random) -> str:
+    """A report of the symptom, with one or two of the issue's checks, which never says what to change."""
     first, *more = issue.checks
     given = first.call.text.rpartition("(")[2].rstrip(")")
     values = {
@@ -117,7 +123,7 @@ def task(issue: Issue, draw: random.Random) -> str:
     if more and draw.random() < 0.6:
         other = draw.choice(more)
         parts.append(f"The same with other arguments:\n{_session(other)}\nExpected: {_result(other.expected)}.")
-    return _TASK % "\n\n".join(part for part in (*parts, closing) if part)
+    return "\n\n".join(part for part in (*parts, closing) if part)
 
 
 # What the reader of a function says about the place of a bug, by its kind; never what has to stand there.

@@ -1,4 +1,4 @@
-"""``contextrl show``: a page about any file of pairs."""
+"""``contextrl show``: a page about any file of pairs, or about records of an agent's episodes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ import typer
 
 
 def show(
-    pairs: Annotated[Path, typer.Argument(help="File of pairs (.parquet, .jsonl).")],
+    pairs: Annotated[
+        Path,
+        typer.Argument(help="File of pairs (.parquet, .jsonl), or an episode's record (.json) or a folder of them."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for index.html and summary.json.")] = Path("outputs/report"),
-    examples: Annotated[int, typer.Option("--examples", "-n", min=0, help="Pairs to show, drawn at random.")] = 20,
+    examples: Annotated[int, typer.Option("--examples", "-n", min=0, help="So many to show, drawn at random.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 1,
 ) -> None:
-    """Write a static page about a file of pairs: counts, lengths, and examples side by side."""
+    """Write a static page: a file of pairs with counts and examples side by side, or episodes turn by turn."""
+    from data_prep.report.episode import ENDING, write_episodes
+
+    if pairs.is_dir() or pairs.suffix == ENDING:
+        typer.echo(f"report written to {write_episodes(pairs, out, examples, seed)}")
+        return
     import random
     from array import array
     from collections import Counter, defaultdict

@@ -80,9 +80,10 @@ def write_report(
     folder: str | os.PathLike[str],
     summary: Mapping[str, Any],
     funnel: Funnel | None = None,
-    examples: Iterable[Example] = (),
+    examples: Iterable[Any] = (),
     *,
     title: str = "Contrastive pairs",
+    block: str = "example.jinja",
     histograms: Iterable[Histogram] = (),
     notices: Iterable[str] = (),
     tables: Mapping[str, Mapping[str, Any]] | None = None,
@@ -93,7 +94,8 @@ def write_report(
     Args:
         summary: plain JSON values; ``stages`` is filled in from the funnel.
         funnel: counts by stage and reason, with its samples of dropped records.
-        examples: taken from one at a time until the page has ``max_bytes``, give or take its frame.
+        examples: taken from one at a time until the page has ``max_bytes``, give or take its frame; each is an
+            :class:`Example`, or what another ``block`` shows as its ``item``.
         notices: sentences at the top.
         tables: more counts by name, e.g. ``{"splits": {"train": 10}}``; histograms follow them.
     """
@@ -101,12 +103,12 @@ def write_report(
     funnel.check()
     written = {**summary, **({"stages": [stage.summary() for stage in funnel]} if funnel.stages else {})}
     environment = _environment()
-    block = environment.get_template("example.jinja")
+    template = environment.get_template(block)
     shown: list[Markup] = []
     size = left_out = 0
     for example in examples:
         # Rendered with the same escaping as the page; only the result is marked as done.
-        html = "" if left_out else block.render(item=example, first=not shown, **_view(example))
+        html = "" if left_out else template.render(item=example, first=not shown, **_view(example))
         size += len(html.encode())
         if left_out or size > max_bytes:
             left_out += 1
@@ -183,9 +185,11 @@ def _patch_pieces(text: str) -> list[tuple[str, str]]:
     return [(kind, "".join(line for _, line in group)) for kind, group in groupby(kinds, itemgetter(0))]
 
 
-def _view(example: Example) -> dict[str, Any]:
+def _view(example: Any) -> dict[str, Any]:
     """What the template shows of an example's contexts."""
     view: dict[str, Any] = {"diff": None, "pictures": None, "apart": None, "alone": None}
+    if not isinstance(example, Example):
+        return {}
     contexts = list(example.contexts)[:2]
     if contexts and contexts[0].kind == "images":
         view["pictures"] = [[_picture(image) for image in context.images] for context in contexts]

@@ -70,7 +70,7 @@ def public_rows(name: str, out: Path, settings: TaskSettings, *, path: str = "",
             f"{name} asks about pictures. Fix: --agent-loop, --instance and --split-by are for lists of issues "
             f"({', '.join(one.name for one in SETS.values() if one.issues)})."
         )
-    _check(out, settings)
+    rows.check_out(out, settings.validation)
     payloads = plan_public(record, path, settings.validation is None, settings.source)
     read = {"split": settings.source.split or record.train, "path": path or None}
     said = {"source": {"name": name, "hub": record.hub, "subset": record.subset, **read}}
@@ -89,7 +89,7 @@ def vqa_rows(source: str, out: Path, settings: TaskSettings, **run: Any) -> dict
     Raises:
         ConfigError: nothing to read, no row left, or a bad option; the files are then as they were.
     """
-    _check(out, settings)
+    rows.check_out(out, settings.validation)
 
     def items(paths: list[Path], whole: bool = False) -> Iterator[Item]:
         for one in read_vqa_items(paths):
@@ -100,14 +100,6 @@ def vqa_rows(source: str, out: Path, settings: TaskSettings, **run: Any) -> dict
 
     payloads = plan_source(source, settings.source)
     return _written(source, out, settings, payloads, scan_images, items, images=True, said={"source": source}, **run)
-
-
-def _check(out: Path, settings: TaskSettings) -> None:
-    rows.check_out(out)
-    if settings.validation == 0 and (other := rows.validation_file(out)).exists():
-        raise ConfigError(
-            f"{other} is there from another run, and what it holds would now be trained on. Fix: move it away."
-        )
 
 
 def _written(

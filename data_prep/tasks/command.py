@@ -52,14 +52,17 @@ Sets = Annotated[
 
 def _settings(form: type[Form], context: typer.Context) -> Form:
     """The settings that a command's options are named like, and those of --set."""
+    from pydantic import BaseModel
+
     from data_prep.common.settings_file import load_settings
-    from data_prep.images.sources.base import SourceOptions
 
     given = {name: value for name, value in context.params.items() if value is not None}
-    sets = [f"source.{name}={given[name]}" for name in SourceOptions.model_fields if name in given]
+    fields = {name: field.annotation for name, field in form.model_fields.items()}
+    nested = {name: kind for name, kind in fields.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
+    sets = [f"{outer}.{name}={given[name]}" for outer in nested for name in nested[outer].model_fields if name in given]
     sets += [f"source.columns.{pair}" for pair in given.get("column", [])]
-    own = {name: given[name] for name in form.model_fields if name in given and name != "source"}
-    return load_settings(form, None, [*given.get("set_", []), *(sets if "source" in form.model_fields else [])], **own)
+    own = {name: given[name] for name in fields.keys() - nested if name in given}
+    return load_settings(form, None, [*given.get("set_", []), *sets], **own)
 
 
 @tasks.command()
@@ -146,3 +149,38 @@ def trace_qa(
     from data_prep.tasks.trace_qa import TraceSettings, trace_rows
 
     tell(trace_rows(input, out, _settings(TraceSettings, context), engine=engine, workers=workers), out)
+
+
+@tasks.command()
+def swe(
+    context: typer.Context,
+    source: Annotated[Literal["forge", "table"], typer.Option(help="Bugs made here, or a public table.")],
+    out: Out,
+    table: Annotated[
+        str | None, typer.Option(help="Whose columns it has: swe_smith, swe_gym, swe_bench, swe_rebench, r2e_gym.")
+    ] = None,
+    path: Annotated[str | None, typer.Option(help="The table's files; default the Hub.")] = None,
+    checkouts: Annotated[str | None, typer.Option(help="Folder of git repositories for a table's rows.")] = None,
+    images: Annotated[str | None, typer.Option(help="Folder of unpacked images for a table's rows.")] = None,
+    test_command: Annotated[str | None, typer.Option(help="Where a table has none; default pytest.")] = None,
+    library: Annotated[str | None, typer.Option(help="Of the forge: an installed distribution; default rich.")] = None,
+    split: Split = None,
+    limit: Annotated[int | None, typer.Option(help="Tasks of the forge (default 200), or examples of a table.")] = None,
+    validation: Annotated[float | None, typer.Option(help="Share for validation; default 0.1.")] = None,
+    max_tokens: MaxTokens = None,
+    tokenizer: Tokenizer = None,
+    split_by: SplitBy = None,
+    seed: Seed = None,
+    sandbox: Annotated[str | None, typer.Option(help="Where tasks are tried; default what this machine has.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for index.html and summary.json.")] = None,
+    engine: Engine = "local",
+    workers: Workers = None,
+    keep_work: KeepWork = False,
+    set_: Sets = None,
+) -> None:
+    """Repair tasks for an agent in a sandbox, each tried with and without its repair."""
+    from data_prep.tasks.rows import tell
+    from data_prep.tasks.swe import SweSettings, swe_rows
+
+    run = {"engine": engine, "workers": workers, "keep_work": keep_work}
+    tell(swe_rows(source, out, _settings(SweSettings, context), report=report, **run), out)

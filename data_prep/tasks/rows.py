@@ -25,15 +25,16 @@ from data_prep.trajectories import elide
 
 ROWS_PER_GROUP = 200
 _BYTES_PER_GROUP = 64 << 20
-# What does not fit a kind of row is null: run_id for pictures; picture, item and tolerance for runs; the last five for
-# everything but issues. instance is JSON: what an agent loop needs to set up and to test a repository.
+# What does not fit a kind of row is null: run_id for pictures; picture, item and tolerance for runs; the last six for
+# everything but issues. JSON: instance, with which an agent loop of the user sets up and tests a repository, and task,
+# with which ours does.
 EXTRA_INFO = pa.struct(
     [
         ("index", pa.int64()),
         *((name, pa.string()) for name in ("run_id", "kind", "split", "question", "picture", "item")),
         ("tolerance", pa.float64()),
         ("num_options", pa.int64()),
-        *((name, pa.string()) for name in ("instance_id", "repo", "base_commit", "image_name", "instance")),
+        *((name, pa.string()) for name in ("instance_id", "repo", "base_commit", "image_name", "instance", "task")),
     ]
 )
 COLUMNS = [
@@ -74,10 +75,14 @@ def make_row(data_source: str, prompt: str, ability: str, answer: str, **extra_i
     }
 
 
-def check_out(out: Path) -> None:
-    """Raises ConfigError for a name that is no Parquet file's."""
+def check_out(out: Path, validation: float | None = None) -> None:
+    """Raises ConfigError for a name that is no Parquet file's, and for another run's rows beside it that would stay."""
     if out.suffix != ".parquet":
         raise ConfigError(f"--out is {out}. Fix: the rows are Parquet; give a name that ends in .parquet.")
+    if validation == 0 and (other := validation_file(out)).exists():
+        raise ConfigError(
+            f"{other} is there from another run, and what it holds would now be trained on. Fix: move it away."
+        )
 
 
 def validation_file(out: Path) -> Path:

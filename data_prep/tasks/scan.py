@@ -36,9 +36,10 @@ def plan_public(record: PublicSet, path: str, own_validation: bool, options: Sou
     for which, name in wanted.items():
         kind, found = _find(record, path, name, there, options)
         if missing := sorted(set(record.columns) - set(found.columns)):
+            other = "name the columns of yours so" if record.issues else "read yours with contextrl tasks vqa"
             raise ConfigError(
                 f"{path or record.hub} has no column {missing[0]!r}, which {record.name} needs; it has "
-                f"{sorted(found.columns)}. Fix: give the files of {record.hub}, or read yours with contextrl tasks vqa."
+                f"{sorted(found.columns)}. Fix: give the files of {record.hub}, or {other}."
             )
         columns = [column for column in (*record.columns, *record.optional) if column in found.columns]
         own = {"set": record.name, "split": which}

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contextrl_verl.pairs import ARROW_SCHEMA, Context, ContrastivePair, Message
+from contextrl_verl.pairs.redact import redact, redact_messages
 from data_prep.common.funnel import Funnel
-from data_prep.common.redact import redact, redact_messages
 from data_prep.trajectories import answer, counterfactual
 from data_prep.trajectories.elide import TokenCount, elide, evidence_lines, token_counter
 from data_prep.trajectories.masking import mask_run

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from contextrl_verl.pairs import Context, ContrastivePair, Message
+from contextrl_verl.pairs.redact import redact_messages
 from data_prep.common.funnel import Funnel, Stage
-from data_prep.common.redact import redact_messages
 from data_prep.trajectories.actions import actions_of
 from data_prep.trajectories.facts import KINDS, Fact, facts_of, standing
 from data_prep.trajectories.run import AgentRun

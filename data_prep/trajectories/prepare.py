@@ -18,9 +18,9 @@ import contextrl_verl
 from contextrl_verl.errors import ConfigError
 from contextrl_verl.pairs import Context, Message
 from contextrl_verl.pairs.files import PairFile, write_pairs
+from contextrl_verl.pairs.redact import redact, redact_messages
 from data_prep.common.funnel import Funnel
 from data_prep.common.pipeline import describe_inputs, fingerprint, remove, run_parts, total
-from data_prep.common.redact import redact, redact_messages
 from data_prep.common.splits import draw, read_shares
 from data_prep.report.page import Example, Histogram, write_report
 from data_prep.report.text import shortened

@@ -4,6 +4,7 @@
 #   ROWS=issues.parquet VAL_ROWS=issues.validation.parquet PAIRS=pairs.parquet \
 #     recipes/agentic/run_klear_agentforge_8b_fsdp.sh
 #   ARM=da_rl ... the same command ...; SMOKE=1 recipes/agentic/run_klear_agentforge_8b_fsdp.sh
+#   TASK=swe: agents repair repositories in a sandbox instead, with rows of contextrl tasks swe (docs/agents.md).
 set -euo pipefail
 
 NAME=klear_agentforge_8b KIND=agentic SMOKE_FAMILY=qwen3 # its architecture is Qwen3-8B's

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_prep.common.redact import redact, redact_messages
+from contextrl_verl.pairs.redact import redact, redact_messages
 from data_prep.trajectories.run import Message
 
 LETTERS = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0"

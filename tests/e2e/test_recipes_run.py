@@ -1,4 +1,4 @@
-"""SMOKE=1: two real steps of a recipe's yaml on a CPU, for every arm of a text recipe and two of an image recipe.
+"""SMOKE=1: two real steps of a recipe's yaml on a CPU, for every arm of a text recipe, two of an image recipe, agents.
 
 For ``make test-all``: each starts Ray and vLLM for some minutes. ``make test`` composes and checks every recipe and arm
 up to that point (tests/recipes), and runs both trainers on jobs of their own.
@@ -61,6 +61,21 @@ def test_two_steps_with_adapters(tmp_path):
         # The reference is the policy without its adapters, which have hardly moved.
         assert 0 <= metrics["actor/kl_loss"] < 1e-6
     assert "'lora_rank': 8" in (tmp_path / "log").read_text()
+
+
+def test_two_steps_of_agents_on_tasks_of_the_forge(tmp_path):
+    script = RECIPES / "agentic" / "run_qwen3_8b_fsdp.sh"
+    _, trained = _rehearse(script, tmp_path, TASK="swe", ARM="contextrl")
+    for metrics in trained:
+        assert metrics["contextrl/agent/episodes"] == (ITEMS - PAIRS) * ROLLOUTS
+        assert (metrics["contextrl/agent/infrastructure"], metrics["contextrl/agent/resolved"]) == (0, 0)
+        # A model of random weights writes no command, and is told so until its turns are used up.
+        assert (metrics["contextrl/agent/endings/turns"], metrics["contextrl/agent/turns"]) == (1, 3)
+        assert metrics["actor/contextrl/pairs"] == PAIRS
+    records = [json.loads(path.read_bytes()) for path in (tmp_path / "smoke" / "episodes").rglob("*.traj.json")]
+    assert len(records) >= 2 * (ITEMS - PAIRS) * ROLLOUTS
+    assert {record["repo"] for record in records} == {"forge/rich"}
+    assert all(record["contextrl"]["metrics"]["format_errors"] == 3 for record in records)
 
 
 def _rehearse(script: Path, folder: Path, **variables: str) -> tuple[list[dict], list[dict]]:

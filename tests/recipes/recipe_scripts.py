@@ -28,7 +28,7 @@ def tell(script: Path, folder: Path, *arguments: str, **variables: str) -> subpr
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "REAL_PYTHON": sys.executable}
     environment |= {"PYTHON": str(python), "TOLD": str(folder / "told"), "OUT": str(folder / "out"), **variables}
     command = ["bash", str(script), *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def told(folder: Path, name: str = "told") -> list[str]:

@@ -144,6 +144,11 @@ def test_lora_ratio_and_lambda_are_one_word_each(tmp_path):
         ({"ITEMS": "1"}, "of 1 items are pairs"),
         ({"PAIRS": ""}, "PAIRS is not set"),
         ({"SMOKE": "yes"}, "SMOKE is 'yes'"),
+        (
+            {"TASK": "swe"},
+            "TASK is 'swe', and this recipe is text. Fix: a recipe of recipes/agentic, or TASK=trace_qa.",
+        ),
+        ({"TASK": "code"}, "TASK is 'code'. Fix: TASK=swe or TASK=trace_qa."),
         ({"MARGIN": "mean"}, "MARGIN is 'mean'. Fix: MARGIN=each or MARGIN=averaged."),
         ({"GPUS_PER_NODE": "3"}, "data.train_batch_size is 64, with n=8 512 rows, which 3 data-parallel ranks"),
         ({"UPDATES": "8", "ROLLOUTS": "6", "GPUS_PER_NODE": "32"}, "ppo_mini_batch_size is 7, with n=6 42 rows"),
@@ -167,3 +172,42 @@ def test_one_word_averages_the_margins_of_the_arm_that_has_them(arm, orders, tmp
     assert config.contextrl.pairs.orders == orders
     # Its checkpoints are not another run's.
     assert "averaged" in config.trainer.default_local_dir or "averaged" in config.trainer.experiment_name
+
+
+@pytest.mark.parametrize(
+    "script", [script for script in MODELS if script.parent.name == "agentic"], ids=lambda it: it.stem
+)
+def test_one_word_lets_agents_work(script, tmp_path):
+    plain, agents = tmp_path / "plain", tmp_path / "agents"
+    for folder, variables in ((plain, {}), (agents, {"TASK": "swe", "TURNS": "20", "SANDBOX": "apptainer"})):
+        folder.mkdir()
+        run = tell(script, folder, **FILES, **variables)
+        assert run.returncode == 0, run.stderr
+    config = composed(told(agents))
+    agent, rollout, actor = config.contextrl.agent, config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
+    assert (agent.turns, agent.turn_tokens, agent.sandbox) == (20, 4096, "apptainer")
+    assert agent.records == str(agents / "out" / "episodes")
+    whole = config.data.max_prompt_length + config.data.max_response_length
+    # Qwen3's window, and a row of its length fits the GPUs that share it.
+    assert whole == rollout.max_model_len == 40960
+    assert actor.ppo_max_token_len_per_gpu * actor.fsdp_config.ulysses_sequence_parallel_size >= whole
+    # Nothing else is another than without it.
+    own = {argument.partition("=")[0] for argument in set(told(agents)) - set(told(plain))}
+    assert own == {
+        *(f"contextrl.agent.{name}" for name in ("turns", "turn_tokens", "sandbox", "records")),
+        *(f"data.max_{name}_length" for name in ("prompt", "response")),
+        *(f"actor_rollout_ref.rollout.max_{name}" for name in ("model_len", "num_batched_tokens")),
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu", "trainer.experiment_name", "trainer.default_local_dir",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_rehearsal_of_agents_passes_everything_that_is_checked_before_ray(tmp_path, capsys):
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    run = tell(RECIPES / "agentic" / "run_qwen3_8b_fsdp.sh", tmp_path, SMOKE="1", TASK="swe")
+    assert run.returncode == 0, run.stderr
+    config = composed(told(tmp_path))
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    assert "2 batches of 6 ordinary rows and 2 pairs" in capsys.readouterr().out

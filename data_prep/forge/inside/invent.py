@@ -1,4 +1,4 @@
-"""Invents calls of functions that give a value or a meaningful error. Runs inside the scratch folder."""
+"""Invents calls of functions that give a value or a meaningful error. Runs in the box, within observe.py."""
 
 import enum
 import inspect

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections import defaultdict
 
 import pytest
@@ -9,12 +10,14 @@ import zstandard
 from typer.testing import CliRunner
 
 from contextrl_verl.cli import app
+from contextrl_verl.sandbox.box import Finished
 from data_prep.forge.agent import Agent, Habits
 from data_prep.forge.bugs import screen
-from data_prep.forge.forge import find_library, forge
+from data_prep.forge.forge import forge
+from data_prep.forge.library import ForgeError, find_library
 from data_prep.forge.mutate import functions
-from data_prep.forge.sandbox import Finished, ForgeError, Sandbox
 from data_prep.forge.wording import SUBMIT, observation
+from data_prep.forge.workplace import workplace
 from data_prep.trajectories.edited_symbols import touched
 from data_prep.trajectories.readers import open_source
 
@@ -43,24 +46,23 @@ def made(scratch, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def commit(tmp_path_factory):
-    """A commit with the bugs of a function, in a scratch folder that stays."""
+def commit():
+    """A commit with the bugs of a function, in a box that stays."""
     library = find_library(LIBRARY)
-    sandbox = Sandbox(tmp_path_factory.mktemp("scratch"))
-    sandbox.write(texts := library.texts())
-    path = "sortedcontainers/sortedlist.py"
+    path, texts = "sortedcontainers/sortedlist.py", library.texts()
     found = {function.qualname: (function, mutations) for function, mutations in functions(path, texts[path])}
-    (issues, *_), counts = screen(sandbox, *found["SortedList.bisect_left"], texts[path], "5")
-    counts.check()
-    sandbox.write({path: issues[0].text})
-    return sandbox, sandbox.commit("Import the sources"), issues
+    with workplace(library) as place:
+        (issues, *_), counts = screen(place, *found["SortedList.bisect_left"], texts[path], "5")
+        counts.check()
+        place.write({path: issues[0].text})
+        yield place, place.commit("Import the sources"), issues
 
 
-def outcomes(sandbox, issue, changed=None):
+def outcomes(place, issue, changed=None):
     """What the calls of an issue give, and whether that is what it wants."""
     checks = issue.checks
     asked = [(changed or {}, [check.call for check in checks])]
-    (found,) = sandbox.observe(issue.function.module, asked)
+    (found,) = place.observe(issue.function.module, asked)
     return found, found == [check.expected for check in checks]
 
 
@@ -71,27 +73,27 @@ def commands_of(messages):
 
 @pytest.mark.parametrize("habits", [Habits(), Habits(1, 0, 1, 1), Habits(1, 1, 0, 0)])
 def test_every_recorded_command_gives_its_output_again(commit, habits):
-    sandbox, name, issues = commit
+    place, name, issues = commit
     resolved = 0
     for number, issue in enumerate(issues[:2]):
-        sandbox.restore()
-        agent = Agent(sandbox, issue, f"again {number}", habits)
+        place.restore()
+        agent = Agent(place, issue, f"again {number}", habits)
         patch = agent.work()
-        sandbox.restore()
-        assert sandbox.run("git rev-parse HEAD").output.strip() == name
+        place.restore()
+        assert place.run("git rev-parse HEAD").output.strip() == name
         steps = commands_of(agent.messages)
         replies = [m["content"] for m in agent.messages[3::2]]
         assert len(steps) == len(replies) >= 8
         assert steps[-1] == SUBMIT
         for command, reply in zip(steps[:-1], replies[:-1], strict=True):
-            assert observation(sandbox.run(command)) == reply
-        assert sandbox.run(SUBMIT).output.partition("\n")[2] == replies[-1] == patch
+            assert observation(place.run(command)) == reply
+        assert place.run(SUBMIT).output.partition("\n")[2] == replies[-1] == patch
 
-        sandbox.restore()
-        assert outcomes(sandbox, issue)[0] == [check.actual for check in issue.checks]
-        assert sandbox.run("git apply -", patch).returncode == 0
-        resolved += outcomes(sandbox, issue)[1]
-        sandbox.restore()
+        place.restore()
+        assert outcomes(place, issue)[0] == [check.actual for check in issue.checks]
+        assert place.run("git apply -", patch).returncode == 0
+        resolved += outcomes(place, issue)[1]
+        place.restore()
         if not habits.gives_up:
             assert resolved == number + 1
 
@@ -112,14 +114,14 @@ def test_an_issue_says_what_happens_and_not_what_to_change(commit):
 
 
 def test_bugs_of_one_function_go_away_one_by_one(commit):
-    sandbox, _, issues = commit
+    place, _, issues = commit
     assert len(issues) >= 2
     for issue in issues:
         changes = [{issue.function.path: one.fix.on(one.text)} for one in issues if one is not issue]
-        assert outcomes(sandbox, issue, {issue.function.path: issue.fix.on(issue.text)})[1]
-        assert not any(outcomes(sandbox, issue, change)[1] for change in changes)
+        assert outcomes(place, issue, {issue.function.path: issue.fix.on(issue.text)})[1]
+        assert not any(outcomes(place, issue, change)[1] for change in changes)
         calls = [call for call, _ in issue.controls]
-        (found,) = sandbox.observe(issue.function.module, [({}, calls)])
+        (found,) = place.observe(issue.function.module, [({}, calls)])
         assert found == [outcome for _, outcome in issue.controls]
         # The lines of the function in the buggy file.
         lines = issue.text.split("\n")[issue.function.first - 1 : issue.function.last]
@@ -147,7 +149,7 @@ def test_readers_take_the_runs_and_couples_exist(made):
 
 def test_transcripts_name_nothing_of_this_machine(made, scratch, repository):
     text = made[0].read_text()
-    for name in (str(scratch), str(repository), "/forge-", "FORGE_ROOT"):
+    for name in (str(scratch), str(repository), "/forge-", sys.prefix):
         assert name not in text
 
 
@@ -210,8 +212,8 @@ def test_the_command_says_what_is_wrong(tmp_path):
 
 
 def test_long_output_keeps_its_ends():
-    text = observation(Finished(0, "a" * 9_000 + "b" * 9_000))
+    text = observation(Finished(0, "a" * 9_000 + "b" * 9_000, "", 0))
     assert "<elided_chars>\n8000 characters elided" in text
     assert text.count("a" * 5_000) == text.count("b" * 5_000) == 1
-    assert observation(Finished(2, "")) == "<returncode>2</returncode>\n<output>\n</output>"
-    assert json.dumps(observation(Finished(0, "x" * 9_999)))
+    assert observation(Finished(2, "", "", 0)) == "<returncode>2</returncode>\n<output>\n</output>"
+    assert json.dumps(observation(Finished(0, "x" * 9_999, "", 0)))

@@ -6,8 +6,8 @@ import difflib
 import pytest
 
 from data_prep.forge.forge import find_library
+from data_prep.forge.library import ForgeError
 from data_prep.forge.mutate import apply, functions
-from data_prep.forge.sandbox import ForgeError
 
 SAMPLE = '''\
 """Módule."""
