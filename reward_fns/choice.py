@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from reward_fns.commitment import committed_to, key_of
@@ -25,6 +26,11 @@ def parse_choice(text: str, labels: Sequence[str] = ("A", "B")) -> str | None:
     return committed_to(visible.strip(), tuple(labels)) if visible and labels else None
 
 
+@lru_cache(maxsize=256)
+def _distinct(labels: tuple[str, ...]) -> bool:
+    return len(set(map(key_of, labels))) == len(labels)
+
+
 @reward("contextrl/selection*")
 def score_selection(
     data_source: str, solution_str: str, ground_truth: str, extra_info: Mapping[str, Any] | None = None, **_: Any
@@ -35,7 +41,7 @@ def score_selection(
     """
     labels = (extra_info or {}).get("labels")
     options = ("A", "B") if labels is None else as_strings(labels, 'extra_info["labels"]')
-    if len(set(map(key_of, options))) < len(options):
+    if not _distinct(options):
         raise RewardConfigError(f'extra_info["labels"] must be distinct (longer ones also without case): {options!r}.')
     return _chosen(solution_str, ground_truth, options, "selection")
 

@@ -159,7 +159,9 @@ def _real_pairs(folder: Path, trajectories: Path | None, seed: int, progress: St
     progress.update(task, note="from runs to pairs")
     prepared = folder / "prepared.parquet"
     into = ("--input", source, "--out", prepared, "--report", folder / "report")
-    contextrl("pairs", "trajectories", *into, "--seed", seed, "--set", f"cascade.commit={commit}")
+    # Few runs, of which beginnings are shown: all pairs that have the question below, with their issues.
+    kind = ("--issue", "related", "--show-issue", "--overlap-cap", 1)
+    contextrl("pairs", "trajectories", *into, *kind, "--seed", seed, "--set", f"cascade.commit={commit}")
     whole = PairFile(prepared)
     begun = [(pair, _begin(pair.supporting), _begin(pair.confounders[0])) for pair in whole]
     # Two runs may begin alike; such a pair cannot be shown by its beginnings.

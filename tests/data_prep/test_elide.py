@@ -48,6 +48,15 @@ def test_longest_observations_are_cut_to_one_length_at_both_ends():
     assert int(ELIDED.fullmatch(lines[mark])[1]) == sum(rough_count([line + "\n" for line in hidden]))
 
 
+def test_head_and_tail_keep_the_same_number_of_equal_lines_and_all_that_fit():
+    def count(texts):
+        return [10 * len(text.splitlines()) for text in texts]
+
+    (shown,) = elide([Message(role="user", content="\n".join(map(str, range(100))))], 250, count=count)
+    # 22 lines and a mark with its line break; 23 would fit, one end longer than the other.
+    assert shown.content.split("\n") == [*map(str, range(11)), "<ELIDED 780 tokens>", *map(str, range(89, 100))]
+
+
 def test_then_the_agents_longest_turns_are_cut_before_any_turn_goes():
     messages = conversation([400, 20, 5, 20, 3, 20])
     shown = elide(messages, 2000)

@@ -291,7 +291,8 @@ def test_real_couples_show_nothing_of_either_patch(runs):
         for couple in itertools.combinations(members, 2)
         if couple[0].instance_id != couple[1].instance_id
     ]
-    for one, two in couples[:: max(1, len(couples) // 100)]:
+    # Of couples that become pairs, tests/data_prep/test_prepare_real_runs.py looks at each.
+    for one, two in couples[:: max(1, len(couples) // 30)]:
         for run in (one, two):
             masked = pairs_of(mask_run(run, one.patch, two.patch).messages)
             for patch in (one.patch, two.patch):

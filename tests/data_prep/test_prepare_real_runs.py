@@ -27,7 +27,7 @@ def made(tmp_path_factory):
         pytest.skip(f"{SOURCE} is not here; set CONTEXTRL_TRAJECTORIES to a file of real runs")
     out = tmp_path_factory.mktemp("real") / "pairs.parquet"
     # All that the cap would be put on, and enough of what is at chance for it anyway.
-    kinds = {"issue": ("related", "counterfactual"), "counterfactuals": 2, "overlap_cap": 1}
+    kinds = {"issue": ("related", "counterfactual"), "counterfactuals": 3, "counterfactual_runs": 90, "overlap_cap": 1}
     summary = prepare(SOURCE, out, PrepareSettings(cascade=CascadeSettings(commit="any"), **kinds))
     return summary, list(PairFile(out)), {one.run.run_id: one.run for one in open_source(SOURCE)}
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,12 @@ def of_this_file(name: str, **settings: Any) -> BoundedPool:
 
 
 def workers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "bounded_pool" in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process().children():
+        # A child of another test's may have ended.
+        with suppress(psutil.NoSuchProcess):
+            found += [child] if "bounded_pool" in " ".join(child.cmdline()) else []
+    return found
 
 
 @pytest.fixture(autouse=True)

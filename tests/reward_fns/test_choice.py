@@ -69,10 +69,10 @@ PIECES += [
 labels = st.sampled_from(["A", "B"])
 
 
-@pytest.mark.parametrize("reply", REPLIES, ids=lambda reply: reply.text[:40].encode("unicode_escape").decode())
-def test_a_written_reply(reply: Reply) -> None:
-    """No reply earns what it does not commit to; what is missed is counted below."""
-    assert parse_choice(reply.text, reply.labels) in (reply.wanted, None)
+def test_no_written_reply_earns_what_it_does_not_commit_to() -> None:
+    """What is missed is counted below."""
+    read = [(reply, parse_choice(reply.text, reply.labels)) for reply in REPLIES]
+    assert not [(reply, choice) for reply, choice in read if choice not in (reply.wanted, None)]
 
 
 def test_few_commitments_are_missed() -> None:
@@ -82,13 +82,14 @@ def test_few_commitments_are_missed() -> None:
     assert len(missed) <= 0.03 * len(wanted), missed
 
 
-@pytest.mark.parametrize("reply", [reply for reply in REPLIES if reply.wanted and reply.labels == ("A", "B")])
-def test_labels_are_treated_alike(reply: Reply) -> None:
+def test_labels_are_treated_alike() -> None:
     """A visible thought in front changes nothing, and no response names a label that is not offered."""
-    if "hannel|>" not in reply.text and not reply.text.startswith("analysis"):
-        spoken = "<think>The answer is A. Or B?</think>\n" + reply.text.rpartition("</think>")[2]
-        assert parse_choice(spoken) == parse_choice(reply.text)
-    assert parse_choice(reply.text, ("X", "Y")) is None
+    texts = [reply.text for reply in REPLIES if reply.wanted and reply.labels == ("A", "B")]
+    plain = [text for text in texts if "hannel|>" not in text and not text.startswith("analysis")]
+    assert len(plain) >= 200
+    thought = "<think>The answer is A. Or B?</think>\n"
+    assert not [t for t in plain if parse_choice(thought + t.rpartition("</think>")[2]) != parse_choice(t)]
+    assert not [text for text in texts if parse_choice(text, ("X", "Y")) is not None]
 
 
 @given(st.lists(st.tuples(st.sampled_from(OPEN), labels), min_size=1, max_size=6), st.sampled_from([" ", "\n", "\n\n"]))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,11 +31,16 @@ print(json.dumps([ask(f"\\\\boxed{{{truth}}}", response) for _, truth, response,
 """
 
 
+@cache
+def scored(response: str, truth: str) -> dict[str, Any]:
+    return score_math("d", response, truth, verification_seconds=PATIENT)
+
+
 @pytest.mark.parametrize(
     ("wanted", "truth", "response", "source"), ROWS, ids=[f"{row.truth}|{row.response}"[:60] for row in ROWS]
 )
 def test_table(wanted: float, truth: str, response: str, source: str) -> None:
-    result = score_math("d", response, truth, verification_seconds=PATIENT)
+    result = scored(response, truth)
     assert result["score"] == wanted, f"{result}, from {source}"
     assert list(result) == ["score", "parsed", "verification"]
 
@@ -43,7 +50,7 @@ def test_against_verls_own_scorer() -> None:
     command = [sys.executable, "-c", VERLS, str(path)]
     done = subprocess.run(command, input=json.dumps(ROWS), capture_output=True, text=True, check=True)
     theirs = json.loads(done.stdout.splitlines()[-1])
-    ours = [score_math("d", row.response, row.truth, verification_seconds=PATIENT)["score"] for row in ROWS]
+    ours = [scored(row.response, row.truth)["score"] for row in ROWS]
     rows = list(zip(ROWS, ours, theirs, strict=True))
     assert len(rows) >= 150
     assert not [row for row, our, their in rows if our > their and not row.wanted]
