@@ -8,7 +8,6 @@ stays whole, and all of it is masked.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import unidiff
 
-from data_prep.trajectories.diffs import unquoted
+from data_prep.trajectories.diffs import tight, unquoted
 from data_prep.trajectories.edited_symbols import (
     PatchError,
     Place,
@@ -76,7 +75,7 @@ def hunks_of(run: AgentRun, reference: str = "") -> list[Hunk]:
     for part, hunk, places in places_by_hunk(parsed(run.patch), run):
         scratch = part.is_added_file and _new_path(part) not in expected
         code = not scratch and is_code(_new_path(part)) and not is_submodule(hunk)
-        lines = map(_tight, _changed(hunk, "+")) if code else ()
+        lines = map(tight, _changed(hunk, "+")) if code else ()
         added = frozenset(_digest(line) for line in lines if len(line) >= _DISTINCTIVE)
         found.append(Hunk(_key(run.repository, part, hunk), scratch, tuple(dict.fromkeys(places)), added))
     return found
@@ -169,11 +168,7 @@ def _changed(hunk: unidiff.Hunk, kind: str) -> list[str]:
 def _key(repository: str, part: unidiff.PatchedFile, hunk: unidiff.Hunk) -> int:
     """By the added lines, or the removed ones where none is added."""
     lines = _changed(hunk, "+") or ["-", *_changed(hunk, "-")]
-    return _digest("\0".join([repository, _new_path(part), *map(_tight, lines)]))
-
-
-def _tight(text: str) -> str:
-    return re.sub(r"\s", "", text)
+    return _digest("\0".join([repository, _new_path(part), *map(tight, lines)]))
 
 
 def _digest(text: str) -> int:
