@@ -111,7 +111,7 @@ ATTACKS = [
     Attack(
         "disk: one large file",
         "head -c 60M /dev/zero > /tmp/big; echo ended with $?",
-        _written_at_most("/tmp", LIMITS.file_bytes + (1 << 20)),
+        _written_at_most("/tmp/big", LIMITS.file_bytes + (1 << 20)),
     ),
     Attack(
         "inodes",

@@ -99,6 +99,11 @@ class Workplace:
 
     def restore(self) -> None:
         """Back to the commit, and empty home and temporary folders."""
-        done = self.run("git reset -q --hard && git clean -fdq && find ~ /tmp -mindepth 1 -delete")
+        # This Python may lie below /tmp too: its folder is shown there read-only, and stays.
+        there = "find ~ /tmp -xdev -mindepth 1"
+        done = self.run(
+            f"git reset -q --hard && git clean -fdq && {{ {there} -delete 2> /dev/null; {there} ! -type d | grep .; "
+            "test $? = 1; }"
+        )
         if done.returncode:
             raise ForgeError(f"the box cannot be restored: {done.output.strip()}; is its disk full?")

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -167,6 +169,18 @@ def test_an_edit_within_the_second_is_seen(place):
     place.write({"thing.py": MODULE.replace("side = 3", "side = 5")})
     place.run("touch -d 2020-01-01 thing.py")
     assert place.run("python -c 'import thing; print(thing.Box.side)'").output == "5\n"
+
+
+def test_a_python_below_tmp_is_no_part_of_what_is_restored(library, monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as prefix:
+        Path(prefix, "pyvenv.cfg").write_text("")
+        Path(prefix).chmod(0o755)
+        monkeypatch.setattr(sys, "prefix", prefix)
+        with workplace(library) as place:
+            place.commit("one")
+            assert place.run(f"mkdir /tmp/mine && echo > /tmp/mine/file && ls {prefix}").returncode == 0
+            place.restore()
+            assert place.run("find /tmp -type f").output == "/usr/pyvenv.cfg\n"
 
 
 def test_a_restored_box_is_as_the_commit_left_it(place):
