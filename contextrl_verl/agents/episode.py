@@ -193,7 +193,8 @@ class _Run:
         with _blaming(Ending.VERIFIER):
             verdict = await self.blocking("seconds_verifying", verify, self.task, episode.patch, self.sandbox)
         episode.verdict = verdict
-        return Ending.CHEAT if verdict.reason.cheat else ending, f"{verdict.reason.value}: {verdict.detail}"
+        detail = ": ".join(filter(None, (verdict.reason.value, verdict.detail)))
+        return Ending.CHEAT if verdict.reason.cheat else ending, detail
 
     async def _started(self) -> Box:
         """A box, also closed if it comes up after a cancellation."""

@@ -126,7 +126,8 @@ def run_agent_demo(out: Path, count: int, seed: int) -> dict[str, Any]:
     tasks = tasks_in(rows)
     episodes = repair(tasks, records)
     _print(console, episodes[0])
-    table = Table("task", "ending", "verdict", "turns", "seconds in the sandbox", "seconds of the verifier", "reward")
+    table = Table("task", "ending", "verdict", "turns", "sandbox", "verifier", "reward", caption="Times are seconds.")
+    table.columns[0].no_wrap = True
     for task, episode in zip(tasks, episodes, strict=True):
         seconds = (f"{episode.metrics[f'seconds_{name}']:.2f}" for name in ("sandbox", "verifying"))
         verdict = episode.verdict.reason.value if episode.verdict else ""
