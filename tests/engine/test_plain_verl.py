@@ -10,7 +10,7 @@ from ranks import run_ranks
 SCRIPT = Path(__file__).with_name("plain_verl.py")
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_weights_equal_plain_verl(tmp_path, ranks):
     *cases, complete, short, foreign = run_ranks(SCRIPT, ranks, str(tmp_path / "model"))
     assert len(cases) == (3 * 2 + 2) * 3

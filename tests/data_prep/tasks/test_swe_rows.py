@@ -262,6 +262,7 @@ def test_the_seed_makes_the_tasks_and_no_function_is_in_both_files(tmp_path):
         assert not train & validation
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_the_same(tmp_path, checkouts):
     folder, before = checkouts
     # All but one are tried once, and are none.
