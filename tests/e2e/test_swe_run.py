@@ -128,19 +128,22 @@ def loop_workers(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def in_sandboxes(worker: psutil.Process) -> bool:
+    found = worker.children(recursive=True)
+    return any("keeper.box" in part for process in found for part in process.cmdline())
+
+
 def test_a_worker_killed_in_mid_episode_is_counted_and_leaves_nothing_behind(data, tmp_path):
     inside: list[psutil.Process] = []
     survivors: list[psutil.Process] = []
     over = threading.Event()
 
     def kill() -> None:
-        """Once one of the two workers has sandboxes open, a moment later: pairs need none and are done by then."""
+        """Once one of the two workers has sandboxes open, and again a while later: pairs are done by then."""
         while not over.wait(0.1):
             for worker in loop_workers(tmp_path):
                 with suppress(psutil.Error):
-                    found = worker.children(recursive=True)
-                    if any("keeper.box" in part for process in found for part in process.cmdline()):
-                        time.sleep(1)
+                    if in_sandboxes(worker) and not over.wait(6) and in_sandboxes(worker):
                         inside.extend(worker.children(recursive=True))
                         worker.kill()
                         time.sleep(5)
