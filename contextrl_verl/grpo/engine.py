@@ -173,8 +173,8 @@ class ContextRLEngine(FSDPEngineWithLMHead):
         if asked and seen != asked:
             raise RuntimeError(
                 f"contextrl: this step's mini-batches held {seen} pairs instead of {asked} (contextrl.pairs.per_batch "
-                "* ppo_epochs). An agent loop failed, or its worker died, and verl left its rows out; look for 'Error in "
-                "_run_prompt' and for 'died' in the log."
+                "* ppo_epochs). An agent loop failed, or its worker died, and verl left its rows out; look for "
+                "'Error in _run_prompt' and for 'died' in the log."
             )
 
     def prepare_model_inputs(self, micro_batch):
