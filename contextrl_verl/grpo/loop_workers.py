@@ -47,6 +47,7 @@ class WatchedLoopManager(AgentLoopManagerTQ):
 
     def generate_sequences(self, prompts: Any) -> None:
         """verl's, to workers that live; one that dies now is found at the buffer's next poll."""
+        self._replace_dead()  # takes in answers that were given a while ago
         self._replace_dead(_IDLE)
         usual = self.rollout_config.val_kwargs.n if "validate" in prompts else self.rollout_config.n
         for worker, chunk in zip(self.agent_loop_workers, prompts.chunk(len(self.agent_loop_workers)), strict=False):

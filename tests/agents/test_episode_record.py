@@ -59,7 +59,7 @@ def test_a_record_says_how_it_went(run):
     assert own["verdict"] == {
         "resolved": False, "reason": "wrong", "detail": "", "seconds": 0.1, "dropped": {"tests": 1}
     }  # fmt: skip
-    assert (own["ending"], own["fault"], own["reward"], own["detail"]) == ("submitted", "model", 0.0, "wrong: ")
+    assert (own["ending"], own["fault"], own["reward"], own["detail"]) == ("submitted", "model", 0.0, "wrong")
     assert own["metrics"].keys() == episode.metrics.keys()
     assert own["metrics"]["turns"] == 3
     assert (record["resolved"], record["info"]["exit_status"]) == (False, "Submitted")

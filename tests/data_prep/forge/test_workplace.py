@@ -188,7 +188,7 @@ def test_a_restored_box_is_as_the_commit_left_it(place):
     name = place.commit("one")
     place.run("echo > new; mkdir ~/home /tmp/there; echo >> thing.py; git rm -q --cached thing.py")
     place.restore()
-    assert place.run("ls; ls ~ /tmp; git status --short; git log --format=%H").output.split() == [
-        *("__pycache__", "thing.py", "/home/agent:", "/tmp:", name)
-    ]
+    # A virtual environment that lies below /tmp is shown there, and is not the box's own.
+    seen = place.run("ls; find ~ /tmp -xdev -mindepth 1 ! -type d; ls ~; git status --short; git log --format=%H")
+    assert seen.output.split() == ["__pycache__", "thing.py", name]
     assert place.commit("one") == name
