@@ -114,13 +114,14 @@ def _registered() -> str:
     from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
     from verl.workers.engine import EngineRegistry
 
+    from contextrl_verl.agents.task import AGENT_NAME
     from contextrl_verl.grpo.batch_column import ANSWER, CARRIER
 
     engine = EngineRegistry.get_engine_cls(register.engine.MODEL_TYPE, "fsdp2")
-    missing = {CARRIER, ANSWER} - set(_agent_loop_registry)
-    if missing:
+    loops = (CARRIER, ANSWER, AGENT_NAME)
+    if missing := set(loops) - set(_agent_loop_registry):
         raise RuntimeError(f"agent loops {sorted(missing)} are not registered")
-    return f"engine {engine.__name__}, agent loops {CARRIER} and {ANSWER}"
+    return f"engine {engine.__name__}, agent loops {', '.join(loops)}"
 
 
 def _registration() -> Iterator[Finding]:
