@@ -16,7 +16,7 @@ help:
 	@echo "make setup      .venv with verl, vLLM and this package, for a CPU"
 	@echo "make demo       train with GRPO + context awareness on this machine (TRAJECTORIES=FILE: with your own agent runs)"
 	@echo "make replication  every arm with several seeds, a night on two cores (QUICK=1: two seeds, about an hour)"
-	@echo "make test       the tests, about 19 minutes on two cores; what make test-all adds proves the same again, at length"
+	@echo "make test       the tests, 20 to 25 minutes on two cores; what make test-all adds proves the same again, at length"
 	@echo "make test-fast  make test without the end-to-end runs of the trainer"
 	@echo "make test-all   every test that needs no GPU, well over an hour"
 	@echo "make test-gpu   a table of what was checked on this machine's GPU (GPU_PYTHON=... names its Python; APPEND=docs/cost.md)"

@@ -314,7 +314,7 @@ def test_a_processor_that_cannot_be_loaded_is_told(job, tmp_path, capsys):
     assert "without images" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("case", ["missing pair file", "unknown objective"])
+@pytest.mark.parametrize("case", ["missing pair file", pytest.param("unknown objective", marks=pytest.mark.slow)])
 def test_through_the_command_line(job, tmp_path, case):
     changed, named, fix = CASES[case]
     overrides = as_overrides({**job[1], **changed})

@@ -56,7 +56,10 @@ else:
     [
         ("", RESIZED + PROCESSED, ON_CPU),
         ("import verl", RESIZED, {"VERL_PLATFORM": "cpu"}),
-        ("from contextrl_verl.cli import app; app(['forge', '--help'], standalone_mode=False)", RESIZED, {}),
+        pytest.param(
+            *("from contextrl_verl.cli import app; app(['forge', '--help'], standalone_mode=False)", RESIZED, {}),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_images_are_processed_here_and_in_a_process_that_is_started(run_python, first, images, environment):
