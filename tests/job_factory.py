@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +30,22 @@ def compose_job(*overrides: str) -> DictConfig:
     config = OmegaConf.merge(_composed(), OmegaConf.from_dotlist(list(overrides)))
     OmegaConf.resolve(config)
     return config
+
+
+def buffer_of(config: DictConfig, refill: Callable[[int], Any] = lambda count: None, **more: Any) -> Any:
+    """The replay buffer, as verl's trainer makes it of a job's config."""
+    from contextrl_verl.grpo.replay_buffer import replay_buffer
+
+    sampler, mode = config.trainer.v1.sampler, config.trainer.v1.trainer_mode
+    return replay_buffer(
+        trainer_mode=mode,
+        trainer_config=config.trainer.v1.get(mode, {}),
+        max_off_policy_threshold=sampler.max_off_policy_threshold,
+        max_off_policy_strategy=sampler.max_off_policy_strategy,
+        sampler_kwargs=sampler.sampler_kwargs,
+        refill_fn=refill,
+        **more,
+    )
 
 
 def write_rows(path: Path, numbers: Iterable[int], **columns: Any) -> Path:

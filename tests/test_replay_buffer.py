@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import pytest
 import transfer_queue as tq
-from job_factory import compose_job
+from job_factory import buffer_of, compose_job
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
-from contextrl_verl.grpo.replay_buffer import TRAIN, PairQuotaBuffer, replay_buffer
+from contextrl_verl.grpo.replay_buffer import TRAIN, PairQuotaBuffer
 
 NOTHING = (set(), set(), set(), {})
 DAPO = "algorithm.filter_groups.enable=true"
 
 
-def made(*overrides: str, refill=None) -> ReplayBuffer:
-    """As verl's trainer makes it of a job's config."""
+def made(*overrides: str, **more) -> ReplayBuffer:
     config = compose_job("contextrl.pairs.per_batch=2", "data.train_batch_size=5", *overrides)
-    sampler, mode = config.trainer.v1.sampler, config.trainer.v1.trainer_mode
-    assert sampler.custom_sampler.name == "replay_buffer"
-    return replay_buffer(
-        trainer_mode=mode,
-        trainer_config=config.trainer.v1.get(mode, {}),
-        max_off_policy_threshold=sampler.max_off_policy_threshold,
-        max_off_policy_strategy=sampler.max_off_policy_strategy,
-        sampler_kwargs=sampler.sampler_kwargs,
-        refill_fn=refill or (lambda count: None),
-    )
+    assert config.trainer.v1.sampler.custom_sampler.name == "replay_buffer"
+    return buffer_of(config, **more)
 
 
 def holding(buffer: PairQuotaBuffer, rows: int, pairs: int, running: int = 0) -> PairQuotaBuffer:

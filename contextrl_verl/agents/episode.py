@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -106,24 +107,23 @@ def _blaming(ending: Ending) -> Iterator[None]:
         raise _Over(ending, traceback.format_exc()) from error
 
 
+@dataclass
 class _Run:
-    def __init__(
-        self,
-        task: SweTask,
-        policy: Policy,
-        tokens: Tokens,
-        settings: AgentSettings,
-        sandbox: Sandbox,
-        executor: Executor,
-        prompt_length: int,
-        response_length: int,
-    ) -> None:
-        self.task, self.policy, self.tokens, self.settings = task, policy, tokens, settings
-        self.sandbox, self.executor = sandbox, executor
-        self.prompt_length, self.response_length = prompt_length, response_length
-        self.episode = Episode()
-        self.began = time.monotonic()
-        self.box: Box | None = None
+    """An episode on its way; what :func:`run_episode` was given comes first."""
+
+    task: SweTask
+    policy: Policy
+    tokens: Tokens
+    settings: AgentSettings
+    sandbox: Sandbox
+    executor: Executor
+    prompt_length: int
+    response_length: int
+    episode: Episode = field(default_factory=Episode)
+    began: float = field(default_factory=time.monotonic)
+    box: Box | None = None
+
+    def __post_init__(self) -> None:
         counts = "turns commands format_errors command_timeouts prompt_tokens model_tokens observation_tokens"
         times = "seconds seconds_sandbox seconds_generating seconds_verifying"
         self.metrics = self.episode.metrics

@@ -27,7 +27,7 @@ _PROTECTED = {
 }
 # Taken from the reference where it has them: with an agent's own, its options would decide how tests run.
 RESTORED = ("test runner",)
-_QUOTED = re.compile(rb"\\([0-7]{3}|.)")
+_ESCAPE = re.compile(rb"\\([0-7]{3}|.)", re.S)
 _ESCAPES = {b"a": b"\a", b"b": b"\b", b"t": b"\t", b"n": b"\n", b"v": b"\v", b"f": b"\f", b"r": b"\r"}
 
 
@@ -157,7 +157,7 @@ _NAMES = re.compile(r'(---|\+\+\+|rename from|rename to|copy from|copy to) ("(?:
 
 
 def _name(kind: str, text: str) -> str:
-    path = _unquoted(text)
+    path = unquoted(text)
     if kind not in ("---", "+++") or path == "/dev/null":
         return path
     if path[:2] not in ("a/", "b/"):
@@ -179,13 +179,13 @@ def _of_first_line(line: str) -> tuple[str, ...]:
     return (names[0],)
 
 
-def _unquoted(text: str) -> str:
-    """A path as git quotes it when it holds more than plain letters."""
-    if not text.startswith('"'):
-        return text
+def unquoted(name: str, errors: str = "surrogateescape") -> str:
+    """A path of a diff without git's quotes and octal escapes; ``errors`` as of bytes.decode."""
+    if len(name) < 2 or name[0] != '"' or name[-1] != '"':
+        return name
 
     def letter(match: re.Match[bytes]) -> bytes:
         code = match[1]
         return bytes([int(code, 8) & 255]) if code.isdigit() else _ESCAPES.get(code, code)
 
-    return _QUOTED.sub(letter, text[1:-1].encode()).decode("utf-8", "surrogateescape")
+    return _ESCAPE.sub(letter, name[1:-1].encode("utf-8", "surrogatepass")).decode("utf-8", errors)

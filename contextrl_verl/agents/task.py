@@ -115,6 +115,16 @@ class SweTask(_Frozen):
     def source(self) -> Literal["forge", "table"]:
         return self.checks.kind
 
+    @property
+    def unfit(self) -> str:
+        """Why this machine cannot judge it; empty if it can."""
+        if not isinstance(self.checks, ForgeChecks) or self.checks.python == PYTHON:
+            return ""
+        return (
+            f"{self.instance_id} holds outcomes of Python {self.checks.python}, and this is {PYTHON}, whose messages "
+            "differ. Fix: make the tasks with the Python that trains"
+        )
+
     def start_base(self) -> Base:
         """What a box of this task starts from."""
         folder = Path(self.base.folder) if self.base.folder else None

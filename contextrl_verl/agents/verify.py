@@ -11,9 +11,9 @@ from typing import NamedTuple
 from contextrl_verl.agents.observe import observe
 from contextrl_verl.agents.path_policy import Refused, kept, restored
 from contextrl_verl.agents.pytest_run import not_passed, run_tests
-from contextrl_verl.agents.task import PYTHON, ForgeChecks, SweTask, TableChecks
+from contextrl_verl.agents.task import ForgeChecks, SweTask, TableChecks
 from contextrl_verl.errors import ConfigError
-from contextrl_verl.sandbox.box import Box, Finished, Sandbox
+from contextrl_verl.sandbox.box import Box, Sandbox
 
 
 class Reason(str, Enum):
@@ -33,7 +33,6 @@ class Reason(str, Enum):
     TAMPERED = "tampered"  # the tests changed while they ran
     TIMEOUT = "timeout"
     MEMORY = "memory"
-    PROCESSES = "processes"
     OUTPUT = "output"
 
     @property
@@ -62,11 +61,8 @@ def verify(task: SweTask, patch: str, sandbox: Sandbox, *, unchanged: bool = Fal
     checks, tests, more = task.checks, "", ()
     if isinstance(checks, TableChecks):
         tests, more = checks.test_patch, checks.protected
-    elif checks.python != PYTHON:
-        raise ConfigError(
-            f"task {task.instance_id} holds outcomes of Python {checks.python}, and this is {PYTHON}, whose messages "
-            "differ. Fix: make the tasks with the Python that trains"
-        )
+    if task.unfit:
+        raise ConfigError(f"task {task.unfit}")
     try:
         counted = kept(patch, task.reference, tests, more)
     except Refused as error:
@@ -101,15 +97,11 @@ def _answered(box: Box, checks: ForgeChecks) -> tuple[Reason, str]:
 def _tested(box: Box, checks: TableChecks) -> tuple[Reason, str]:
     run = run_tests(box, checks)
     if run.broken:
-        return (Reason(run.finished.ended) if _ended(run.finished) else Reason(run.broken)), run.detail
+        return Reason(run.finished.ended or run.broken), run.detail
     bad = not_passed(checks.fail_to_pass, run.outcomes, ("passed",))
     bad |= not_passed(checks.pass_to_pass, run.outcomes, ("passed", "xfail"))
     reason, detail = _told(list(bad), len(checks.fail_to_pass) + len(checks.pass_to_pass), "tests did not pass")
     return (Reason.MISSING if bad and set(bad.values()) == {"missing"} else reason), detail
-
-
-def _ended(done: Finished) -> bool:
-    return done.ended in {reason.value for reason in Reason}
 
 
 def _told(wrong: list[str], all_of: int, what: str) -> tuple[Reason, str]:

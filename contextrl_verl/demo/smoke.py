@@ -28,28 +28,32 @@ _COLORS = ("red", "green", "blue", "black", "white", "yellow")
 # Unequally long, as real ones: verl 0.9.1 fails on M-RoPE positions of a batch of equally long rows (its issue 7899).
 _QUESTIONS = ("Which color is this?", "Name the color of the picture.", "It has one color only: which?", "Color?")
 _PROMPT, _RESPONSE = 1024, 8
+
+
+def _lengths(prompt: int, response: int, rows: int) -> dict[str, Any]:
+    """Of one item; ``rows`` of them may go through the trainer together."""
+    return {
+        "data.max_prompt_length": prompt,
+        "data.max_response_length": response,
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": rows * (prompt + response),
+        "actor_rollout_ref.rollout.max_model_len": prompt + response,
+        "actor_rollout_ref.rollout.max_num_batched_tokens": 2 * (prompt + response),
+    }
+
+
 # What shrinks a recipe to two steps on a CPU; everything else stays the recipe's own.
 OVERRIDES = {
     "+platform": "cpu",
-    "data.max_prompt_length": _PROMPT,
-    "data.max_response_length": _RESPONSE,
-    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 4 * (_PROMPT + _RESPONSE),
-    "actor_rollout_ref.rollout.max_model_len": _PROMPT + _RESPONSE,
-    "actor_rollout_ref.rollout.max_num_batched_tokens": 2 * (_PROMPT + _RESPONSE),
+    **_lengths(_PROMPT, _RESPONSE, 4),
     "trainer.total_training_steps": 2,
     "trainer.test_freq": 2,
     "trainer.val_before_train": "false",
     "trainer.save_freq": -1,
     "trainer.resume_mode": "disable",
 }
-_TASK_PROMPT, _EPISODE = 2560, 1536
 _TASKS = 10
 SWE_OVERRIDES = OVERRIDES | {
-    "data.max_prompt_length": _TASK_PROMPT,
-    "data.max_response_length": _EPISODE,
-    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 2 * (_TASK_PROMPT + _EPISODE),
-    "actor_rollout_ref.rollout.max_model_len": _TASK_PROMPT + _EPISODE,
-    "actor_rollout_ref.rollout.max_num_batched_tokens": 2 * (_TASK_PROMPT + _EPISODE),
+    **_lengths(2560, 1536, 2),
     "contextrl.agent.turns": 3,
     "contextrl.agent.turn_tokens": 16,
     "contextrl.agent.format_errors": 4,

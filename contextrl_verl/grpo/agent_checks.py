@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contextrl_verl.agents.protocol import wording_of
-from contextrl_verl.agents.task import AGENT_NAME, DATA_SOURCE, PYTHON, ForgeChecks, SweTask
+from contextrl_verl.agents.task import AGENT_NAME, DATA_SOURCE, SweTask
 from contextrl_verl.errors import ConfigError, told_by
 from contextrl_verl.grpo.limits import ranks_of_a_sequence
 from contextrl_verl.grpo.rl_files import json_rows
@@ -132,11 +132,8 @@ def tasks_of(settings: Settings, rows: Iterable[tuple[str, dict[str, Any]]]) -> 
                 f"{path}: the repository of {task.instance_id} is not at {task.base.folder}. Fix: keep the file and "
                 "the folders that contextrl tasks swe wrote together."
             )
-        if isinstance(task.checks, ForgeChecks) and task.checks.python != PYTHON:
-            problems.append(
-                f"{path}: {task.instance_id} holds outcomes of Python {task.checks.python}, and this is {PYTHON}, "
-                "whose messages differ. Fix: make the tasks with the Python that trains."
-            )
+        if task.unfit:
+            problems.append(f"{path}: {task.unfit}.")
         tasks.append(task)
     if problems:
         more = f" {len(problems) - 1} more rows are like that." if len(problems) > 1 else ""

@@ -14,9 +14,17 @@ import sys
 from pathlib import Path
 
 from contextrl_verl.sandbox import seccomp
-from contextrl_verl.sandbox.box import WORKPLACE, Base, Finished, InfrastructureError, Limits, refused
+from contextrl_verl.sandbox.box import (
+    ENVIRONMENT,
+    HOME,
+    WORKPLACE,
+    Base,
+    Finished,
+    InfrastructureError,
+    Limits,
+    refused,
+)
 from contextrl_verl.sandbox.changes import patch_of
-from contextrl_verl.sandbox.environment import ENVIRONMENT, HOME
 from contextrl_verl.sandbox.keeper.kernel import BOX, ROOT, can_drop
 from contextrl_verl.sandbox.keeper.wire import Header, listing_of, receive, send
 

@@ -19,9 +19,18 @@ import uuid
 from pathlib import Path
 
 from contextrl_verl.errors import told_by
-from contextrl_verl.sandbox.box import WORKPLACE, Base, Finished, InfrastructureError, Limits, Rung, refused
+from contextrl_verl.sandbox.box import (
+    ENVIRONMENT,
+    HOME,
+    WORKPLACE,
+    Base,
+    Finished,
+    InfrastructureError,
+    Limits,
+    Rung,
+    refused,
+)
 from contextrl_verl.sandbox.changes import patch_between
-from contextrl_verl.sandbox.environment import ENVIRONMENT, HOME
 from contextrl_verl.sandbox.keeper import kernel
 from contextrl_verl.sandbox.keeper.command import Output
 

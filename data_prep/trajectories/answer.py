@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import unidiff
 
-from data_prep.trajectories.diffs import tight, unquoted
+from contextrl_verl.agents.path_policy import unquoted
+from data_prep.trajectories.diffs import tight
 from data_prep.trajectories.edited_symbols import (
     PatchError,
     Place,
@@ -157,7 +158,7 @@ def _body(hunk: unidiff.Hunk) -> str:
 
 def _new_path(part: unidiff.PatchedFile) -> str:
     """The path after the patch, that of a removed file before it."""
-    target = unquoted(part.target_file or "")
+    target = unquoted(part.target_file or "", "replace")
     return old_path(part) if target in ("", "/dev/null") else target.removeprefix("b/")
 
 

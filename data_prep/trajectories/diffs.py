@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from contextrl_verl.agents.path_policy import unquoted
 from data_prep.trajectories.run import PATCH_MASKED
 from data_prep.trajectories.writes import diff_targets
 
@@ -41,10 +42,6 @@ _REST = re.compile(rf"(?:(?!\\n|</|{re.escape(PATCH_MASKED)})[^\n]){{0,200}}")
 _RULER = re.compile(r"^[-+=]{4}", re.M)
 
 
-_ESCAPE = re.compile(rb"\\([0-7]{3}|.)", re.S)
-_ESCAPED = dict(zip((b"a", b"b", b"t", b"n", b"v", b"f", b"r"), (bytes([code]) for code in range(7, 14)), strict=True))
-
-
 class PatchLines(NamedTuple):
     """The paths on either side of a diff; its lines, without their first character, that were added, that were in the
     files before, and those of them that were removed. Read leniently: what a broken hunk still shows counts too."""
@@ -57,23 +54,12 @@ class PatchLines(NamedTuple):
 
 def patch_lines(patch: str) -> PatchLines:
     """Read a diff."""
-    named = [unquoted(path.strip()) for found in _FILES.findall(patch) for path in found]
+    named = [unquoted(path.strip(), "replace") for found in _FILES.findall(patch) for path in found]
     lines = _FILES.sub("", patch).split("\n")
     return PatchLines(
         [path for path in dict.fromkeys(named) if path not in ("", "/dev/null")],
         *([line[1:] for line in lines if line[:1] in signs] for signs in (("+",), ("-", " "), ("-",))),
     )
-
-
-def unquoted(name: str) -> str:
-    """A path of a diff without git's quotes and octal escapes."""
-    if len(name) < 2 or name[0] != '"' or name[-1] != '"':
-        return name
-    data = _ESCAPE.sub(
-        lambda found: bytes([int(found[1], 8) & 255]) if found[1].isdigit() else _ESCAPED.get(found[1], found[1]),
-        name[1:-1].encode("utf-8", "surrogatepass"),
-    )
-    return data.decode("utf-8", "replace")
 
 
 def tight(text: str) -> str:

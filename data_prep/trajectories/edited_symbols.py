@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from unidiff import Hunk, PatchedFile, PatchSet
 from unidiff.errors import UnidiffParseError
 
-from data_prep.trajectories.diffs import unquoted
+from contextrl_verl.agents.path_policy import unquoted
 from data_prep.trajectories.repo_state import Workspace
 from data_prep.trajectories.run import AgentRun
 
@@ -110,7 +110,7 @@ def is_submodule(hunk: Hunk) -> bool:
 
 def old_path(part: PatchedFile) -> str:
     """The path in the repository before the patch, ``/dev/null`` for a new file."""
-    return unquoted(part.source_file or "").removeprefix("a/")
+    return unquoted(part.source_file or "", "replace").removeprefix("a/")
 
 
 def is_code(path: str) -> bool:

@@ -14,7 +14,7 @@ import ray
 import torch
 import transfer_queue as tq
 from episode_factory import DONE, FIX, FolderSandbox, make_task, says, tokenizer_of
-from job_factory import agent_row, compose_job
+from job_factory import agent_row, buffer_of, compose_job
 from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
@@ -33,7 +33,6 @@ from contextrl_verl.grpo import swe_agent_loop
 from contextrl_verl.grpo.batch_column import COLUMN, ordinary_row
 from contextrl_verl.grpo.episode_notes import NOTES, lost_note
 from contextrl_verl.grpo.loop_workers import WatchedLoopManager
-from contextrl_verl.grpo.replay_buffer import replay_buffer
 
 TRAIN = "train"
 
@@ -71,18 +70,8 @@ def config_of(*overrides: str) -> Any:
     )
 
 
-def buffer_of(config: Any) -> Any:
-    """As verl's trainer makes it of a job's config."""
-    sampler, mode = config.trainer.v1.sampler, config.trainer.v1.trainer_mode
-    return replay_buffer(
-        trainer_mode=mode,
-        trainer_config=config.trainer.v1.get(mode, {}),
-        max_off_policy_threshold=sampler.max_off_policy_threshold,
-        max_off_policy_strategy=sampler.max_off_policy_strategy,
-        sampler_kwargs=sampler.sampler_kwargs,
-        refill_fn=lambda count: None,
-        poll_interval=0.1,
-    )
+def quick_buffer(config: Any) -> Any:
+    return buffer_of(config, poll_interval=0.1)
 
 
 def put_prompts(*uids: str, status: str = "pending", partition: str = TRAIN) -> None:
@@ -149,7 +138,7 @@ def test_one_lost_episode_among_eight_leaves_the_advantages_of_the_other_seven(t
     )
     swe_agent_loop._shop.cache_clear()
     config, tokenizer = config_of("algorithm.rollout_correction=null"), tokenizer_of("qwen2.5")
-    buffer = buffer_of(config)
+    buffer = quick_buffer(config)
     row = agent_row(make_task(tmp_path), 0)
     prompt = {**row, "raw_prompt": row["prompt"], "uid": "group", "global_steps": 1, COLUMN: ordinary_row(2)}
     put_prompts("group")
@@ -188,14 +177,14 @@ def test_above_the_share_the_job_stops_with_the_reason():
     with pytest.raises(
         RuntimeError, match=r"3 of 8 episodes .*sandbox 3.*no space left.*max_infrastructure_share=0.25"
     ):
-        buffer_of(config_of()).sample(1, TRAIN, 1)
+        quick_buffer(config_of()).sample(1, TRAIN, 1)
 
 
 def test_when_nothing_is_left_the_reason_is_the_infrastructures():
     put_rows("a")
     put_notes("a", kept=0, lost=8)
     with pytest.raises(RuntimeError, match="8 of 8 episodes"):
-        buffer_of(config_of()).sample(1, TRAIN, 1)
+        quick_buffer(config_of()).sample(1, TRAIN, 1)
 
 
 def test_below_the_share_the_step_goes_on_without_an_empty_group():
@@ -203,7 +192,7 @@ def test_below_the_share_the_step_goes_on_without_an_empty_group():
     put_rows("b", *range(8))
     put_notes("a", kept=0, lost=8)
     put_notes("b", kept=8, lost=0)
-    buffer = buffer_of(config_of("contextrl.agent.max_infrastructure_share=0.5", "data.train_batch_size=2"))
+    buffer = quick_buffer(config_of("contextrl.agent.max_infrastructure_share=0.5", "data.train_batch_size=2"))
     batch, metrics = buffer.sample(1, TRAIN, 2)
     assert sorted(batch.keys) == [f"b_{session}_0" for session in range(8)]
     assert metrics["contextrl/agent/infrastructure"] == 8
@@ -211,7 +200,7 @@ def test_below_the_share_the_step_goes_on_without_an_empty_group():
 
 def test_dapo_takes_an_empty_group_for_a_failed_one():
     put_rows("a")
-    buffer = buffer_of(config_of("algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=reward"))
+    buffer = quick_buffer(config_of("algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=reward"))
     buffer._sync_metadata_from_transfer_queue()
     assert buffer._dapo_filtered_keys(TRAIN) == (set(), {})
     assert buffer.failure_keys[TRAIN] == {"a"}
@@ -223,7 +212,7 @@ def test_the_last_row_of_a_group_is_left_out_for_it_has_nothing_to_compare_with(
     put_rows("single", 0)
     for uid, kept, lost in (("a", 1, 7), ("b", 2, 6), ("single", 1, 0)):
         put_notes(uid, kept, lost)
-    buffer = buffer_of(config_of("contextrl.agent.max_infrastructure_share=1", "data.train_batch_size=3"))
+    buffer = quick_buffer(config_of("contextrl.agent.max_infrastructure_share=1", "data.train_batch_size=3"))
     batch, _ = buffer.sample(1, TRAIN, 3)
     assert sorted(batch.keys) == ["b_0_0", "b_1_0", "single_0_0"]
     assert "a_4_0" not in tq.kv_list(TRAIN)[TRAIN]
@@ -231,7 +220,7 @@ def test_the_last_row_of_a_group_is_left_out_for_it_has_nothing_to_compare_with(
 
 def test_a_job_without_agents_has_no_such_metrics():
     put_rows("a", 0, 1)
-    assert buffer_of(config_of()).sample(1, TRAIN, 1)[1] == {}
+    assert quick_buffer(config_of()).sample(1, TRAIN, 1)[1] == {}
 
 
 @ray.remote
@@ -273,7 +262,7 @@ def until(true: Any) -> None:
 
 
 def test_a_killed_worker_is_noticed_its_groups_fail_and_another_takes_its_place(manager, capsys):
-    buffer = buffer_of(config_of("contextrl.agent.max_infrastructure_share=0.5", "data.train_batch_size=4"))
+    buffer = quick_buffer(config_of("contextrl.agent.max_infrastructure_share=0.5", "data.train_batch_size=4"))
     send(manager, a=AGENT_NAME, b="single_turn_agent", c=AGENT_NAME, d=AGENT_NAME)
     (first, got), (_, others) = ray.get([worker.told.remote() for worker in manager.agent_loop_workers])
     assert (got, others) == (["a", "b"], ["c", "d"])
@@ -303,7 +292,7 @@ def test_a_killed_worker_is_noticed_its_groups_fail_and_another_takes_its_place(
 
 
 def test_a_worker_that_dies_with_nothing_to_do_costs_no_group(manager):
-    buffer = buffer_of(config_of())
+    buffer = quick_buffer(config_of())
     until(lambda: buffer._sync_metadata_from_transfer_queue() or len(manager._seen) == 2)
     first, _ = ray.get(manager.agent_loop_workers[0].told.remote())
     os.kill(first, signal.SIGKILL)
@@ -325,4 +314,4 @@ def test_a_worker_that_died_before_it_did_anything_stops_the_job(manager):
     manager.agent_loop_workers[1] = Broken.remote()
     send(manager, a=AGENT_NAME, b=AGENT_NAME)
     with pytest.raises(RuntimeError, match=r"worker 1 died .*before it did anything"):
-        until(lambda: buffer_of(config_of())._sync_metadata_from_transfer_queue())
+        until(lambda: quick_buffer(config_of())._sync_metadata_from_transfer_queue())

@@ -15,16 +15,6 @@ from contextrl_verl.sandbox import Limits, open_sandbox
 KINDS = pytest.mark.parametrize("kind", ["forge", "table"])
 
 
-@pytest.fixture(scope="module")
-def sandbox():
-    return open_sandbox()
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    return make_repository(tmp_path_factory.mktemp("lib"))
-
-
 def judged(sandbox, wanted, files, command=""):
     return verify(wanted, left_by(sandbox, wanted, files, command), sandbox)
 
@@ -37,14 +27,14 @@ def new_file(path, text):
 
 
 @KINDS
-def test_the_reference_resolves_and_the_unchanged_code_does_not(sandbox, repository, kind):
-    wanted = task(repository, kind)
+def test_the_reference_resolves_and_the_unchanged_code_does_not(sandbox, lib, kind):
+    wanted = task(lib, kind)
     assert verify(wanted, REFERENCE, sandbox)[:2] == (True, Reason.RESOLVED)
     unchanged = verify(wanted, "", sandbox, unchanged=True)
     assert (unchanged.resolved, unchanged.reason) == (False, Reason.WRONG)
     assert "1 of 2 tests" in unchanged.detail or "3 of 4 calls" in unchanged.detail
     assert unchanged.seconds > 0
-    assert (repository / "lib/core.py").read_text() == CORE
+    assert (lib / "lib/core.py").read_text() == CORE
 
 
 @KINDS
@@ -59,8 +49,8 @@ def test_the_reference_resolves_and_the_unchanged_code_does_not(sandbox, reposit
         ({"lib/core.py": "def add(a, b):\n    return bytearray(1 << 50)\n"}, Reason.WRONG),
     ],
 )
-def test_reasons(sandbox, repository, kind, files, reason):
-    wanted = task(repository, kind, **({"seconds": 4} if kind == "table" else {}))
+def test_reasons(sandbox, lib, kind, files, reason):
+    wanted = task(lib, kind, **({"seconds": 4} if kind == "table" else {}))
     verdict = judged(sandbox, wanted, files)
     by_kind = {"forge": {Reason.NO_REPORT, Reason.WRONG}, "table": {Reason.MISSING, Reason.TIMEOUT}}
     assert not verdict.resolved
@@ -69,8 +59,8 @@ def test_reasons(sandbox, repository, kind, files, reason):
     assert not verdict.reason.cheat
 
 
-def test_a_patch_that_does_not_apply_and_one_that_is_none(sandbox, repository):
-    wanted = task(repository)
+def test_a_patch_that_does_not_apply_and_one_that_is_none(sandbox, lib):
+    wanted = task(lib)
     assert verify(wanted, REFERENCE.replace("a - b", "a % b"), sandbox).reason is Reason.NOT_APPLIED
     assert verify(wanted, "look at this", sandbox).reason is Reason.UNREADABLE
     outside = verify(wanted, new_file("../x", "x\n"), sandbox)
@@ -78,36 +68,34 @@ def test_a_patch_that_does_not_apply_and_one_that_is_none(sandbox, repository):
 
 
 @KINDS
-def test_protected_edits_beside_a_repair_are_counted(sandbox, repository, kind):
+def test_protected_edits_beside_a_repair_are_counted(sandbox, lib, kind):
     files = {**FIX, "tests/test_new.py": "def test(): assert 0\n", "conftest.py": "raise ValueError", "x.pth": "x"}
-    verdict = judged(sandbox, task(repository, kind), files, "mkdir lib/__pycache__; echo x > lib/__pycache__/y")
+    verdict = judged(sandbox, task(lib, kind), files, "mkdir lib/__pycache__; echo x > lib/__pycache__/y")
     assert verdict.resolved
     assert verdict.dropped == {"test": 1, "test runner": 1, "start of Python": 1, "left over": 1}
 
 
-def test_tests_that_memory_ends_are_a_verdict(repository):
+def test_tests_that_memory_ends_are_a_verdict(lib):
     sandbox = open_sandbox(limits=Limits(memory_bytes=200 << 20))
     greedy = "def add(a, b):\n    import time\n    x = b'x' * (600 << 20)\n    time.sleep(5)\n    return len(x)\n"
-    verdict = judged(sandbox, task(repository, "table"), {"lib/core.py": greedy})
+    verdict = judged(sandbox, task(lib, "table"), {"lib/core.py": greedy})
     assert (verdict.resolved, verdict.reason) == (False, Reason.MEMORY)
 
 
-def test_outcomes_of_another_python_are_not_judged(sandbox, repository):
+def test_outcomes_of_another_python_are_not_judged(sandbox, lib):
     with pytest.raises(ConfigError, match=r"lib-1 holds outcomes of Python 3\.2, .* Fix: make the tasks"):
-        verify(task(repository, python="3.2"), REFERENCE, sandbox)
+        verify(task(lib, python="3.2"), REFERENCE, sandbox)
 
 
-def test_a_test_that_is_not_run_is_missing(sandbox, repository):
-    gone = task(repository, "table", pass_to_pass=("tests/test_core.py::test_gone", "tests/test_no.py::test_x"))
+def test_a_test_that_is_not_run_is_missing(sandbox, lib):
+    gone = task(lib, "table", pass_to_pass=("tests/test_core.py::test_gone", "tests/test_no.py::test_x"))
     verdict = verify(gone, REFERENCE, sandbox)
     assert (verdict.resolved, verdict.reason) == (False, Reason.MISSING)
     assert "2 of 3 tests did not pass, the first tests/test_core.py::test_gone" in verdict.detail
 
 
-def test_ids_without_a_file_stand_for_tests_of_that_name(sandbox, repository):
-    wanted = task(
-        repository, "table", fail_to_pass=("test_add",), pass_to_pass=("test_zero",), test_command="pytest tests"
-    )
+def test_ids_without_a_file_stand_for_tests_of_that_name(sandbox, lib):
+    wanted = task(lib, "table", fail_to_pass=("test_add",), pass_to_pass=("test_zero",), test_command="pytest tests")
     assert verify(wanted, REFERENCE, sandbox).resolved
     assert not verify(wanted, "", sandbox, unchanged=True).resolved
     everywhere = wanted.checks.model_copy(update={"test_command": "pytest"})
@@ -238,10 +226,10 @@ def test_only_named_plugins_are_loaded(sandbox, tmp_path):
     assert verify(plain.model_copy(update={"checks": checks}), REFERENCE, sandbox).resolved
 
 
-def test_set_up_runs_before_the_tests(sandbox, repository):
-    wanted = task(repository, "table", setup="export SAID=1; false", test_command="A=1 python3 -m pytest -W error")
+def test_set_up_runs_before_the_tests(sandbox, lib):
+    wanted = task(lib, "table", setup="export SAID=1; false", test_command="A=1 python3 -m pytest -W error")
     assert verify(wanted, REFERENCE, sandbox).resolved
-    broken = task(repository, "table", setup="exit 0")
+    broken = task(lib, "table", setup="exit 0")
     assert verify(broken, REFERENCE, sandbox).reason is Reason.NO_REPORT
 
 
@@ -275,12 +263,12 @@ def test_other_commands_are_refused(command):
 
 
 @KINDS
-def test_a_task_survives_its_row(repository, kind):
-    wanted = task(repository, kind)
+def test_a_task_survives_its_row(lib, kind):
+    wanted = task(lib, kind)
     assert wanted.source == kind
     assert read_task(wanted.model_dump_json(), "/elsewhere") == wanted
     relative = wanted.model_copy(update={"base": wanted.base.model_copy(update={"folder": "bases/x"})})
-    assert read_task(relative.model_dump_json(), repository).base.folder == str(repository / "bases/x")
+    assert read_task(relative.model_dump_json(), lib).base.folder == str(lib / "bases/x")
 
 
 @pytest.mark.parametrize(
@@ -294,8 +282,8 @@ def test_a_task_survives_its_row(repository, kind):
         {"checks": {"kind": "table", "fail_to_pass": FAIL_TO_PASS, "pass_to_pass": [*PASS_TO_PASS, *FAIL_TO_PASS]}},
     ],
 )
-def test_what_is_no_task_is_said_in_a_sentence(repository, change):
-    text = json.dumps({**json.loads(task(repository).model_dump_json()), **change})
+def test_what_is_no_task_is_said_in_a_sentence(lib, change):
+    text = json.dumps({**json.loads(task(lib).model_dump_json()), **change})
     with pytest.raises(
         ConfigError, match=r"extra_info.task is no task of contextrl tasks swe: .* Fix: make the file again"
     ):

@@ -10,17 +10,6 @@ from verify_factory import left_by, patch_of, task
 from contextrl_verl.agents.path_policy import paths_of
 from contextrl_verl.agents.task import TaskBase
 from contextrl_verl.agents.verify import Reason, verify
-from contextrl_verl.sandbox import open_sandbox
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    return open_sandbox()
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    return make_repository(tmp_path_factory.mktemp("lib"))
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +28,16 @@ def port():
         yield server.getsockname()[1]
 
 
-def judged(sandbox, repository, kind, cheat, port=0):
-    wanted = task(repository, kind)
+def judged(sandbox, lib, kind, cheat, port=0):
+    wanted = task(lib, kind)
     return verify(wanted, patch_of(sandbox, wanted, cheat, port), sandbox)
 
 
 @pytest.mark.parametrize("kind", ["forge", "table"])
 @pytest.mark.parametrize("name", CHEATS)
-def test_a_cheat_is_not_paid(sandbox, repository, port, kind, name):
+def test_a_cheat_is_not_paid(sandbox, lib, port, kind, name):
     cheat = CHEATS[name]
-    verdict = judged(sandbox, repository, kind, cheat, port)
+    verdict = judged(sandbox, lib, kind, cheat, port)
     assert verdict.resolved == (kind in cheat.fools), verdict
     assert verdict.reason in Reason
     assert verdict.resolved or verdict.detail
@@ -73,8 +62,8 @@ LEFT = Cheat(
 
 @pytest.mark.parametrize("kind", ["forge", "table"])
 @pytest.mark.parametrize("left", [Cheat(), LEFT], ids=["nothing", "everything"])
-def test_a_repair_is_paid_whatever_it_leaves_beside(sandbox, repository, kind, left):
-    verdict = judged(sandbox, repository, kind, left._replace(files={**left.files, **FIX}))
+def test_a_repair_is_paid_whatever_it_leaves_beside(sandbox, lib, kind, left):
+    verdict = judged(sandbox, lib, kind, left._replace(files={**left.files, **FIX}))
     assert verdict.resolved
     assert len(BESIDE) > 15
     assert sum(verdict.dropped.values()) > 15 or not left.files
